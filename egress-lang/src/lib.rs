@@ -1,0 +1,1 @@
+//! The nft language: text to checked ruleset to tables.

@@ -1,0 +1,2 @@
+//! The `egress` command.
+fn main() {}
