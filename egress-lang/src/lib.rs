@@ -1,1 +1,4 @@
 //! The nft language: text to checked ruleset to tables.
+
+pub mod ir;
+pub mod ranges;

@@ -1,0 +1,215 @@
+//! What the checked ruleset is lowered to, and what the decision diagrams are built from.
+//!
+//! A rule is a sequence of steps, run left to right; the first test that fails ends the rule. Each
+//! test reads one field of the packet and asks whether its value lies in a set of ranges: the same
+//! loads, in the same order and with the same implied dependencies, that nft hands to the kernel
+//! (`nft --debug=netlink` prints them).
+
+use crate::ranges::RangeSet;
+
+/// Where the offset of a payload load starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Base {
+    /// `@ll`: the Ethernet header; an accelerated VLAN tag is read as if it stood in the frame.
+    Link,
+    /// `@nh`: the network header, which is there for every packet.
+    Network,
+    /// `@th`: the transport header; absent where the kernel does not find one.
+    Transport,
+}
+
+/// Packet metadata, by nft's `meta` keys. Values are integers, whatever their byte order in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Meta {
+    /// `meta protocol`: EtherType of the packet, 16 bits (`skb->protocol`).
+    Protocol,
+    /// `meta l4proto`: 8 bits; absent where the kernel finds no transport header.
+    L4proto,
+    /// `meta length`: bytes, 32 bits (`skb->len`).
+    Length,
+    /// `meta mark`: 32 bits.
+    Mark,
+    /// `meta priority`: 32 bits.
+    Priority,
+    /// `meta iif`, `meta oif`: interface index, 32 bits.
+    Ifindex,
+    /// `meta iiftype`, `meta oiftype`: the ARPHRD_ number of the device, 16 bits.
+    Iftype,
+    /// `meta pkttype`: 8 bits (`PACKET_HOST` and so on).
+    Pkttype,
+    /// `meta cpu`: 32 bits.
+    Cpu,
+    /// `meta nfproto`: 8 bits; `NFPROTO_NETDEV` (5) in this family.
+    Nfproto,
+    /// `vlan` tag control information of an accelerated tag is *not* read by this; see
+    /// [`Base::Link`]. `meta rtclassid`: 32 bits.
+    Rtclassid,
+    /// `meta cgroup`: 32 bits (net_cls class).
+    Cgroup,
+    /// `meta random`: 32 bits.
+    Random,
+}
+
+/// What a test reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// `len` bytes (1 to 16) at `offset` bytes from `base`, read as one big-endian number.
+    Payload {
+        /// Where the offset starts.
+        base: Base,
+        /// Bytes.
+        offset: u16,
+        /// Bytes, 1 to 16.
+        len: u8,
+    },
+    /// Packet metadata.
+    Meta(Meta),
+}
+
+impl Source {
+    /// Width in bits, 8 to 128.
+    pub fn width(self) -> u32 {
+        match self {
+            Self::Payload { len, .. } => u32::from(len) * 8,
+            Self::Meta(Meta::L4proto | Meta::Pkttype | Meta::Nfproto) => 8,
+            Self::Meta(Meta::Protocol | Meta::Iftype) => 16,
+            Self::Meta(_) => 32,
+        }
+    }
+
+    /// All bits of a value of this width.
+    pub fn full_mask(self) -> u128 {
+        u128::MAX >> (128 - self.width())
+    }
+}
+
+/// A source under a mask: the value compared is `read & mask`, not shifted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// What is read.
+    pub source: Source,
+    /// Bits that count; [`Source::full_mask`] for the whole value.
+    pub mask: u128,
+}
+
+impl Key {
+    /// The whole of `source`.
+    pub fn whole(source: Source) -> Self {
+        Self {
+            source,
+            mask: source.full_mask(),
+        }
+    }
+}
+
+/// Passes where the field is present and its masked value lies in `values`. What nft negates
+/// (`!=`) is the complement within the width: an absent field fails there too.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Test {
+    /// What is read.
+    pub key: Key,
+    /// The values that pass.
+    pub values: RangeSet,
+}
+
+/// An interface name in a test: a whole name, or the part before a trailing `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NamePattern {
+    /// The name or its beginning.
+    pub name: String,
+    /// Whether `name` is only the beginning.
+    pub prefix: bool,
+}
+
+impl NamePattern {
+    /// Whether `name` is matched.
+    pub fn matches(&self, name: &str) -> bool {
+        if self.prefix {
+            name.starts_with(&self.name)
+        } else {
+            name == self.name
+        }
+    }
+}
+
+/// Identity of what a stateful statement keeps, unique in a ruleset and never used again in it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct StateId(pub u64);
+
+/// Index into [`Hook::chains`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChainId(pub u32);
+
+/// What happens to the packet next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Ends this base chain; the next base chain of the hook sees the packet.
+    Accept,
+    /// Ends everything.
+    Drop,
+    /// Goes on with the next rule.
+    Continue,
+    /// Runs a chain and comes back to the next rule.
+    Jump(ChainId),
+    /// Runs a chain and comes back to where the current chain would have returned to.
+    Goto(ChainId),
+    /// Ends the current chain; in a base chain, its policy applies.
+    Return,
+}
+
+/// One step of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Goes on only where the test passes.
+    Test(Test),
+    /// Goes on only where the device's name matches one of the patterns (or none, if negated).
+    /// Resolved to interface indexes when the tables for a set of devices are built.
+    Ifname {
+        /// Names, any of which matches.
+        patterns: Vec<NamePattern>,
+        /// `!=`.
+        negated: bool,
+    },
+    /// Counts the packet and its length.
+    Counter(StateId),
+    /// Ends the rule with a verdict.
+    Verdict(Verdict),
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rule {
+    /// Handle in its table, to name the rule in diagnostics.
+    pub handle: u64,
+    /// What it does, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One chain, regular or base.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Chain {
+    /// Table and chain name, for diagnostics.
+    pub name: String,
+    /// In order of evaluation.
+    pub rules: Vec<Rule>,
+}
+
+/// A base chain's place in a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BaseChain {
+    /// The chain.
+    pub chain: ChainId,
+    /// What happens where no rule decides: `true` drops.
+    pub policy_drop: bool,
+}
+
+/// All that one hook of one device runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Hook {
+    /// Every chain that can be reached.
+    pub chains: Vec<Chain>,
+    /// The base chains in the order in which packets meet them.
+    pub base_chains: Vec<BaseChain>,
+}
