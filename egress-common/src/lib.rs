@@ -1,2 +1,16 @@
 //! Map layouts and the matching engine, shared by the kernel program and user space.
+//!
+//! The engine is generic over two traits, [`packet::Packet`] and [`engine::Maps`]: the kernel's
+//! program implements them over helpers and BPF maps, user space over byte slices.
 #![no_std]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+pub mod engine;
+pub mod layout;
+pub mod packet;

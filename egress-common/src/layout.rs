@@ -1,0 +1,235 @@
+//! The bytes that the loader writes and the programs read.
+//!
+//! # The tables
+//! All of a program's decision diagrams and action lists live in one array of bytes, in the byte
+//! order of the machine. A **target** is 32 bits: with [`LEAF`] set, the rest is the byte offset of
+//! an action list; without, the whole is the byte offset of a node. Nodes start at multiples of
+//! eight, action lists at multiples of four.
+//!
+//! # Nodes
+//! | byte | bits | what |
+//! |---|---|---|
+//! | 0 | 8 | fetch code: which value the node looks at ([`fetch`]) |
+//! | 1 | 8 | storage: how it is looked up ([`storage`]) |
+//! | 2 | 16 | bytes between the layer's start and the field |
+//! | 4 | 32 | target where the field is absent |
+//! | 8 | 32 | mask of a narrow node; of a wide one, bytes that must be present from the offset on |
+//!
+//! What follows depends on the storage. A **narrow** value has at most 32 bits; a **wide** one has
+//! 64: what is shorter (a MAC address) stands in its upper bits.
+//!
+//! | storage | follows |
+//! |---|---|
+//! | [`storage::EXACT`] | 12: value (32), 16: target if equal, 20: target if not |
+//! | [`storage::INTERVALS`] | 12: n (32), 16: n bounds (32 each), then n + 1 targets |
+//! | [`storage::RADIX`] | 12: n (32), 16: shift (32), 20: entries e (32), 24: e + 1 indexes (32), then n bounds, n + 1 targets |
+//! | [`storage::DIRECT`] | 12: unused, 16: 256 targets |
+//! | [`storage::WIDE_EXACT`] | 16: mask (64), 24: value (64), 32: target if equal, 36: target if not |
+//! | [`storage::WIDE_INTERVALS`] | 12: n (32), 16: mask (64), 24: n bounds (64 each), then n + 1 targets |
+//!
+//! Bounds ascend; target `i` is for the values that exactly `i` bounds are not above. In a radix
+//! node, `indexes[b]` is the number of bounds not above `b << shift`: for a value `v` the search is
+//! between `indexes[v >> shift]` and the entry after it.
+//!
+//! # Action lists
+//! 32-bit words: an [`op`] in the low 8 bits, its argument in the upper 24. Offsets in arguments are
+//! in units of four bytes.
+
+/// Set in a target that names an action list.
+pub const LEAF: u32 = 1 << 31;
+
+/// A packet passes at most this many nodes of one diagram.
+pub const MAX_NODES: u32 = 40;
+
+/// One round runs at most this many operations of an action list; what is longer is continued in
+/// the next round.
+pub const MAX_OPS: u32 = 32;
+
+/// Rounds (diagram plus action list) that one packet may take.
+pub const MAX_ROUNDS: u32 = 4096;
+
+/// nft's `NFT_JUMP_STACK_SIZE`.
+pub const MAX_JUMPS: usize = 16;
+
+/// A binary search takes at most this many steps: nodes have less than 2^20 bounds.
+pub const MAX_SEARCH: u32 = 21;
+
+/// Byte offsets within a node.
+pub mod node {
+    /// Fetch code, 8 bits.
+    pub const FETCH: u32 = 0;
+    /// Storage, 8 bits.
+    pub const STORAGE: u32 = 1;
+    /// Offset in the layer, 16 bits.
+    pub const OFFSET: u32 = 2;
+    /// Target where the field is absent.
+    pub const ABSENT: u32 = 4;
+    /// Mask of a narrow node.
+    pub const MASK: u32 = 8;
+    /// Bytes a wide node needs to be present.
+    pub const NEED: u32 = 8;
+    /// Value of an exact node, number of bounds of the others.
+    pub const VALUE: u32 = 12;
+    /// Target of an exact node where the value is equal.
+    pub const EQUAL: u32 = 16;
+    /// Target of an exact node where it is not.
+    pub const OTHER: u32 = 20;
+    /// First bound of an interval node, first target of a direct one, shift of a radix one.
+    pub const BODY: u32 = 16;
+    /// First index of a radix node.
+    pub const RADIX_BODY: u32 = 24;
+    /// Mask of a wide node.
+    pub const WIDE_MASK: u32 = 16;
+    /// Value of a wide exact node, first bound of a wide interval node.
+    pub const WIDE_BODY: u32 = 24;
+    /// Target of a wide exact node where the value is equal.
+    pub const WIDE_EQUAL: u32 = 32;
+    /// Target of a wide exact node where it is not.
+    pub const WIDE_OTHER: u32 = 36;
+}
+
+/// How a node finds the target for a value.
+pub mod storage {
+    /// One value against all others.
+    pub const EXACT: u8 = 0;
+    /// Sorted bounds.
+    pub const INTERVALS: u8 = 1;
+    /// Sorted bounds behind an index over the upper bits.
+    pub const RADIX: u8 = 2;
+    /// A table of 256 targets, for 8-bit values.
+    pub const DIRECT: u8 = 3;
+    /// One 64-bit value against all others.
+    pub const WIDE_EXACT: u8 = 4;
+    /// Sorted 64-bit bounds.
+    pub const WIDE_INTERVALS: u8 = 5;
+}
+
+/// Which value a node looks at.
+///
+/// A payload code is a base and a size. `LEN1`, `LEN2` and `LEN4` are what nft's fast path loads: it
+/// reads what is in the linear part of the packet, without a look at the fragment offset. All other
+/// loads go the long way.
+pub mod fetch {
+    /// Base: the network header. Without this and [`TRANSPORT`]: the link header.
+    pub const NETWORK: u8 = 0x10;
+    /// Base: the transport header.
+    pub const TRANSPORT: u8 = 0x20;
+    /// Metadata, numbered by [`crate::layout::meta`]; no base, no size.
+    pub const META: u8 = 0x80;
+    /// Sizes; `LEN8` is a wide value, `LEN3` a narrow one that no fast path loads.
+    pub const SIZE: u8 = 0x0f;
+    /// Four bytes, nft's fast path.
+    pub const LEN4: u8 = 0;
+    /// Two bytes, nft's fast path.
+    pub const LEN2: u8 = 1;
+    /// One byte, nft's fast path.
+    pub const LEN1: u8 = 2;
+    /// Up to eight bytes of a longer load, left-aligned in 64 bits.
+    pub const WIDE: u8 = 3;
+    /// One byte, nft's slow path.
+    pub const SLOW1: u8 = 4;
+    /// Two bytes, nft's slow path.
+    pub const SLOW2: u8 = 5;
+    /// Three bytes, nft's slow path.
+    pub const SLOW3: u8 = 6;
+    /// Four bytes, nft's slow path.
+    pub const SLOW4: u8 = 7;
+}
+
+/// Metadata numbers, in the low bits of a fetch code with [`fetch::META`].
+pub mod meta {
+    /// `meta l4proto`.
+    pub const L4PROTO: u8 = 0;
+    /// `meta protocol`.
+    pub const PROTOCOL: u8 = 1;
+    /// `meta length`.
+    pub const LENGTH: u8 = 2;
+    /// `meta mark`.
+    pub const MARK: u8 = 3;
+    /// `meta iif`, `meta oif`.
+    pub const IFINDEX: u8 = 4;
+    /// `meta priority`.
+    pub const PRIORITY: u8 = 5;
+    /// `meta pkttype`.
+    pub const PKTTYPE: u8 = 6;
+    /// `meta cpu`.
+    pub const CPU: u8 = 7;
+    /// `meta random`.
+    pub const RANDOM: u8 = 8;
+}
+
+/// Operations of action lists.
+pub mod op {
+    /// The packet passes all base chains: it goes to the next tc program.
+    pub const PASS: u32 = 0;
+    /// The packet is dropped.
+    pub const DROP: u32 = 1;
+    /// Counts the packet under the counter slot in the argument.
+    pub const COUNTER: u32 = 2;
+    /// Goes on at the node in the argument, in units of eight bytes.
+    pub const NODE: u32 = 3;
+    /// Enters a base chain: `accept` in it goes on at the action list in the argument.
+    pub const BASE: u32 = 4;
+    /// Ends the base chain: goes on where [`BASE`] said.
+    pub const ACCEPT: u32 = 5;
+    /// Remembers the action list in the argument to come back to; [`LIST`] or [`NODE`] follows.
+    pub const PUSH: u32 = 6;
+    /// Goes on at the action list in the argument.
+    pub const LIST: u32 = 7;
+    /// Goes back to what was pushed last.
+    pub const RETURN: u32 = 8;
+}
+
+/// What a ruleset uses. The verifier removes the code of all else, as this is a constant to it.
+pub mod feature {
+    /// The transport header or `meta l4proto`.
+    pub const TRANSPORT: u32 = 1 << 0;
+    /// More than one round: jumps, several base chains, cut diagrams, long action lists.
+    pub const ROUNDS: u32 = 1 << 1;
+    /// Link-layer loads behind the addresses, where an accelerated VLAN tag shows.
+    pub const VLAN: u32 = 1 << 2;
+    /// Network-layer loads of frames with VLAN tags in them.
+    pub const NETWORK: u32 = 1 << 3;
+    /// Wide nodes.
+    pub const WIDE: u32 = 1 << 4;
+    /// Loads that nft has no fast path for.
+    pub const SLOW: u32 = 1 << 5;
+    /// [`super::storage::INTERVALS`] and [`super::storage::RADIX`].
+    pub const INTERVALS: u32 = 1 << 6;
+    /// [`super::storage::RADIX`].
+    pub const RADIX: u32 = 1 << 7;
+    /// [`super::storage::DIRECT`].
+    pub const DIRECT: u32 = 1 << 8;
+    /// Counters.
+    pub const COUNTER: u32 = 1 << 9;
+    /// Metadata other than protocol and l4proto.
+    pub const META: u32 = 1 << 10;
+    /// Packet payload at all.
+    pub const PAYLOAD: u32 = 1 << 11;
+    /// The diagnostics of the program itself are logged.
+    pub const LOG: u32 = 1 << 12;
+}
+
+/// What a counter slot holds on each CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, by `skb->len`.
+    pub bytes: u64,
+}
+
+/// Counter slots of the program itself, before those of rules.
+pub mod slot {
+    /// All packets that came to the program.
+    pub const SEEN: u32 = 0;
+    /// Packets that carried the skip mark.
+    pub const SKIPPED: u32 = 1;
+    /// Packets dropped.
+    pub const DROPPED: u32 = 2;
+    /// Packets passed because the tables were not as they must be: always 0, or a defect.
+    pub const BROKEN: u32 = 3;
+    /// The first slot for rules.
+    pub const FIRST_RULE: u32 = 4;
+}
