@@ -1,5 +1,16 @@
 //! The nft language: text to checked ruleset to tables.
 
+pub mod ast;
+pub mod check;
+pub mod checked;
+pub mod datatype;
+pub mod diagnostic;
+pub mod field;
 pub mod image;
 pub mod ir;
+pub mod json;
+pub mod lower;
+pub mod meta;
+pub mod parse;
+pub mod print;
 pub mod ranges;
