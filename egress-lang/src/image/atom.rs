@@ -1,0 +1,223 @@
+//! Rules as atoms: what is tested, over which variables, and what is done.
+//!
+//! A rule is cut at its statements: each atom is a conjunction of tests with the actions that
+//! follow them. `counter tcp dport 80 drop` is two: one that always counts, one that drops.
+
+use std::collections::HashMap;
+
+use crate::image::Device;
+use crate::ir::{Chain, ChainId, Key, Meta, Source, StateId, Step, Test, Verdict};
+use crate::ranges::RangeSet;
+
+/// What an atom does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    Count(StateId),
+    Accept,
+    Drop,
+    Return,
+    Jump(ChainId),
+    Goto(ChainId),
+}
+
+impl Action {
+    /// Whether nothing behind it in the chain runs.
+    fn is_terminal(self) -> bool {
+        !matches!(self, Self::Count(_) | Self::Jump(_))
+    }
+}
+
+/// A value that diagrams branch on: at most 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Variable {
+    pub source: Source,
+    /// Of the value as read, right-aligned.
+    pub mask: u128,
+    /// The upper or lower eight bytes of a source of more than eight.
+    pub half: Half,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Half {
+    /// The source has at most eight bytes.
+    Whole,
+    Upper,
+    Lower,
+}
+
+/// A test as diagrams see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtomTest {
+    /// Index into [`Atoms::variables`]; for a source of more than eight bytes that of the upper
+    /// half, the lower half being the next.
+    pub variable: usize,
+    pub values: RangeSet,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Atom {
+    /// At most one for each variable, by ascending variable.
+    pub tests: Vec<AtomTest>,
+    pub actions: Vec<Action>,
+    pub terminal: bool,
+}
+
+/// The atoms of one chain, over variables in the order in which diagrams test them.
+#[derive(Debug, Default)]
+pub struct Atoms {
+    pub variables: Vec<Variable>,
+    pub atoms: Vec<Atom>,
+}
+
+impl Atoms {
+    /// The atoms of a chain on any of `devices`.
+    pub fn of_chain(chain: &Chain, devices: &[Device]) -> Self {
+        let mut cut = Vec::new();
+        for rule in &chain.rules {
+            cut_rule(&rule.steps, devices, &mut cut);
+        }
+        Self::ordered(cut)
+    }
+
+    /// Puts the variables in order and the tests with them.
+    fn ordered(cut: Vec<(Vec<Test>, Vec<Action>)>) -> Self {
+        let mut uses: HashMap<Key, usize> = HashMap::new();
+        for test in cut.iter().flat_map(|(tests, _)| tests) {
+            *uses.entry(test.key).or_default() += 1;
+        }
+        let mut keys: Vec<_> = uses.into_iter().collect();
+        keys.sort_by_key(|&(key, uses)| (rank(key), std::cmp::Reverse(uses), key));
+        let mut variables = Vec::new();
+        let mut index = HashMap::new();
+        for (key, _) in keys {
+            index.insert(key, variables.len());
+            let variable = |half| Variable {
+                source: key.source,
+                mask: key.mask,
+                half,
+            };
+            if key.source.width() > 64 {
+                variables.extend([variable(Half::Upper), variable(Half::Lower)]);
+            } else {
+                variables.push(variable(Half::Whole));
+            }
+        }
+        let atoms = cut
+            .into_iter()
+            .map(|(tests, actions)| {
+                let mut tests: Vec<_> = tests
+                    .into_iter()
+                    .filter_map(|Test { key, values }| {
+                        Some(AtomTest {
+                            variable: *index.get(&key)?,
+                            values,
+                        })
+                    })
+                    .collect();
+                tests.sort_by_key(|test| test.variable);
+                let terminal = actions.last().is_some_and(|action| action.is_terminal());
+                Atom {
+                    tests,
+                    actions,
+                    terminal,
+                }
+            })
+            .collect();
+        Self { variables, atoms }
+    }
+}
+
+/// What comes first in a diagram: first what tells the headers apart, then the rest by use.
+fn rank(key: Key) -> u8 {
+    match key.source {
+        Source::Meta(Meta::Protocol) => 0,
+        Source::Meta(Meta::L4proto) => 1,
+        _ => 2,
+    }
+}
+
+/// Appends the atoms of one rule: each with one test a key.
+fn cut_rule(steps: &[Step], devices: &[Device], out: &mut Vec<(Vec<Test>, Vec<Action>)>) {
+    let mut tests: Vec<Test> = Vec::new();
+    let mut actions: Vec<Action> = Vec::new();
+    for step in steps {
+        let test = match step {
+            Step::Test(test) => canonical(test),
+            Step::Ifname { patterns, negated } => {
+                let matching = devices.iter().filter(|device| {
+                    patterns.iter().any(|pattern| pattern.matches(&device.name)) != *negated
+                });
+                let values =
+                    RangeSet::from_ranges(matching.map(|d| (d.ifindex.into(), d.ifindex.into())));
+                if values.ranges().iter().map(|(a, b)| b - a + 1).sum::<u128>()
+                    == devices.len() as u128
+                {
+                    continue;
+                }
+                Test {
+                    key: Key::whole(Source::Meta(Meta::Ifindex)),
+                    values,
+                }
+            }
+            Step::Counter(id) => {
+                actions.push(Action::Count(*id));
+                continue;
+            }
+            Step::Verdict(verdict) => {
+                actions.extend(match *verdict {
+                    Verdict::Accept => Some(Action::Accept),
+                    Verdict::Drop => Some(Action::Drop),
+                    Verdict::Continue => None,
+                    Verdict::Jump(chain) => Some(Action::Jump(chain)),
+                    Verdict::Goto(chain) => Some(Action::Goto(chain)),
+                    Verdict::Return => Some(Action::Return),
+                });
+                break;
+            }
+        };
+        if !actions.is_empty() {
+            out.push((tests.clone(), std::mem::take(&mut actions)));
+        }
+        match tests.iter_mut().find(|other| other.key == test.key) {
+            Some(other) => other.values = other.values.intersect(&test.values),
+            None => tests.push(test),
+        }
+        if tests.iter().any(|test| test.values.is_empty()) {
+            return;
+        }
+    }
+    if !actions.is_empty() {
+        out.push((tests, actions));
+    }
+}
+
+/// The same test with as few masks as can be, so that equal fields become one variable: all tests
+/// of one byte are over the whole byte, and a mask of upper bits becomes ranges.
+fn canonical(test: &Test) -> Test {
+    let Test { key, values } = test;
+    let full = key.source.full_mask();
+    if key.mask == full {
+        return test.clone();
+    }
+    let whole = Key::whole(key.source);
+    if key.source.width() == 8 {
+        let passing = (0..=full).filter(|value| values.contains(value & key.mask));
+        return Test {
+            key: whole,
+            values: RangeSet::from_ranges(passing.map(|v| (v, v))),
+        };
+    }
+    let low = full & !key.mask;
+    if low & (low + 1) == 0 {
+        // The mask keeps the upper bits: a masked value stands for a range.
+        let ranges = values.ranges().iter().filter_map(|&(a, b)| {
+            let first = a.checked_add(low)? & !low;
+            Some((first, (b & !low) | low)).filter(|_| first <= b)
+        });
+        return Test {
+            key: whole,
+            values: RangeSet::from_ranges(ranges),
+        };
+    }
+    test.clone()
+}

@@ -1,0 +1,360 @@
+//! Nodes and action lists as bytes, by [`egress_common::layout`].
+
+use std::collections::HashMap;
+
+use egress_common::layout::{LEAF, feature, fetch, meta, node, op, storage};
+
+use crate::image::Stats;
+use crate::image::atom::{Half, Variable};
+use crate::ir::{Base, Meta, Source};
+
+/// A node or an action list, as the program reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target(pub u32);
+
+/// One word of an action list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Pass,
+    Drop,
+    Counter(u32),
+    /// Goes on at a node or a list.
+    Go(Target),
+    /// Enters a base chain, with the list that `accept` leads to.
+    Base(Target),
+    Accept,
+    /// Remembers the word that many words behind this one.
+    PushBehind(u32),
+    Return,
+}
+
+/// 8-bit values with at least this many intervals get a table.
+const DIRECT_FROM: usize = 4;
+/// Sorted bounds get an index from this many on.
+const RADIX_FROM: usize = 8;
+
+/// A state of an [`Encoder`].
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    len: usize,
+    features: u32,
+    stats: Stats,
+}
+
+impl Checkpoint {
+    /// Bytes of the tables.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// The tables as they grow.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+    /// Equal nodes are stored once.
+    known: HashMap<Vec<u8>, Target>,
+    pub features: u32,
+    pub stats: Stats,
+}
+
+impl Encoder {
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn into_bytes(self) -> (Vec<u8>, u32, Stats) {
+        (self.bytes, self.features, self.stats)
+    }
+
+    /// The highest value that a variable can have as nodes see it.
+    pub fn highest(&self, variable: Variable) -> u64 {
+        if is_wide(variable) {
+            u64::MAX
+        } else {
+            variable.mask as u64
+        }
+    }
+
+    /// The node that sends values to `targets`, cut at `bounds`; where all go to one place, that.
+    pub fn node(
+        &mut self,
+        variable: Variable,
+        absent: Target,
+        bounds: &[u64],
+        targets: &[Target],
+    ) -> Target {
+        if let [only] = targets
+            && *only == absent
+        {
+            return absent;
+        }
+        let wide = is_wide(variable);
+        let mut out = Vec::with_capacity(32 + bounds.len() * 12);
+        let (code, offset) = self.fetch(variable);
+        // Storage is filled in below.
+        out.extend([code, 0]);
+        out.extend(offset.to_ne_bytes());
+        out.extend(absent.0.to_ne_bytes());
+        let how = if wide {
+            self.wide_body(variable, bounds, targets, &mut out)
+        } else {
+            self.narrow_body(variable, bounds, targets, &mut out)
+        };
+        if let Some(byte) = out.get_mut(node::STORAGE as usize) {
+            *byte = how;
+        }
+        if let Some(&known) = self.known.get(&out) {
+            return known;
+        }
+        self.stats.nodes += 1;
+        self.stats.intervals += targets.len();
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let target = Target(self.bytes.len() as u32);
+        self.bytes.extend_from_slice(&out);
+        self.known.insert(out, target);
+        target
+    }
+
+    fn narrow_body(
+        &mut self,
+        variable: Variable,
+        bounds: &[u64],
+        targets: &[Target],
+        out: &mut Vec<u8>,
+    ) -> u8 {
+        let mask = variable.mask as u32;
+        push32(out, [mask]);
+        if let Some((value, equal, other)) = exact(bounds, targets, mask.into()) {
+            push32(out, [value as u32, equal.0, other.0]);
+            return storage::EXACT;
+        }
+        if mask <= 0xff && targets.len() >= DIRECT_FROM {
+            self.features |= feature::DIRECT;
+            push32(out, [0]);
+            push32(out, (0..256u64).map(|value| at(bounds, targets, value)));
+            return storage::DIRECT;
+        }
+        self.features |= feature::INTERVALS;
+        let n = bounds.len() as u32;
+        let how = if bounds.len() < RADIX_FROM {
+            push32(out, [n]);
+            storage::INTERVALS
+        } else {
+            self.features |= feature::RADIX;
+            // About two entries for each bound.
+            let bits = n.ilog2() + 2;
+            let shift = (u32::BITS - mask.leading_zeros()).saturating_sub(bits);
+            let entries = (mask >> shift) + 1;
+            push32(out, [n, shift, entries]);
+            push32(
+                out,
+                (0..=u64::from(entries)).map(|entry| {
+                    let start = entry << shift;
+                    bounds.partition_point(|&bound| bound <= start) as u32
+                }),
+            );
+            storage::RADIX
+        };
+        push32(out, bounds.iter().map(|&bound| bound as u32));
+        push32(out, targets.iter().map(|target| target.0));
+        how
+    }
+
+    fn wide_body(
+        &mut self,
+        variable: Variable,
+        bounds: &[u64],
+        targets: &[Target],
+        out: &mut Vec<u8>,
+    ) -> u8 {
+        self.features |= feature::WIDE;
+        let width = variable.source.width();
+        let (need, mask) = match variable.half {
+            Half::Whole => (width / 8, (variable.mask as u64) << (64 - width)),
+            Half::Upper => (width / 8, upper(variable)),
+            Half::Lower => (width / 8 - 8, lower(variable)),
+        };
+        push32(out, [need]);
+        if let Some((value, equal, other)) = exact(bounds, targets, u64::MAX) {
+            push32(out, [0]);
+            push64(out, [mask, value]);
+            push32(out, [equal.0, other.0]);
+            return storage::WIDE_EXACT;
+        }
+        push32(out, [bounds.len() as u32]);
+        push64(out, [mask]);
+        push64(out, bounds.iter().copied());
+        push32(out, targets.iter().map(|target| target.0));
+        storage::WIDE_INTERVALS
+    }
+
+    /// The fetch code and offset of a variable, with the features it needs.
+    fn fetch(&mut self, variable: Variable) -> (u8, u16) {
+        let (base, offset, len) = match variable.source {
+            Source::Meta(key) => return (fetch::META | self.meta(key), 0),
+            Source::Payload { base, offset, len } => (base, offset, len),
+        };
+        self.features |= feature::PAYLOAD;
+        let layer = match base {
+            Base::Link => {
+                if u32::from(offset) + u32::from(len) > 12 {
+                    self.features |= feature::VLAN;
+                }
+                0
+            }
+            Base::Network => {
+                self.features |= feature::NETWORK;
+                fetch::NETWORK
+            }
+            Base::Transport => {
+                self.features |= feature::TRANSPORT;
+                fetch::TRANSPORT
+            }
+        };
+        // What nft_payload_select_ops() gives the fast path; the link layer knows no difference.
+        let fast = base != Base::Transport || offset.is_multiple_of(len.into());
+        let size = match len {
+            1 => fetch::LEN1,
+            2 if fast => fetch::LEN2,
+            4 if fast => fetch::LEN4,
+            2 => fetch::SLOW2,
+            3 => fetch::SLOW3,
+            4 => fetch::SLOW4,
+            _ => fetch::WIDE,
+        };
+        if matches!(
+            size,
+            fetch::SLOW1 | fetch::SLOW2 | fetch::SLOW3 | fetch::SLOW4
+        ) {
+            self.features |= feature::SLOW;
+        }
+        let offset = if variable.half == Half::Lower {
+            offset + 8
+        } else {
+            offset
+        };
+        (layer | size, offset)
+    }
+
+    fn meta(&mut self, key: Meta) -> u8 {
+        match key {
+            Meta::L4proto => {
+                self.features |= feature::TRANSPORT;
+                return meta::L4PROTO;
+            }
+            Meta::Protocol => return meta::PROTOCOL,
+            _ => self.features |= feature::META,
+        }
+        match key {
+            Meta::Length => meta::LENGTH,
+            Meta::Mark => meta::MARK,
+            Meta::Ifindex => meta::IFINDEX,
+            Meta::Priority => meta::PRIORITY,
+            Meta::Pkttype => meta::PKTTYPE,
+            Meta::Cpu => meta::CPU,
+            _ => meta::RANDOM,
+        }
+    }
+
+    /// What there is now, to come back to by [`Encoder::rewind`].
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            len: self.bytes.len(),
+            features: self.features,
+            stats: self.stats.clone(),
+        }
+    }
+
+    /// Forgets all since the checkpoint.
+    pub fn rewind(&mut self, to: Checkpoint) {
+        self.bytes.truncate(to.len);
+        self.known.retain(|_, target| (target.0 as usize) < to.len);
+        (self.features, self.stats) = (to.features, to.stats);
+    }
+
+    /// Where the next action list will stand.
+    fn next_list(&self) -> Target {
+        Target(self.bytes.len().next_multiple_of(4) as u32 | LEAF)
+    }
+
+    /// Appends an action list. One longer than a round is continued in the next by the program.
+    pub fn list(&mut self, ops: &[Op]) -> Target {
+        self.stats.lists += 1;
+        let target = self.next_list();
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        if ops.len() >= egress_common::layout::MAX_OPS as usize {
+            self.features |= feature::ROUNDS;
+        }
+        for op in ops {
+            let here = self.bytes.len() as u32;
+            let word = self.word(*op, here);
+            self.bytes.extend(word.to_ne_bytes());
+        }
+        target
+    }
+
+    fn word(&mut self, op: Op, here: u32) -> u32 {
+        let list = |target: Target| (target.0 & !LEAF) >> 2;
+        let (code, argument) = match op {
+            Op::Pass => return op::PASS,
+            Op::Drop => return op::DROP,
+            Op::Counter(slot) => {
+                self.features |= feature::COUNTER;
+                return op::COUNTER | (slot << 8);
+            }
+            Op::Go(target) if target.0 & LEAF != 0 => (op::LIST, list(target)),
+            Op::Go(target) => (op::NODE, target.0 >> 3),
+            Op::Base(target) => (op::BASE, list(target)),
+            Op::Accept => (op::ACCEPT, 0),
+            Op::PushBehind(words) => (op::PUSH, (here >> 2) + words),
+            Op::Return => (op::RETURN, 0),
+        };
+        self.features |= feature::ROUNDS;
+        code | (argument << 8)
+    }
+}
+
+/// Whether nodes look at 64 bits.
+fn is_wide(variable: Variable) -> bool {
+    variable.source.width() > 32
+}
+
+/// The upper eight bytes of the mask of a source of 9 to 16 bytes.
+fn upper(variable: Variable) -> u64 {
+    (variable.mask >> (variable.source.width() - 64)) as u64
+}
+
+/// The rest of that mask, left-aligned.
+fn lower(variable: Variable) -> u64 {
+    let rest = variable.source.width() - 64;
+    ((variable.mask as u64) << (64 - rest)) & (u64::MAX << (64 - rest))
+}
+
+/// `(value, its target, target of all others)` where one value stands against all others.
+fn exact(bounds: &[u64], targets: &[Target], highest: u64) -> Option<(u64, Target, Target)> {
+    match (bounds, targets) {
+        (&[low, after], &[other, equal, rest]) if other == rest && low + 1 == after => {
+            Some((low, equal, other))
+        }
+        (&[1], &[equal, other]) => Some((0, equal, other)),
+        (&[low], &[other, equal]) if low == highest => Some((low, equal, other)),
+        // No bound: any value will do.
+        ([], &[only]) => Some((0, only, only)),
+        _ => None,
+    }
+}
+
+fn at(bounds: &[u64], targets: &[Target], value: u64) -> u32 {
+    let index = bounds.partition_point(|&bound| bound <= value);
+    targets.get(index).map_or(LEAF, |target| target.0)
+}
+
+fn push32(out: &mut Vec<u8>, words: impl IntoIterator<Item = u32>) {
+    out.extend(words.into_iter().flat_map(u32::to_ne_bytes));
+}
+
+fn push64(out: &mut Vec<u8>, words: impl IntoIterator<Item = u64>) {
+    out.extend(words.into_iter().flat_map(u64::to_ne_bytes));
+}

@@ -1,0 +1,234 @@
+//! Packets and maps in user space: what the program does, without a kernel.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use egress_common::engine::{self, Maps, Outcome, State};
+use egress_common::layout::{LEAF, MAX_ROUNDS};
+use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q, Headers, Packet, VlanTag};
+
+use crate::image::Image;
+
+/// Bytes of an Ethernet header.
+const ETH_HLEN: usize = 14;
+
+/// A packet as a device's hook sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SimPacket {
+    /// From the link header on, without an accelerated VLAN tag.
+    pub bytes: Vec<u8>,
+    /// How many of the bytes are in the linear part; more than there are means all.
+    pub linear: usize,
+    /// EtherType (`skb->protocol`).
+    pub protocol: u16,
+    /// The accelerated VLAN tag: its EtherType and its control information.
+    pub vlan: Option<(u16, u16)>,
+    /// Offset of the network header.
+    pub network: usize,
+    /// `skb->mark`.
+    pub mark: u32,
+    /// `skb->priority`.
+    pub priority: u32,
+    /// Index of the device.
+    pub ifindex: u32,
+    /// `skb->pkt_type`.
+    pub pkttype: u32,
+    /// The CPU.
+    pub cpu: u32,
+    /// GSO segments.
+    pub gso_segments: u32,
+}
+
+impl SimPacket {
+    /// A frame as a packet socket sends it: EtherType and network header are read from it.
+    pub fn ethernet(bytes: &[u8]) -> Self {
+        let ethertype = |at: usize| match bytes.get(at..at + 2) {
+            Some(&[high, low]) => Some(u16::from_be_bytes([high, low])),
+            _ => None,
+        };
+        let protocol = ethertype(12).unwrap_or(0);
+        // vlan_get_protocol_and_depth(): at most 7 tags, all of them whole.
+        let (mut network, mut inner) = (ETH_HLEN, Some(protocol));
+        for tags in 1.. {
+            let Some(ETH_P_8021Q | ETH_P_8021AD) = inner else {
+                break;
+            };
+            network = ETH_HLEN + 4 * tags;
+            inner = ethertype(network - 2);
+            if inner.is_none() || tags >= 8 {
+                network = ETH_HLEN;
+                break;
+            }
+        }
+        Self {
+            bytes: bytes.to_vec(),
+            linear: usize::MAX,
+            protocol,
+            network,
+            ..Self::default()
+        }
+    }
+
+    fn slice(&self, offset: u32, len: u32, end: usize) -> Option<&[u8]> {
+        let start = offset as usize;
+        let slice = self.bytes.get(start..start.checked_add(len as usize)?)?;
+        (start + slice.len() <= end).then_some(slice)
+    }
+}
+
+/// Up to eight bytes, left-aligned.
+fn left_aligned(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    for (to, from) in word.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    u64::from_be_bytes(word)
+}
+
+impl Packet for SimPacket {
+    fn near8(&self, offset: u32) -> Option<u8> {
+        self.slice(offset, 1, self.linear)
+            .map(|b| (left_aligned(b) >> 56) as u8)
+    }
+
+    fn near16(&self, offset: u32) -> Option<u16> {
+        self.slice(offset, 2, self.linear)
+            .map(|b| (left_aligned(b) >> 48) as u16)
+    }
+
+    fn near32(&self, offset: u32) -> Option<u32> {
+        self.slice(offset, 4, self.linear)
+            .map(|b| (left_aligned(b) >> 32) as u32)
+    }
+
+    fn near64(&self, offset: u32, need: u32) -> Option<u64> {
+        self.slice(offset, need, self.linear).map(left_aligned)
+    }
+
+    fn far(&self, offset: u32, len: u32) -> Option<u64> {
+        self.slice(offset, len, usize::MAX).map(left_aligned)
+    }
+
+    fn far_network(&self, offset: u32, len: u32) -> Option<u64> {
+        self.far((self.network as u32).checked_add(offset)?, len)
+    }
+
+    fn protocol(&self) -> u16 {
+        self.protocol
+    }
+
+    fn len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    fn priority(&self) -> u32 {
+        self.priority
+    }
+
+    fn pkttype(&self) -> u32 {
+        self.pkttype
+    }
+
+    fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+
+    fn gso_segments(&self) -> u32 {
+        self.gso_segments
+    }
+
+    fn vlan(&self) -> Option<VlanTag> {
+        self.vlan.map(|(protocol, tci)| VlanTag { protocol, tci })
+    }
+}
+
+/// Packets and bytes by counter slot.
+pub type Counters = BTreeMap<u32, (u64, u64)>;
+
+/// An image with counters of its own.
+#[derive(Debug)]
+pub struct Simulation<'a> {
+    image: &'a Image,
+    /// Bytes of the device's link header.
+    pub link_len: u32,
+    counters: RefCell<Counters>,
+}
+
+impl<'a> Simulation<'a> {
+    /// On an Ethernet device, with all counters at zero.
+    pub fn new(image: &'a Image) -> Self {
+        Self {
+            image,
+            link_len: ETH_HLEN as u32,
+            counters: RefCell::default(),
+        }
+    }
+
+    /// What becomes of a packet: [`Outcome::Pass`] or [`Outcome::Drop`], of sound tables.
+    pub fn run(&self, packet: &SimPacket) -> Outcome {
+        let headers = Headers::find(packet, self.link_len, self.image.features);
+        let mut state = State::new(self.image.root);
+        for _ in 0..=MAX_ROUNDS {
+            match engine::round(packet, self, &headers, &mut state) {
+                Outcome::Again => {}
+                outcome => return outcome,
+            }
+        }
+        Outcome::Broken
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.counters.borrow().clone()
+    }
+
+    fn table<const N: usize>(&self, offset: u32) -> [u8; N] {
+        let start = offset as usize;
+        let bytes = self.image.tables.get(start..start.saturating_add(N));
+        bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .unwrap_or([0xff; N])
+    }
+}
+
+impl Maps for Simulation<'_> {
+    fn features(&self) -> u32 {
+        self.image.features
+    }
+
+    fn table8(&self, offset: u32) -> u8 {
+        u8::from_ne_bytes(self.table(offset))
+    }
+
+    fn table16(&self, offset: u32) -> u16 {
+        u16::from_ne_bytes(self.table(offset))
+    }
+
+    fn table32(&self, offset: u32) -> u32 {
+        debug_assert!(offset & LEAF == 0, "not an offset: {offset:#x}");
+        u32::from_ne_bytes(self.table(offset))
+    }
+
+    fn table64(&self, offset: u32) -> u64 {
+        u64::from_ne_bytes(self.table(offset))
+    }
+
+    fn count(&self, slot: u32, bytes: u32) {
+        let mut counters = self.counters.borrow_mut();
+        let (packets, total) = counters.entry(slot).or_default();
+        *packets += 1;
+        *total += u64::from(bytes);
+    }
+}

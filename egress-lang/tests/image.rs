@@ -1,0 +1,372 @@
+//! The tables answer as the plain interpreter does: random chains, random packets.
+
+use std::collections::BTreeMap;
+
+use egress_common::engine::Outcome;
+use egress_lang::image::{Device, Image, Options, compile};
+use egress_lang::interpret::{Answer, interpret};
+use egress_lang::ir::{
+    Base, BaseChain, Chain, ChainId, Hook, Key, Meta, NamePattern, Rule, Source, StateId, Step,
+    Test, Verdict,
+};
+use egress_lang::ranges::RangeSet;
+use egress_lang::simulate::{SimPacket, Simulation};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const CHAINS: u32 = 4;
+
+fn devices() -> Vec<Device> {
+    vec![
+        Device {
+            name: "veth0".into(),
+            ifindex: 3,
+        },
+        Device {
+            name: "foo".into(),
+            ifindex: 7,
+        },
+    ]
+}
+
+fn sources() -> Vec<Source> {
+    let payload = |base, offset, len| Source::Payload { base, offset, len };
+    vec![
+        Source::Meta(Meta::Protocol),
+        Source::Meta(Meta::L4proto),
+        Source::Meta(Meta::Length),
+        Source::Meta(Meta::Mark),
+        payload(Base::Link, 0, 6),
+        payload(Base::Link, 12, 2),
+        payload(Base::Link, 14, 2),
+        payload(Base::Link, 16, 2),
+        payload(Base::Link, 8, 8),
+        payload(Base::Network, 1, 1),
+        payload(Base::Network, 9, 1),
+        payload(Base::Network, 12, 4),
+        payload(Base::Network, 16, 4),
+        payload(Base::Network, 8, 16),
+        payload(Base::Network, 24, 16),
+        payload(Base::Network, 8, 11),
+        payload(Base::Transport, 0, 2),
+        payload(Base::Transport, 2, 2),
+        payload(Base::Transport, 13, 1),
+        payload(Base::Transport, 1, 4),
+        payload(Base::Transport, 4, 3),
+        payload(Base::Transport, 0, 8),
+    ]
+}
+
+/// Few values, so that rules and packets meet.
+fn value(width: u32) -> impl Strategy<Value = u128> {
+    let interesting = match width {
+        8 => vec![0, 1, 6, 17, 44, 58, 255],
+        16 => vec![0x0800, 0x86dd, 0x8100, 0x0806, 5, 53, 80, 0xffff],
+        32 => vec![
+            0,
+            1,
+            60,
+            0x0a00_0001,
+            0x0a00_0002,
+            0x0a01_0000,
+            u32::MAX.into(),
+        ],
+        _ => vec![
+            0,
+            1,
+            u64::MAX.into(),
+            1 << 64,
+            (1 << 64) + 7,
+            0x2001_0db8 << 96,
+            u128::MAX,
+        ],
+    };
+    let max = u128::MAX >> (128 - width);
+    prop_oneof![4 => select(interesting), 1 => any::<u128>()].prop_map(move |v| v & max)
+}
+
+fn test() -> impl Strategy<Value = Test> {
+    select(sources()).prop_flat_map(|source| {
+        let width = source.width();
+        let full = source.full_mask();
+        let mask = prop_oneof![
+            6 => Just(full),
+            1 => Just(full & !0xf),
+            1 => Just(0x0fff & full),
+            1 => any::<u128>().prop_map(move |mask| mask & full),
+        ];
+        (
+            mask,
+            vec((value(width), value(width), any::<bool>()), 1..4),
+            any::<bool>(),
+        )
+            .prop_map(move |(mask, ranges, negated)| {
+                let ranges = ranges.into_iter().map(|(a, b, single)| {
+                    let (a, b) = (a & mask, b & mask);
+                    if single { (a, a) } else { (a.min(b), a.max(b)) }
+                });
+                let values = RangeSet::from_ranges(ranges);
+                let values = if negated {
+                    values.complement(full)
+                } else {
+                    values
+                };
+                Test {
+                    key: Key { source, mask },
+                    values,
+                }
+            })
+    })
+}
+
+fn verdict(chain: u32) -> impl Strategy<Value = Verdict> {
+    let jump = (chain + 1..CHAINS.max(chain + 2)).prop_map(move |to| {
+        if to < CHAINS {
+            Verdict::Jump(ChainId(to))
+        } else {
+            Verdict::Return
+        }
+    });
+    let goto = (chain + 1..CHAINS.max(chain + 2)).prop_map(move |to| {
+        if to < CHAINS {
+            Verdict::Goto(ChainId(to))
+        } else {
+            Verdict::Continue
+        }
+    });
+    prop_oneof![
+        3 => Just(Verdict::Accept),
+        3 => Just(Verdict::Drop),
+        1 => Just(Verdict::Continue),
+        1 => Just(Verdict::Return),
+        3 => jump,
+        2 => goto,
+    ]
+}
+
+fn step(chain: u32) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => test().prop_map(Step::Test),
+        1 => (any::<bool>(), select(vec!["veth", "foo", "bar"]), any::<bool>()).prop_map(
+            |(prefix, name, negated)| Step::Ifname {
+                patterns: vec![NamePattern { name: name.into(), prefix }],
+                negated,
+            }
+        ),
+        3 => Just(Step::Counter(StateId(0))),
+        3 => verdict(chain).prop_map(Step::Verdict),
+    ]
+}
+
+fn chain(index: u32) -> impl Strategy<Value = Chain> {
+    vec(vec(step(index), 1..6), 0..12).prop_map(move |rules| Chain {
+        name: format!("c{index}"),
+        rules: rules
+            .into_iter()
+            .map(|steps| Rule { handle: 0, steps })
+            .collect(),
+    })
+}
+
+/// Chains 0 and 1 are base chains.
+fn hook() -> impl Strategy<Value = Hook> {
+    (
+        chain(1),
+        chain(1),
+        chain(2),
+        chain(3),
+        any::<[bool; 2]>(),
+        1..=2usize,
+    )
+        .prop_map(|(a, b, c, d, drop, bases)| {
+            let mut chains = vec![a, b, c, d];
+            // Each counter is its own.
+            let mut next = 0;
+            for rule in chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+                for step in &mut rule.steps {
+                    if let Step::Counter(id) = step {
+                        *id = StateId(next);
+                        next += 1;
+                    }
+                }
+            }
+            let base = |chain| BaseChain {
+                chain: ChainId(chain),
+                policy_drop: drop[chain as usize],
+            };
+            Hook {
+                chains,
+                base_chains: (0..bases as u32).map(base).collect(),
+            }
+        })
+}
+
+fn packet() -> impl Strategy<Value = SimPacket> {
+    let protocol = select(vec![0x0800u16, 0x0800, 0x86dd, 0x8100, 0x0806, 0x0100]);
+    let bytes = vec(
+        prop_oneof![3 => select(vec![0u8, 1, 5, 6, 10, 17, 44, 80]), 1 => any::<u8>()],
+        0..90,
+    );
+    let vlan = proptest::option::weighted(0.2, (Just(0x8100u16), 0..16u16));
+    (
+        protocol,
+        bytes,
+        vlan,
+        0..90usize,
+        select(vec![0u32, 1, 60]),
+        select(vec![3u32, 7]),
+        0..10u8,
+    )
+        .prop_map(
+            |(protocol, mut bytes, vlan, linear, mark, ifindex, shape)| {
+                bytes.resize(bytes.len().max(14), 0);
+                bytes[12..14].copy_from_slice(&protocol.to_be_bytes());
+                let rest = bytes.len() - 14;
+                if protocol == 0x0800 && rest >= 20 && shape > 0 {
+                    bytes[14] = if shape == 1 { 0x46 } else { 0x45 };
+                    let total = if shape == 2 { 30 } else { rest as u16 };
+                    bytes[16..18].copy_from_slice(&total.to_be_bytes());
+                    let fragment = if shape == 3 { [0, 1] } else { [0, 0] };
+                    bytes[20..22].copy_from_slice(&fragment);
+                }
+                if protocol == 0x86dd && rest >= 40 && shape > 0 {
+                    bytes[14] = 0x60;
+                    bytes[18..20].copy_from_slice(&((rest - 40) as u16).to_be_bytes());
+                }
+                let mut packet = SimPacket::ethernet(&bytes);
+                (packet.vlan, packet.mark, packet.ifindex) = (vlan, mark, ifindex);
+                packet.linear = if shape == 4 { linear } else { usize::MAX };
+                packet
+            },
+        )
+}
+
+fn compiled(hook: &Hook, budget: usize) -> Option<Image> {
+    compile(hook, &devices(), &|id| id.0 as u32, &Options { budget }).ok()
+}
+
+fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
+    let simulation = Simulation::new(image);
+    let outcome = simulation.run(packet);
+    assert!(
+        matches!(outcome, Outcome::Pass | Outcome::Drop),
+        "{outcome:?}"
+    );
+    let counted = simulation.counters().into_iter();
+    Answer {
+        dropped: outcome == Outcome::Drop,
+        counted: counted
+            .map(|(slot, (packets, _))| (StateId(slot.into()), packets))
+            .collect(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_and_interpreter_agree(hook in hook(), packets in vec(packet(), 20)) {
+        let image = compiled(&hook, 64 << 20).expect("it is small");
+        for packet in packets {
+            let devices = devices();
+            let device = devices.iter().find(|d| d.ifindex == packet.ifindex).expect("one of them");
+            let expected = interpret(&hook, device, 14, &packet);
+            prop_assert_eq!(from_tables(&image, &packet), expected, "{:?}", packet);
+        }
+    }
+
+    #[test]
+    fn tables_cut_into_runs_agree(hook in hook(), packets in vec(packet(), 10)) {
+        // So small that most chains are cut; some need more for a single rule.
+        let Some(image) = (10..24).find_map(|bits| compiled(&hook, 1 << bits)) else {
+            return Err(TestCaseError::fail("no budget suffices"));
+        };
+        for packet in packets {
+            let devices = devices();
+            let device = devices.iter().find(|d| d.ifindex == packet.ifindex).expect("one of them");
+            let expected = interpret(&hook, device, 14, &packet);
+            prop_assert_eq!(from_tables(&image, &packet), expected, "{:?}", packet);
+        }
+    }
+}
+
+/// A chain of `n` rules for one address and port each.
+fn blocklist(n: u32) -> Hook {
+    let test = |source, value| {
+        Step::Test(Test {
+            key: Key::whole(source),
+            values: RangeSet::single(value),
+        })
+    };
+    let payload = |base, offset, len| Source::Payload { base, offset, len };
+    let rules = (0..n).map(|i| Rule {
+        handle: u64::from(i),
+        steps: vec![
+            test(Source::Meta(Meta::Protocol), 0x0800),
+            test(
+                payload(Base::Network, 16, 4),
+                u128::from(0x0a00_0000 + i * 7),
+            ),
+            test(Source::Meta(Meta::L4proto), 17),
+            test(payload(Base::Transport, 2, 2), u128::from(i % 1000)),
+            Step::Counter(StateId(u64::from(i))),
+            Step::Verdict(Verdict::Drop),
+        ],
+    });
+    Hook {
+        chains: vec![Chain {
+            name: "c".into(),
+            rules: rules.collect(),
+        }],
+        base_chains: vec![BaseChain {
+            chain: ChainId(0),
+            policy_drop: false,
+        }],
+    }
+}
+
+#[test]
+fn the_way_through_many_rules_is_short() {
+    let image = compiled(&blocklist(10_000), 64 << 20).expect("fits");
+    assert!(image.stats.depth <= 4, "{:?}", image.stats);
+    assert_eq!(image.stats.diagrams, 1);
+    assert!(image.tables.len() < 2 << 20, "{} bytes", image.tables.len());
+    let again = compiled(&blocklist(10_000), 64 << 20).expect("fits");
+    assert_eq!(image, again, "the same rules give the same bytes");
+    let answer: BTreeMap<_, _> = [(StateId(4711), 1)].into();
+    let mut bytes = vec![0; 60];
+    bytes[12..14].copy_from_slice(&[8, 0]);
+    bytes[14..24].copy_from_slice(&[0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17]);
+    bytes[30..34].copy_from_slice(&(0x0a00_0000u32 + 4711 * 7).to_be_bytes());
+    bytes[36..38].copy_from_slice(&711u16.to_be_bytes());
+    let packet = SimPacket::ethernet(&bytes);
+    assert_eq!(
+        from_tables(&image, &packet),
+        Answer {
+            dropped: true,
+            counted: answer
+        }
+    );
+}
+
+#[test]
+fn a_circle_of_jumps_is_refused() {
+    let jump = |to| Rule {
+        handle: 1,
+        steps: vec![Step::Verdict(Verdict::Jump(ChainId(to)))],
+    };
+    let chain = |to| Chain {
+        name: format!("to{to}"),
+        rules: vec![jump(to)],
+    };
+    let base_chains = vec![BaseChain {
+        chain: ChainId(0),
+        policy_drop: false,
+    }];
+    let hook = Hook {
+        chains: vec![chain(1), chain(2), chain(1)],
+        base_chains,
+    };
+    assert!(compiled(&hook, 1 << 20).is_none());
+}
