@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod initramfs;
 mod place;
+mod report;
 mod setup;
 mod step;
 mod test;
