@@ -121,6 +121,8 @@ fn build(toolchain: &Toolchain, root: &Path, out_dir: &Path) -> Result<PathBuf> 
         "-Cpanic=abort".into(),
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
+        // aya's macros make public functions without documentation.
+        "-Amissing-docs".into(),
         format!("-Clinker={}", toolchain.bpf_linker.display()),
     ];
 
