@@ -4,14 +4,21 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray},
 };
-use egress_common::{engine, layout::Counter};
+use egress_common::{
+    engine,
+    layout::{Counter, slot},
+};
 
 /// All tables of this program in one value. The loader makes the real one, as large as it must be:
 /// a power of two, with [`settings::table_mask`] one less than that.
 #[map]
 static TABLES: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Counters by slot. The loader makes the real one.
+/// What this program did, by [`egress_common::layout::slot`]: each program has its own.
+#[map]
+static OWN: PerCpuArray<Counter> = PerCpuArray::with_max_entries(slot::FIRST_RULE, 0);
+
+/// Counters of rules, by slot. The loader makes the real one, which programs share.
 #[map]
 static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
 
@@ -59,10 +66,21 @@ pub mod settings {
     }
 }
 
-/// Counts one packet.
+/// Counts one packet under what the program did with it.
+#[inline(always)]
+pub fn count_own(slot: u32, bytes: u32) {
+    add(OWN.get_ptr_mut(slot), bytes);
+}
+
+/// Counts one packet for a rule.
 #[inline(always)]
 pub fn count(slot: u32, bytes: u32) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
+    add(COUNTERS.get_ptr_mut(slot), bytes);
+}
+
+#[inline(always)]
+fn add(counter: Option<*mut Counter>, bytes: u32) {
+    if let Some(counter) = counter {
         // SAFETY: the value is this CPU's own, and programs do not preempt each other on it.
         unsafe {
             (*counter).packets = (*counter).packets.wrapping_add(1);
