@@ -279,3 +279,45 @@ pub fn busybox_applets(busybox: &Path) -> Result<Vec<String>> {
     let list = step::read(Command::new(busybox).arg("--list"))?;
     Ok(list.lines().map(str::to_owned).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_merged_goes_below_usr() {
+        assert_eq!(
+            merged("/lib/x86_64-linux-gnu/libc.so.6"),
+            "usr/lib/x86_64-linux-gnu/libc.so.6"
+        );
+        assert_eq!(merged("/usr/bin/ip"), "usr/bin/ip");
+        assert_eq!(merged("/init"), "init");
+        assert_eq!(merged("/bin"), "bin");
+    }
+
+    #[test]
+    fn module_names_are_those_of_lsmod() {
+        assert_eq!(
+            module_name("kernel/arch/x86/crypto/crc32c-intel.ko.xz"),
+            "crc32c_intel"
+        );
+        assert_eq!(module_name("kernel/drivers/net/dummy.ko"), "dummy");
+    }
+
+    #[test]
+    fn records_are_aligned() {
+        for (name, content) in [
+            ("a", &b"x"[..]),
+            ("ab", b""),
+            ("abc", b"1234"),
+            ("abcd", b"12345"),
+        ] {
+            let mut out = Vec::new();
+            record(&mut out, 1, name, 0o100_644, content).unwrap();
+            assert!(out.len().is_multiple_of(4));
+            assert_eq!(out.get(110..110 + name.len()), Some(name.as_bytes()));
+            let begin = (110 + name.len() + 1).next_multiple_of(4);
+            assert_eq!(out.get(begin..begin + content.len()), Some(content));
+        }
+    }
+}

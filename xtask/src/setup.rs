@@ -5,9 +5,11 @@ pub mod kernel;
 pub mod qemu;
 mod toolchain;
 
-use std::time::Instant;
+use std::{fs::File, io, os::fd::AsRawFd as _, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+
+use crate::place;
 
 pub use toolchain::Toolchain;
 
@@ -45,20 +47,34 @@ pub fn run() -> Result<()> {
 
 /// What `cargo xtask build` needs.
 pub fn build() -> Result<Toolchain> {
+    let _lock = lock()?;
     toolchain::ensure()
 }
 
 /// What tests and the demo run on this machine.
 pub fn for_tests() -> Result<()> {
+    let _lock = lock()?;
     debian::ensure(RUN_PACKAGES)
 }
 
 /// What `cargo xtask vm` needs for these kernels.
 pub fn vm(versions: &[kernel::Version]) -> Result<()> {
+    let _lock = lock()?;
     debian::ensure(RUN_PACKAGES)?;
     debian::ensure(VM_PACKAGES)?;
     qemu::ensure()?;
     versions
         .iter()
         .try_for_each(|version| kernel::ensure(*version).map(|_| ()))
+}
+
+/// Keeps others out of the cache as long as the file is open: two clones may be set up at once.
+fn lock() -> Result<File> {
+    let path = place::cache()?.join("lock");
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    // SAFETY: flock takes a descriptor, which is open, and touches no memory.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } < 0 {
+        return Err(io::Error::last_os_error()).context("locking the cache");
+    }
+    Ok(file)
 }

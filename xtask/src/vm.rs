@@ -208,12 +208,13 @@ impl Machine {
             return Ok(124);
         }
         let text = fs::read_to_string(&status).unwrap_or_default();
-        text.trim().parse().with_context(|| {
-            format!(
+        let Ok(status) = text.trim().parse() else {
+            bail!(
                 "Linux {} ended without an exit status: it crashed",
                 kernel.release
             )
-        })
+        };
+        Ok(status)
     }
 
     fn qemu(&self, kernel: &kernel::Kernel, initrd: &Path, status: &Path) -> Result<Command> {
