@@ -10,18 +10,34 @@ use crate::packet::{Headers, Load, Packet};
 /// Offsets are in bytes. What is outside of the tables reads as anything: [`crate::layout`] says
 /// what the loader guarantees.
 pub trait Maps {
+    /// A place in the tables from which a node can be read.
+    type Node: Copy;
     /// What the ruleset uses ([`feature`]).
     fn features(&self) -> u32;
-    /// One byte of the tables.
-    fn table8(&self, offset: u32) -> u8;
-    /// Two bytes of the tables, aligned.
-    fn table16(&self, offset: u32) -> u16;
+    /// The node at an offset.
+    fn node(&self, offset: u32) -> Self::Node;
+    /// One byte of a node. `at` is less than [`layout::TABLE_SLACK`], here and in what follows.
+    fn node8(&self, node: Self::Node, at: u32) -> u8;
+    /// Two bytes of a node, aligned.
+    fn node16(&self, node: Self::Node, at: u32) -> u16;
+    /// Four bytes of a node, aligned.
+    fn node32(&self, node: Self::Node, at: u32) -> u32;
+    /// Eight bytes of a node, aligned.
+    fn node64(&self, node: Self::Node, at: u32) -> u64;
     /// Four bytes of the tables, aligned.
     fn table32(&self, offset: u32) -> u32;
     /// Eight bytes of the tables, aligned.
     fn table64(&self, offset: u32) -> u64;
     /// Counts one packet of `bytes` bytes under `slot`.
     fn count(&self, slot: u32, bytes: u32);
+    /// [`step`]. Programs make it one function that is verified once, not once for each node on the
+    /// way.
+    fn step<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32
+    where
+        Self: Sized,
+    {
+        step(packet, self, headers, at)
+    }
 }
 
 /// What becomes of the packet.
@@ -39,6 +55,7 @@ pub enum Outcome {
 
 /// Where a packet stands between two rounds.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub struct State {
     /// The target to go on at.
     pub target: u32,
@@ -63,15 +80,38 @@ impl State {
     }
 }
 
-/// One round: through a diagram to its leaf, and through the action list there.
+/// The whole way of a packet through tables that need but one round: no [`feature::ROUNDS`].
+#[inline(always)]
+pub fn only_round<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    root: u32,
+) -> Outcome {
+    let Some(mut at) = walk(packet, maps, headers, root) else {
+        return Outcome::Broken;
+    };
+    for _ in 0..MAX_OPS {
+        let word = maps.table32(at);
+        at = at.wrapping_add(4);
+        match word & 0xff {
+            op::PASS => return Outcome::Pass,
+            op::DROP => return Outcome::Drop,
+            op::COUNTER => maps.count(word >> 8, packet.len()),
+            _ => return Outcome::Broken,
+        }
+    }
+    Outcome::Broken
+}
+
+/// One round of several: through a diagram to its leaf, and through the action list there.
 #[inline(always)]
 pub fn round<P: Packet, M: Maps>(
     packet: &P,
     maps: &M,
-    headers: &Headers,
+    headers: Headers,
     state: &mut State,
 ) -> Outcome {
-    let features = maps.features();
     let Some(mut at) = walk(packet, maps, headers, state.target) else {
         return Outcome::Broken;
     };
@@ -82,27 +122,25 @@ pub fn round<P: Packet, M: Maps>(
         match word & 0xff {
             op::PASS => return Outcome::Pass,
             op::DROP => return Outcome::Drop,
-            op::COUNTER if features & feature::COUNTER != 0 => {
-                maps.count(argument, nft_length(packet, features));
-            }
-            op::NODE if features & feature::ROUNDS != 0 => {
+            op::COUNTER => maps.count(argument, packet.len()),
+            op::NODE => {
                 state.target = argument << 3;
                 return Outcome::Again;
             }
-            op::BASE if features & feature::ROUNDS != 0 => {
+            op::BASE => {
                 state.accept = argument << 2;
                 state.depth = 0;
             }
-            op::ACCEPT if features & feature::ROUNDS != 0 => at = state.accept,
-            op::PUSH if features & feature::ROUNDS != 0 => {
+            op::ACCEPT => at = state.accept,
+            op::PUSH => {
                 let Some(entry) = state.stack.get_mut(state.depth as usize) else {
                     return Outcome::Broken;
                 };
                 *entry = argument << 2;
                 state.depth = state.depth.wrapping_add(1);
             }
-            op::LIST if features & feature::ROUNDS != 0 => at = argument << 2,
-            op::RETURN if features & feature::ROUNDS != 0 => {
+            op::LIST => at = argument << 2,
+            op::RETURN => {
                 state.depth = state.depth.wrapping_sub(1);
                 let Some(&entry) = state.stack.get(state.depth as usize) else {
                     return Outcome::Broken;
@@ -112,17 +150,8 @@ pub fn round<P: Packet, M: Maps>(
             _ => return Outcome::Broken,
         }
     }
-    if features & feature::ROUNDS != 0 {
-        state.target = at | LEAF;
-        return Outcome::Again;
-    }
-    Outcome::Broken
-}
-
-/// `skb->len` as nft's counters and `meta length` see it.
-#[inline(always)]
-fn nft_length<P: Packet>(packet: &P, _features: u32) -> u32 {
-    packet.len()
+    state.target = at | LEAF;
+    Outcome::Again
 }
 
 /// From a target to the action list it leads to, as a byte offset.
@@ -130,59 +159,143 @@ fn nft_length<P: Packet>(packet: &P, _features: u32) -> u32 {
 fn walk<P: Packet, M: Maps>(
     packet: &P,
     maps: &M,
-    headers: &Headers,
+    headers: Headers,
     mut target: u32,
 ) -> Option<u32> {
     for _ in 0..MAX_NODES {
         if target & LEAF != 0 {
             return Some(target & !LEAF);
         }
-        target = step(packet, maps, headers, target);
+        target = match short_step(packet, maps, headers, target) {
+            Some(next) => next,
+            None => maps.step(packet, headers, target),
+        };
+    }
+    None
+}
+
+/// The step that most packets take at most nodes: from a field in the linear part that has one
+/// value of interest.
+#[inline(always)]
+fn short_step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> Option<u32> {
+    let node = maps.node(at);
+    let code = maps.node8(node, node::FETCH);
+    let value = if code & fetch::COLD == 0 {
+        near(packet, maps, headers, node, code)?
+    } else if code == fetch::META | meta::L4PROTO {
+        u32::from(headers.l4proto()?)
+    } else if code == fetch::META | meta::PROTOCOL {
+        u32::from(packet.protocol())
+    } else {
+        return None;
+    };
+    let value = value & maps.node32(node, node::MASK);
+    let how = maps.node8(node, node::STORAGE);
+    if how == storage::EXACT {
+        return Some(if value == maps.node32(node, node::VALUE) {
+            maps.node32(node, node::EQUAL)
+        } else {
+            maps.node32(node, node::OTHER)
+        });
+    }
+    if how == storage::DIRECT {
+        return Some(maps.node32(node, node::BODY.wrapping_add((value & 0xff) << 2)));
     }
     None
 }
 
 /// From a node to the target for this packet.
 #[inline(always)]
-fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: &Headers, at: u32) -> u32 {
-    let features = maps.features();
-    let code = maps.table8(at.wrapping_add(node::FETCH));
-    if code & fetch::META != 0 {
-        return match fetch_meta(packet, headers, code & !fetch::META, features) {
-            Some(value) => search(maps, at, value, features),
-            None => maps.table32(at.wrapping_add(node::ABSENT)),
+pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> u32 {
+    let node = maps.node(at);
+    let code = maps.node8(node, node::FETCH);
+    let value = if code & fetch::COLD == 0 {
+        match near(packet, maps, headers, node, code) {
+            None => fetch_far(packet, headers, code, maps.node16(node, node::OFFSET)),
+            near => near,
+        }
+    } else if code == fetch::META | meta::L4PROTO {
+        headers.l4proto().map(u32::from)
+    } else if code == fetch::META | meta::PROTOCOL {
+        Some(u32::from(packet.protocol()))
+    } else if maps.features() & feature::WIDE != 0
+        && code & (fetch::META | fetch::WIDE) == fetch::WIDE
+    {
+        return match fetch_wide(packet, maps, headers, node, code) {
+            Some(value) => search_wide(maps, at, node, value),
+            None => maps.node32(node, node::ABSENT),
         };
-    }
-    if features & feature::PAYLOAD == 0 {
-        return LEAF;
-    }
-    if features & feature::WIDE != 0 && code & fetch::SIZE == fetch::WIDE {
-        return match fetch_wide(packet, maps, headers, at, code, features) {
-            Some(value) => search_wide(maps, at, value),
-            None => maps.table32(at.wrapping_add(node::ABSENT)),
-        };
-    }
-    let offset = maps.table16(at.wrapping_add(node::OFFSET));
-    match fetch_payload(packet, headers, code, offset, features) {
-        Some(value) => search(maps, at, value, features),
-        None => maps.table32(at.wrapping_add(node::ABSENT)),
+    } else {
+        fetch_cold(packet, maps, headers, node, code)
+    };
+    match value {
+        Some(value) => search(maps, at, node, value),
+        None => maps.node32(node, node::ABSENT),
     }
 }
 
+/// One, two or four bytes of the linear part.
 #[inline(always)]
-fn fetch_meta<P: Packet>(packet: &P, headers: &Headers, key: u8, features: u32) -> Option<u32> {
-    if key == meta::L4PROTO && features & feature::TRANSPORT != 0 {
-        let present = headers.transport != Headers::ABSENT;
-        return present.then_some(u32::from(headers.l4proto));
+fn near<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    node: M::Node,
+    code: u8,
+) -> Option<u32> {
+    let offset = maps.node16(node, node::OFFSET);
+    let from = base(packet, maps, headers, code).wrapping_add(u32::from(offset));
+    if code & fetch::LEN == fetch::LEN4 {
+        packet.near32(from)
+    } else if code & fetch::LEN == fetch::LEN2 {
+        packet.near16(from).map(u32::from)
+    } else {
+        packet.near8(from).map(u32::from)
     }
-    if key == meta::PROTOCOL {
-        return Some(u32::from(headers.protocol));
+}
+
+/// One to four bytes of the packet, wherever they are.
+#[inline(always)]
+fn fetch_far<P: Packet>(packet: &P, headers: Headers, code: u8, offset: u16) -> Option<u32> {
+    let len = match code & (fetch::SLOW | fetch::LEN) {
+        fetch::LEN4 | fetch::SLOW => 4,
+        fetch::LEN2 => 2,
+        fetch::LEN1 => 1,
+        len => len & fetch::LEN,
+    };
+    let value = packet.load(
+        headers,
+        Load {
+            base: code,
+            len,
+            offset,
+        },
+    )?;
+    Some((value >> (64u32.wrapping_sub(u32::from(len) << 3) & 63)) as u32)
+}
+
+/// What is rarely asked for.
+#[inline(always)]
+fn fetch_cold<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    node: M::Node,
+    code: u8,
+) -> Option<u32> {
+    let features = maps.features();
+    if code & fetch::META == 0 {
+        if features & (feature::SLOW | feature::VLAN) == 0 {
+            return None;
+        }
+        let offset = maps.node16(node, node::OFFSET);
+        return fetch_far(packet, headers, code, offset);
     }
     if features & feature::META == 0 {
         return None;
     }
-    Some(match key {
-        meta::LENGTH => nft_length(packet, features),
+    Some(match code & !fetch::META {
+        meta::LENGTH => packet.len(),
         meta::MARK => packet.mark(),
         meta::IFINDEX => packet.ifindex(),
         meta::PRIORITY => packet.priority(),
@@ -193,84 +306,42 @@ fn fetch_meta<P: Packet>(packet: &P, headers: &Headers, key: u8, features: u32) 
     })
 }
 
-/// The start of the header that a fetch code names.
+/// The start of the header that a fetch code names, where no near load succeeds if it is not known.
 #[inline(always)]
-fn base(headers: &Headers, code: u8) -> u32 {
+fn base<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, code: u8) -> u32 {
     if code & fetch::TRANSPORT != 0 {
-        headers.transport
-    } else if code & fetch::NETWORK != 0 {
-        headers.network
-    } else {
+        headers.transport()
+    } else if code & fetch::NETWORK == 0 {
         0
+    } else if maps.features() & feature::NETWORK != 0 && headers.must_ask_network() {
+        Headers::ABSENT
+    } else {
+        packet.link_len()
     }
-}
-
-#[inline(always)]
-fn fetch_payload<P: Packet>(
-    packet: &P,
-    headers: &Headers,
-    code: u8,
-    offset: u16,
-    features: u32,
-) -> Option<u32> {
-    let size = code & fetch::SIZE;
-    let tagged = features & feature::VLAN != 0
-        && code & (fetch::NETWORK | fetch::TRANSPORT) == 0
-        && packet.vlan().is_some();
-    if !tagged && (features & feature::SLOW == 0 || size < fetch::WIDE) {
-        let from = base(headers, code).wrapping_add(u32::from(offset));
-        let near = match size {
-            fetch::LEN4 => packet.near32(from),
-            fetch::LEN2 => packet.near16(from).map(u32::from),
-            _ => packet.near8(from).map(u32::from),
-        };
-        if near.is_some() {
-            return near;
-        }
-    }
-    let len = match size {
-        fetch::LEN4 | fetch::SLOW4 => 4,
-        fetch::LEN2 | fetch::SLOW2 => 2,
-        fetch::SLOW3 => 3,
-        _ => 1,
-    };
-    let value = headers.load(
-        packet,
-        Load {
-            base: code,
-            len,
-            offset,
-        },
-    )?;
-    Some((value >> (64u32.wrapping_sub(u32::from(len) << 3) & 63)) as u32)
 }
 
 #[inline(always)]
 fn fetch_wide<P: Packet, M: Maps>(
     packet: &P,
     maps: &M,
-    headers: &Headers,
-    at: u32,
+    headers: Headers,
+    node: M::Node,
     code: u8,
-    features: u32,
 ) -> Option<u64> {
-    let offset = maps.table16(at.wrapping_add(node::OFFSET));
-    // Bytes that must be there from `offset` on: those of the whole load that this is a part of.
-    let need = maps.table32(at.wrapping_add(node::NEED));
-    let mask = maps.table64(at.wrapping_add(node::WIDE_MASK));
-    let tagged = features & feature::VLAN != 0
-        && code & (fetch::NETWORK | fetch::TRANSPORT) == 0
-        && packet.vlan().is_some();
-    if code & fetch::TRANSPORT == 0 && !tagged {
-        let near = packet.near64(base(headers, code).wrapping_add(u32::from(offset)), 16);
-        if let Some(value) = near {
+    let offset = maps.node16(node, node::OFFSET);
+    let mask = maps.node64(node, node::WIDE_MASK);
+    if code & (fetch::TRANSPORT | fetch::VLAN) == 0 {
+        let from = base(packet, maps, headers, code).wrapping_add(u32::from(offset));
+        if let Some(value) = packet.near64(from, 16) {
             return Some(value & mask);
         }
     }
+    // Bytes that must be there from `offset` on: those of the whole load that this is a part of.
+    let need = maps.node32(node, node::NEED);
     if need > 8 {
         let last = offset.wrapping_add(need as u16).wrapping_sub(1);
-        headers.load(
-            packet,
+        packet.load(
+            headers,
             Load {
                 base: code,
                 len: 1,
@@ -280,8 +351,8 @@ fn fetch_wide<P: Packet, M: Maps>(
     }
     let len = if need < 8 { need as u8 } else { 8 };
     Some(
-        headers.load(
-            packet,
+        packet.load(
+            headers,
             Load {
                 base: code,
                 len,
@@ -293,27 +364,27 @@ fn fetch_wide<P: Packet, M: Maps>(
 
 /// The target for a narrow value.
 #[inline(always)]
-fn search<M: Maps>(maps: &M, at: u32, value: u32, features: u32) -> u32 {
-    let value = value & maps.table32(at.wrapping_add(node::MASK));
-    let how = maps.table8(at.wrapping_add(node::STORAGE));
+fn search<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> u32 {
+    let value = value & maps.node32(node, node::MASK);
+    let how = maps.node8(node, node::STORAGE);
     if how == storage::EXACT {
-        let equal = value == maps.table32(at.wrapping_add(node::VALUE));
-        let target = if equal { node::EQUAL } else { node::OTHER };
-        return maps.table32(at.wrapping_add(target));
+        return if value == maps.node32(node, node::VALUE) {
+            maps.node32(node, node::EQUAL)
+        } else {
+            maps.node32(node, node::OTHER)
+        };
     }
-    if features & feature::DIRECT != 0 && how == storage::DIRECT {
-        return maps.table32(
-            at.wrapping_add(node::BODY)
-                .wrapping_add((value & 0xff) << 2),
-        );
+    if how == storage::DIRECT {
+        return maps.node32(node, node::BODY.wrapping_add((value & 0xff) << 2));
     }
+    let features = maps.features();
     if features & feature::INTERVALS == 0 {
         return LEAF;
     }
-    let n = maps.table32(at.wrapping_add(node::VALUE));
+    let n = maps.node32(node, node::VALUE);
     let (bounds, low, high) = if features & feature::RADIX != 0 && how == storage::RADIX {
-        let shift = maps.table32(at.wrapping_add(node::BODY)) & 31;
-        let entries = maps.table32(at.wrapping_add(node::OTHER));
+        let shift = maps.node32(node, node::BODY) & 31;
+        let entries = maps.node32(node, node::OTHER);
         let indexes = at.wrapping_add(node::RADIX_BODY);
         let entry = indexes.wrapping_add((value >> shift) << 2);
         let bounds = indexes.wrapping_add(entries.wrapping_add(1) << 2);
@@ -351,17 +422,15 @@ fn rank32<M: Maps>(maps: &M, bounds: u32, mut low: u32, high: u32, value: u32) -
 
 /// The target for a wide value, masked already.
 #[inline(always)]
-fn search_wide<M: Maps>(maps: &M, at: u32, value: u64) -> u32 {
-    if maps.table8(at.wrapping_add(node::STORAGE)) == storage::WIDE_EXACT {
-        let equal = value == maps.table64(at.wrapping_add(node::WIDE_BODY));
-        let target = if equal {
-            node::WIDE_EQUAL
+fn search_wide<M: Maps>(maps: &M, at: u32, node: M::Node, value: u64) -> u32 {
+    if maps.node8(node, node::STORAGE) == storage::WIDE_EXACT {
+        return if value == maps.node64(node, node::WIDE_BODY) {
+            maps.node32(node, node::WIDE_EQUAL)
         } else {
-            node::WIDE_OTHER
+            maps.node32(node, node::WIDE_OTHER)
         };
-        return maps.table32(at.wrapping_add(target));
     }
-    let n = maps.table32(at.wrapping_add(node::VALUE));
+    let n = maps.node32(node, node::VALUE);
     let bounds = at.wrapping_add(node::WIDE_BODY);
     let (mut low, mut len) = (0u32, n);
     for _ in 0..layout::MAX_SEARCH {

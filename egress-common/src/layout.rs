@@ -35,11 +35,26 @@
 //! 32-bit words: an [`op`] in the low 8 bits, its argument in the upper 24. Offsets in arguments are
 //! in units of four bytes.
 
+/// Bytes behind the last table that belong to the map: a node at the very end can be read whole,
+/// whatever its storage.
+pub const TABLE_SLACK: u32 = 2048;
+
+/// The size of the tables' map value, and the mask for offsets in it, in bytes, for tables of `len`
+/// bytes; `None` where that is more than a program can address.
+pub const fn table_map(len: usize) -> Option<(u32, u32)> {
+    if len > 1 << 28 {
+        return None;
+    }
+    let size = (len as u32).next_power_of_two();
+    let size = if size < 8 { 8 } else { size };
+    Some((size.wrapping_add(TABLE_SLACK), size.wrapping_sub(4)))
+}
+
 /// Set in a target that names an action list.
 pub const LEAF: u32 = 1 << 31;
 
 /// A packet passes at most this many nodes of one diagram.
-pub const MAX_NODES: u32 = 40;
+pub const MAX_NODES: u32 = 24;
 
 /// One round runs at most this many operations of an action list; what is longer is continued in
 /// the next round.
@@ -106,34 +121,32 @@ pub mod storage {
 
 /// Which value a node looks at.
 ///
-/// A payload code is a base and a size. `LEN1`, `LEN2` and `LEN4` are what nft's fast path loads: it
-/// reads what is in the linear part of the packet, without a look at the fragment offset. All other
-/// loads go the long way.
+/// A payload code is a base and a size. [`LEN1`](fetch::LEN1), `LEN2` and `LEN4` are what nft's fast
+/// path loads: it reads what is in the linear part of the packet, without a look at the fragment
+/// offset. They, and no others, have no bit of [`COLD`](fetch::COLD).
 pub mod fetch {
     /// Base: the network header. Without this and [`TRANSPORT`]: the link header.
     pub const NETWORK: u8 = 0x10;
     /// Base: the transport header.
     pub const TRANSPORT: u8 = 0x20;
+    /// The field lies where an accelerated VLAN tag shows.
+    pub const VLAN: u8 = 0x40;
     /// Metadata, numbered by [`crate::layout::meta`]; no base, no size.
     pub const META: u8 = 0x80;
-    /// Sizes; `LEN8` is a wide value, `LEN3` a narrow one that no fast path loads.
-    pub const SIZE: u8 = 0x0f;
-    /// Four bytes, nft's fast path.
+    /// What is not loaded in the short way, or not always.
+    pub const COLD: u8 = META | VLAN | WIDE | SLOW;
+    /// Four bytes.
     pub const LEN4: u8 = 0;
-    /// Two bytes, nft's fast path.
+    /// Two bytes.
     pub const LEN2: u8 = 1;
-    /// One byte, nft's fast path.
+    /// One byte.
     pub const LEN1: u8 = 2;
     /// Up to eight bytes of a longer load, left-aligned in 64 bits.
-    pub const WIDE: u8 = 3;
-    /// One byte, nft's slow path.
-    pub const SLOW1: u8 = 4;
-    /// Two bytes, nft's slow path.
-    pub const SLOW2: u8 = 5;
-    /// Three bytes, nft's slow path.
-    pub const SLOW3: u8 = 6;
-    /// Four bytes, nft's slow path.
-    pub const SLOW4: u8 = 7;
+    pub const WIDE: u8 = 4;
+    /// As many bytes as the low two bits say, 0 for four, that nft has no fast path for.
+    pub const SLOW: u8 = 8;
+    /// The bits of a short size.
+    pub const LEN: u8 = 3;
 }
 
 /// Metadata numbers, in the low bits of a fetch code with [`fetch::META`].

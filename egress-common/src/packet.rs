@@ -15,6 +15,8 @@ pub const ETH_P_8021AD: u16 = 0x88a8;
 const ETHER_ADDRS: u32 = 12;
 /// Bytes of a VLAN tag in the frame.
 const VLAN_HLEN: u32 = 4;
+/// Bytes of the IPv4 header without options.
+const IPV4_HLEN: u32 = 20;
 /// Bytes of the IPv6 header.
 const IPV6_HLEN: u32 = 40;
 /// IPv6 fragment header.
@@ -25,6 +27,13 @@ const NEXTHDR_AUTH: u8 = 51;
 const NEXTHDR_NONE: u8 = 59;
 /// IPv6 extension headers that are walked; one more and the transport header is not found.
 const MAX_EXTENSIONS: u32 = 12;
+
+/// Version and payload length of an IPv6 header of which these are the first eight bytes.
+#[inline(always)]
+fn ipv6_is_whole<P: Packet>(packet: &P, start: u32, first: u64) -> bool {
+    let payload = (first >> 16) as u32 & 0xffff;
+    first >> 60 == 6 && payload.wrapping_add(IPV6_HLEN) <= packet.len().wrapping_sub(start)
+}
 
 /// `ipv6_ext_hdr()` less `NEXTHDR_NONE`.
 #[inline(always)]
@@ -59,6 +68,33 @@ pub trait Packet {
     fn far(&self, offset: u32, len: u32) -> Option<u64>;
     /// Like `far`, but from the network header as the kernel remembers it.
     fn far_network(&self, offset: u32, len: u32) -> Option<u64>;
+    /// Bytes of the device's link header, where the network header starts but for VLAN tags.
+    fn link_len(&self) -> u32;
+    /// The same number, of which the verifier shall not remember where it came from: else it goes
+    /// through all that follows once for each way to find the headers.
+    #[inline(always)]
+    fn opaque(&self, number: u32) -> u32 {
+        number
+    }
+    /// A load the long way, left-aligned.
+    // Programs make it one function that is verified once, not once for each node on the way.
+    fn load(&self, headers: Headers, load: Load) -> Option<u64>
+    where
+        Self: Sized,
+    {
+        headers.load_far(self, load)
+    }
+    /// [`Headers::find_far`], for the same reason.
+    fn find_far(&self) -> Headers
+    where
+        Self: Sized,
+    {
+        Headers::find_far(self)
+    }
+    /// What the program was called with; null in user space.
+    fn context(&self) -> *mut core::ffi::c_void {
+        core::ptr::null_mut()
+    }
     /// EtherType (`skb->protocol`); that behind an accelerated VLAN tag.
     fn protocol(&self) -> u16;
     /// Bytes of the whole packet from the link header on.
@@ -99,91 +135,143 @@ pub struct Load {
 
 /// Where the kernel's nf_tables finds the headers of a packet (`nft_set_pktinfo` and its callees in
 /// include/net/netfilter/nf_tables_ipv4.h and nf_tables_ipv6.h).
+///
+/// All in one number, so that it stays in one register:
+///
+/// | bits | what |
+/// |---|---|
+/// | 0 to 15 | offset of the transport header; all ones where there is none |
+/// | 16 to 23 | number of the transport protocol |
+/// | 24 | a fragment, but not the first |
+/// | 25 | only the kernel knows the network header's offset |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Headers {
-    /// EtherType (`skb->protocol`).
-    pub protocol: u16,
-    /// Offset of the network header, or [`Headers::ASK`].
-    pub network: u32,
-    /// Offset of the transport header, or [`Headers::ABSENT`].
-    pub transport: u32,
-    /// Number of the transport protocol, valid where `transport` is not absent.
-    pub l4proto: u8,
-    /// Whether this is a fragment, but not the first.
-    pub fragment: bool,
-}
+pub struct Headers(u32);
+
+/// No transport header.
+const NO_TRANSPORT: u32 = 0xffff;
+/// See [`Headers`].
+const L4PROTO_SHIFT: u32 = 16;
+/// See [`Headers`].
+const FRAGMENT: u32 = 1 << 24;
+/// See [`Headers`].
+const ASK_NETWORK: u32 = 1 << 25;
 
 impl Headers {
-    /// An offset where no load succeeds.
-    pub const ABSENT: u32 = 0x10_0000;
-    /// A network offset that only the kernel knows: no near load succeeds there.
-    pub const ASK: u32 = 0x20_0000;
+    /// An offset where no near load succeeds.
+    pub const ABSENT: u32 = 0xffff;
 
-    /// Finds the headers of a packet on a device with a link header of `link_len` bytes. What
-    /// `features` does not ask for is left out.
+    /// Finds the headers of a packet. What `features` does not ask for is left out.
     #[inline(always)]
-    pub fn find<P: Packet>(packet: &P, link_len: u32, features: u32) -> Self {
+    pub fn find<P: Packet>(packet: &P, features: u32) -> Self {
+        if features & (feature::TRANSPORT | feature::NETWORK) == 0 {
+            return Self(NO_TRANSPORT);
+        }
         let protocol = packet.protocol();
-        let mut headers = Self {
-            protocol,
-            network: link_len,
-            transport: Self::ABSENT,
-            l4proto: 0,
-            fragment: false,
+        let headers = if features & feature::TRANSPORT != 0 && protocol == ETH_P_IP {
+            Self::find_ipv4(packet, packet.link_len())
+        } else if features & feature::TRANSPORT != 0 && protocol == ETH_P_IPV6 {
+            Self::find_ipv6(packet, packet.link_len())
+        } else if protocol == ETH_P_8021Q || protocol == ETH_P_8021AD {
+            Self(NO_TRANSPORT | ASK_NETWORK)
+        } else {
+            Self(NO_TRANSPORT)
         };
-        if features & feature::TRANSPORT != 0 {
-            if protocol == ETH_P_IP {
-                headers.find_ipv4(packet);
-            } else if protocol == ETH_P_IPV6 {
-                headers.find_ipv6(packet);
-            }
+        Self(packet.opaque(headers.0))
+    }
+
+    /// Finds the transport header wherever it is in the packet.
+    pub fn find_far<P: Packet>(packet: &P) -> Self {
+        if packet.protocol() == ETH_P_IP {
+            Self::find_ipv4_far(packet, packet.link_len())
+        } else {
+            Self::find_ipv6_far(packet, packet.link_len())
         }
-        if features & feature::NETWORK != 0 && (protocol == ETH_P_8021Q || protocol == ETH_P_8021AD)
-        {
-            headers.network = Self::ASK;
+    }
+
+    /// As one number; see [`Headers`].
+    #[inline(always)]
+    pub fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// From the number that [`Headers::to_bits`] gave.
+    #[inline(always)]
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Offset of the transport header; [`Headers::ABSENT`] where there is none.
+    #[inline(always)]
+    pub fn transport(self) -> u32 {
+        self.0 & 0xffff
+    }
+
+    /// Number of the transport protocol.
+    #[inline(always)]
+    pub fn l4proto(self) -> Option<u8> {
+        (self.transport() != NO_TRANSPORT).then_some((self.0 >> L4PROTO_SHIFT) as u8)
+    }
+
+    /// Whether this is a fragment, but not the first.
+    #[inline(always)]
+    pub fn is_fragment(self) -> bool {
+        self.0 & FRAGMENT != 0
+    }
+
+    /// Whether the offset of the network header is not the length of the link header.
+    #[inline(always)]
+    pub fn must_ask_network(self) -> bool {
+        self.0 & ASK_NETWORK != 0
+    }
+
+    /// With a transport header, where its offset can be told.
+    #[inline(always)]
+    fn with_transport(offset: u32, l4proto: u8, fragment: bool) -> Self {
+        if offset >= NO_TRANSPORT {
+            return Self(NO_TRANSPORT);
         }
-        headers
+        let fragment = if fragment { FRAGMENT } else { 0 };
+        Self(offset | (u32::from(l4proto) << L4PROTO_SHIFT) | fragment)
     }
 
     #[inline(always)]
-    fn find_ipv4<P: Packet>(&mut self, packet: &P) {
-        // Version, IHL, DSCP and total length; flags, fragment offset; TTL, protocol.
-        let start = self.network;
-        let (Some(first), Some(second)) = (
-            packet.near64(start, 20),
+    fn find_ipv4<P: Packet>(packet: &P, start: u32) -> Self {
+        // Version, IHL, DSCP, total length, flags and fragment offset; then TTL and protocol.
+        match (
+            packet.near64(start, IPV4_HLEN),
             packet.near32(start.wrapping_add(8)),
-        ) else {
-            self.find_ipv4_far(packet);
-            return;
-        };
-        self.take_ipv4(packet, first, second);
-    }
-
-    #[inline(never)]
-    fn find_ipv4_far<P: Packet>(&mut self, packet: &P) {
-        let start = self.network;
-        // The kernel wants the whole fixed header.
-        if packet.far(start.wrapping_add(19), 1).is_none() {
-            return;
-        }
-        if let (Some(first), Some(second)) =
-            (packet.far(start, 8), packet.far(start.wrapping_add(8), 4))
-        {
-            self.take_ipv4(packet, first, (second >> 32) as u32);
+        ) {
+            (Some(first), Some(second)) => Self::of_ipv4(packet, start, first, second),
+            _ => packet.find_far(),
         }
     }
 
     #[inline(always)]
-    fn take_ipv4<P: Packet>(&mut self, packet: &P, first: u64, second: u32) {
+    fn find_ipv4_far<P: Packet>(packet: &P, start: u32) -> Self {
+        // The kernel wants the whole fixed header.
+        match (
+            packet.far(start, 8),
+            packet.far(start.wrapping_add(8), 4),
+            packet.far(start.wrapping_add(IPV4_HLEN).wrapping_sub(1), 1),
+        ) {
+            (Some(first), Some(second), Some(_)) => {
+                Self::of_ipv4(packet, start, first, (second >> 32) as u32)
+            }
+            _ => Self(NO_TRANSPORT),
+        }
+    }
+
+    #[inline(always)]
+    fn of_ipv4<P: Packet>(packet: &P, start: u32, first: u64, second: u32) -> Self {
         let version_ihl = (first >> 56) as u32;
         let total = (first >> 32) as u32 & 0xffff;
         let fragment_offset = first as u32 & 0x1fff;
         let header = (version_ihl & 0xf) << 2;
-        if version_ihl >> 4 != 4 || header < 20 {
-            return;
+        if version_ihl >> 4 != 4 || header < IPV4_HLEN {
+            return Self(NO_TRANSPORT);
         }
-        let transport = self.network.wrapping_add(header);
-        let available = packet.len().wrapping_sub(self.network);
+        let transport = start.wrapping_add(header);
+        let available = packet.len().wrapping_sub(start);
         // A total length of 0 is a GSO packet of more than 64 KiB (iph_totlen()).
         let total = if total == 0 && packet.gso_segments() != 0 {
             available
@@ -193,58 +281,49 @@ impl Headers {
         // The kernel compares the length with the offset from the start of the frame, not of the
         // IP header: very short packets lose their transport header here.
         if available < total || total < transport {
-            return;
+            return Self(NO_TRANSPORT);
         }
-        self.transport = transport;
-        self.l4proto = (second >> 16) as u8;
-        self.fragment = fragment_offset != 0;
+        Self::with_transport(transport, (second >> 16) as u8, fragment_offset != 0)
     }
 
     #[inline(always)]
-    fn find_ipv6<P: Packet>(&mut self, packet: &P) {
-        let start = self.network;
-        let first = match packet.near64(start, IPV6_HLEN) {
-            Some(first) => first,
-            None if packet
-                .far(start.wrapping_add(IPV6_HLEN).wrapping_sub(1), 1)
-                .is_none() =>
-            {
-                return;
-            }
-            None => match packet.far(start, 8) {
-                Some(first) => first,
-                None => return,
-            },
+    fn find_ipv6<P: Packet>(packet: &P, start: u32) -> Self {
+        let Some(first) = packet.near64(start, IPV6_HLEN) else {
+            return packet.find_far();
         };
-        let payload = (first >> 16) as u32 & 0xffff;
-        let available = packet.len().wrapping_sub(start);
-        if first >> 60 != 6 || payload.wrapping_add(IPV6_HLEN) > available {
-            return;
+        if !ipv6_is_whole(packet, start, first) {
+            return Self(NO_TRANSPORT);
         }
         let next = (first >> 8) as u8;
-        let offset = start.wrapping_add(IPV6_HLEN);
-        if is_extension(next) {
-            self.walk_extensions(packet, next, offset);
-        } else if next != NEXTHDR_NONE {
-            self.transport = offset;
-            self.l4proto = next;
+        if is_extension(next) || next == NEXTHDR_NONE {
+            return packet.find_far();
         }
+        Self::with_transport(start.wrapping_add(IPV6_HLEN), next, false)
     }
 
     /// `ipv6_find_hdr()` for any protocol (net/ipv6/exthdrs_core.c).
-    #[inline(never)]
-    fn walk_extensions<P: Packet>(&mut self, packet: &P, mut next: u8, mut offset: u32) {
+    #[inline(always)]
+    fn find_ipv6_far<P: Packet>(packet: &P, start: u32) -> Self {
+        let none = Self(NO_TRANSPORT);
+        let last = start.wrapping_add(IPV6_HLEN).wrapping_sub(1);
+        let (Some(first), Some(_)) = (packet.far(start, 8), packet.far(last, 1)) else {
+            return none;
+        };
+        if !ipv6_is_whole(packet, start, first) {
+            return none;
+        }
+        let mut next = (first >> 8) as u8;
+        let mut offset = start.wrapping_add(IPV6_HLEN);
         for _ in 0..MAX_EXTENSIONS {
+            if next == NEXTHDR_NONE {
+                // There is no header behind it.
+                return none;
+            }
             if !is_extension(next) {
-                // There is no header behind NEXTHDR_NONE.
-                if next != NEXTHDR_NONE {
-                    self.transport = offset;
-                    self.l4proto = next;
-                }
-                return;
+                return Self::with_transport(offset, next, false);
             }
             let Some(header) = packet.far(offset, 8) else {
-                return;
+                return none;
             };
             let following = (header >> 56) as u8;
             let length = (header >> 48) as u32 & 0xff;
@@ -252,12 +331,12 @@ impl Headers {
                 if (header >> 32) as u32 & 0xfff8 != 0 {
                     // The protocol is known, its header is not here. The kernel leaves its offset
                     // at 0, so that fast transport loads read the Ethernet header.
-                    if !is_extension(following) {
-                        self.transport = 0;
-                        self.l4proto = following;
-                        self.fragment = true;
-                    }
-                    return;
+                    let known = !is_extension(following);
+                    return if known {
+                        Self::with_transport(0, following, true)
+                    } else {
+                        none
+                    };
                 }
                 offset = offset.wrapping_add(8);
             } else if next == NEXTHDR_AUTH {
@@ -267,25 +346,25 @@ impl Headers {
             }
             next = following;
         }
+        none
     }
 
-    /// A load the long way, left-aligned.
-    // Its arguments must fit the five registers that calls have in BPF, one of which is taken by
-    // the place of the result.
-    #[inline(never)]
-    pub fn load<P: Packet>(&self, packet: &P, load: Load) -> Option<u64> {
+    /// A load wherever in the packet it is, left-aligned.
+    #[inline(always)]
+    pub fn load_far<P: Packet>(self, packet: &P, load: Load) -> Option<u64> {
         let (offset, len) = (u32::from(load.offset), u32::from(load.len));
         if load.base & fetch::TRANSPORT != 0 {
-            if self.transport == Self::ABSENT || self.fragment {
+            let transport = self.transport();
+            if transport == NO_TRANSPORT || self.is_fragment() {
                 return None;
             }
-            return packet.far(self.transport.wrapping_add(offset), len);
+            return packet.far(transport.wrapping_add(offset), len);
         }
         if load.base & fetch::NETWORK != 0 {
-            if self.network == Self::ASK {
+            if self.must_ask_network() {
                 return packet.far_network(offset, len);
             }
-            return packet.far(self.network.wrapping_add(offset), len);
+            return packet.far(packet.link_len().wrapping_add(offset), len);
         }
         self.load_link(packet, offset, len)
     }
@@ -293,7 +372,7 @@ impl Headers {
     /// A load from the link header, with an accelerated VLAN tag put where it would stand in the
     /// frame (`nft_payload_copy_vlan()`).
     #[inline(always)]
-    fn load_link<P: Packet>(&self, packet: &P, offset: u32, len: u32) -> Option<u64> {
+    fn load_link<P: Packet>(self, packet: &P, offset: u32, len: u32) -> Option<u64> {
         let end = offset.wrapping_add(len);
         let tag = match packet.vlan() {
             Some(tag) if end > ETHER_ADDRS => tag,

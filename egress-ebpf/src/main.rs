@@ -1,6 +1,7 @@
 //! The TC programs: entry points, maps, and the engine's two traits over them.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod maps;
 mod packet;
@@ -42,27 +43,27 @@ fn classify(ctx: &TcContext) -> i32 {
     let skip_mask = settings::skip_mask();
     if skip_mask != 0 && mark & skip_mask == settings::skip_value() {
         skb.set_mark(mark & !skip_mask);
-        maps::count(slot::SKIPPED, skb.len());
+        maps::count_own(slot::SKIPPED, skb.len());
         return NEXT;
     }
     let Some(tables) = Tables::get() else {
         return NEXT;
     };
-    maps::count(slot::SEEN, skb.len());
-    let headers = Headers::find(&skb, settings::link_len(), settings::features());
-    let mut state = State::new(settings::root());
-    let mut outcome = engine::round(&skb, &tables, &headers, &mut state);
-    if settings::features() & feature::ROUNDS != 0 && outcome == Outcome::Again {
-        outcome = more_rounds(ctx, headers, state);
-    }
+    maps::count_own(slot::SEEN, skb.len());
+    let headers = Headers::find(&skb, settings::features());
+    let outcome = if settings::features() & feature::ROUNDS == 0 {
+        engine::only_round(&skb, &tables, headers, settings::root())
+    } else {
+        rounds(ctx, headers)
+    };
     match outcome {
         Outcome::Pass => NEXT,
         Outcome::Drop => {
-            maps::count(slot::DROPPED, skb.len());
+            maps::count_own(slot::DROPPED, skb.len());
             SHOT
         }
         Outcome::Again | Outcome::Broken => {
-            maps::count(slot::BROKEN, skb.len());
+            maps::count_own(slot::BROKEN, skb.len());
             if settings::features() & feature::LOG != 0 {
                 warn!(
                     ctx,
@@ -78,18 +79,19 @@ fn classify(ctx: &TcContext) -> i32 {
 /// What `bpf_loop` hands to each round.
 struct Rounds {
     skb: *mut __sk_buff,
-    headers: Headers,
     state: State,
-    outcome: Outcome,
+    headers: u32,
+    outcome: u32,
 }
 
 #[inline(always)]
-fn more_rounds(ctx: &TcContext, headers: Headers, state: State) -> Outcome {
+fn rounds(ctx: &TcContext, headers: Headers) -> Outcome {
+    let state = State::new(settings::root());
     let mut rounds = Rounds {
         skb: ctx.skb.skb,
-        headers,
         state,
-        outcome: Outcome::Again,
+        headers: headers.to_bits(),
+        outcome: AGAIN,
     };
     // SAFETY: the callback is called with the pointer given here, and only until this returns.
     unsafe {
@@ -100,20 +102,56 @@ fn more_rounds(ctx: &TcContext, headers: Headers, state: State) -> Outcome {
             0,
         );
     }
-    rounds.outcome
+    match rounds.outcome {
+        PASS => Outcome::Pass,
+        DROP => Outcome::Drop,
+        _ => Outcome::Broken,
+    }
 }
 
 /// Returns 1 to end the loop, 0 to go on.
 unsafe extern "C" fn next_round(_index: u32, rounds: *mut core::ffi::c_void) -> i64 {
-    // SAFETY: `more_rounds` passes a pointer to its `Rounds`.
+    // SAFETY: `rounds` passes a pointer to its `Rounds`.
     let rounds = unsafe { &mut *rounds.cast::<Rounds>() };
-    let ctx = TcContext::new(rounds.skb);
-    let skb = SkBuff::new(&ctx);
+    rounds.outcome = round(rounds.skb, rounds.headers, &raw mut rounds.state);
+    if rounds.outcome == AGAIN { 0 } else { 1 }
+}
+
+/// [`Outcome::Again`] as a number.
+const AGAIN: u32 = 0;
+/// [`Outcome::Pass`] as a number.
+const PASS: u32 = 1;
+/// [`Outcome::Drop`] as a number.
+const DROP: u32 = 2;
+/// [`Outcome::Broken`] as a number.
+const BROKEN: u32 = 3;
+
+/// One round: a function of its own to the verifier, which looks at it once, not once for each
+/// state that the rounds before may have left.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn round(skb: *mut __sk_buff, headers: u32, state: *mut State) -> u32 {
+    // The verifier takes nothing for granted here.
+    if state.is_null() {
+        return BROKEN;
+    }
+    // SAFETY: `next_round` passes the address of a field.
+    let state = unsafe { &mut *state };
+    let ctx = TcContext::new(skb);
     let Some(tables) = Tables::get() else {
-        return 1;
+        return BROKEN;
     };
-    rounds.outcome = engine::round(&skb, &tables, &rounds.headers, &mut rounds.state);
-    i64::from(rounds.outcome != Outcome::Again)
+    match engine::round(
+        &SkBuff::new(&ctx),
+        &tables,
+        Headers::from_bits(headers),
+        state,
+    ) {
+        Outcome::Again => AGAIN,
+        Outcome::Pass => PASS,
+        Outcome::Drop => DROP,
+        Outcome::Broken => BROKEN,
+    }
 }
 
 #[cfg(not(test))]

@@ -1,16 +1,22 @@
 //! The maps, and what the loader sets before it loads the program.
 
 use aya_ebpf::{
+    bindings::__sk_buff,
     macros::map,
     maps::{Array, PerCpuArray},
+    programs::TcContext,
 };
 use egress_common::{
     engine,
-    layout::{Counter, slot},
+    layout::{Counter, LEAF, slot},
+    packet::{Headers, Packet},
 };
 
-/// All tables of this program in one value. The loader makes the real one, as large as it must be:
-/// a power of two, with [`settings::table_mask`] one less than that.
+use crate::packet::SkBuff;
+
+/// All tables of this program in one value. The loader makes the real one: a power of two, and
+/// `TABLE_SLACK` more; [`settings::table_mask`] is four less than that power, so that masked
+/// offsets are aligned.
 #[map]
 static TABLES: Array<u64> = Array::with_max_entries(1, 0);
 
@@ -92,6 +98,7 @@ fn add(counter: Option<*mut Counter>, bytes: u32) {
 /// The tables.
 pub struct Tables {
     start: *const u8,
+    mask: u32,
 }
 
 impl Tables {
@@ -100,47 +107,87 @@ impl Tables {
     pub fn get() -> Option<Self> {
         TABLES.get_ptr(0).map(|start| Self {
             start: start.cast(),
+            mask: settings::table_mask(),
         })
     }
 
+    /// The mask keeps offsets in the map and is a constant to the verifier; `TABLE_SLACK` bytes
+    /// lie behind the last of them.
     #[inline(always)]
-    fn at<T: Copy>(&self, offset: u32) -> T {
-        // The mask keeps the size of T and its alignment free at the end, and is a constant to the
-        // verifier: what remains is one `and`.
-        let offset = offset & settings::table_mask() & !(size_of::<T>() as u32 - 1);
+    fn at(&self, offset: u32) -> *const u8 {
         // SAFETY: the masked offset lies in the value.
-        unsafe { self.start.add(offset as usize).cast::<T>().read() }
+        unsafe { self.start.add((offset & self.mask) as usize) }
     }
 }
 
+/// Any step: a function of its own to the verifier, which looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn step(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    match Tables::get() {
+        Some(tables) => engine::step(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at),
+        None => LEAF,
+    }
+}
+
+/// `T` at `at` behind `start`.
+#[inline(always)]
+fn read<T: Copy>(start: *const u8, at: u32) -> T {
+    // SAFETY: `start` comes from `Tables::at`, and `at` is less than `TABLE_SLACK`.
+    unsafe { start.add(at as usize).cast::<T>().read() }
+}
+
 impl engine::Maps for Tables {
+    type Node = *const u8;
+
     #[inline(always)]
     fn features(&self) -> u32 {
         settings::features()
     }
 
     #[inline(always)]
-    fn table8(&self, offset: u32) -> u8 {
+    fn node(&self, offset: u32) -> *const u8 {
         self.at(offset)
     }
 
     #[inline(always)]
-    fn table16(&self, offset: u32) -> u16 {
-        self.at(offset)
+    fn node8(&self, node: *const u8, at: u32) -> u8 {
+        read(node, at)
+    }
+
+    #[inline(always)]
+    fn node16(&self, node: *const u8, at: u32) -> u16 {
+        read(node, at)
+    }
+
+    #[inline(always)]
+    fn node32(&self, node: *const u8, at: u32) -> u32 {
+        read(node, at)
+    }
+
+    #[inline(always)]
+    fn node64(&self, node: *const u8, at: u32) -> u64 {
+        read(node, at)
     }
 
     #[inline(always)]
     fn table32(&self, offset: u32) -> u32 {
-        self.at(offset)
+        read(self.at(offset), 0)
     }
 
     #[inline(always)]
     fn table64(&self, offset: u32) -> u64 {
-        self.at(offset)
+        read(self.at(offset), 0)
     }
 
     #[inline(always)]
     fn count(&self, slot: u32, bytes: u32) {
         count(slot, bytes);
+    }
+
+    #[inline(always)]
+    fn step<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32 {
+        step(packet.context().cast(), headers.to_bits(), at)
     }
 }

@@ -8,7 +8,9 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use egress_common::packet::{Packet, VlanTag};
+use egress_common::packet::{Headers, Load, Packet, VlanTag};
+
+use crate::maps::settings;
 
 /// `BPF_HDR_START_NET`: offsets count from the network header.
 const HDR_START_NET: u32 = 1;
@@ -29,6 +31,28 @@ macro_rules! field {
     };
 }
 
+/// Reads a number that may lie anywhere. `read_unaligned` would read single bytes, as the compiler
+/// knows the target to be strict about alignment; the kernel is not, where the machine is not.
+macro_rules! load {
+    (@ $at:ident, $type:ident, $size:literal) => {{
+        let value: u64;
+        // SAFETY: `near` has checked that the bytes are in the linear part of the packet.
+        unsafe {
+            core::arch::asm!(
+                concat!("{0} = *(", $size, " *)({1} + 0)"),
+                out(reg) value,
+                in(reg) $at as u64,
+                options(pure, readonly, nostack),
+            );
+        }
+        value as $type
+    }};
+    ($at:ident, u8) => { load!(@ $at, u8, "u8") };
+    ($at:ident, u16) => { load!(@ $at, u16, "u16") };
+    ($at:ident, u32) => { load!(@ $at, u32, "u32") };
+    ($at:ident, u64) => { load!(@ $at, u64, "u64") };
+}
+
 impl<'a> SkBuff<'a> {
     /// The packet that the program was called for.
     #[inline(always)]
@@ -43,18 +67,14 @@ impl<'a> SkBuff<'a> {
         unsafe { (*self.ctx.skb.skb).mark = mark };
     }
 
-    /// The start of `T` at `offset` in the linear part, where `need` bytes are there.
+    /// Where `offset` is in the linear part, if `need` bytes are there.
     #[inline(always)]
-    fn near<T: Copy>(&self, offset: u32, need: usize) -> Option<T> {
+    fn near(&self, offset: u32, need: usize) -> Option<usize> {
         if offset > MAX_NEAR {
             return None;
         }
         let start = field!(self, data) as usize + offset as usize;
-        if start + need > field!(self, data_end) as usize {
-            return None;
-        }
-        // SAFETY: checked against the end of the linear part just above.
-        Some(unsafe { (start as *const T).read_unaligned() })
+        (start + need <= field!(self, data_end) as usize).then_some(start)
     }
 }
 
@@ -63,22 +83,23 @@ impl Packet for SkBuff<'_> {
     fn near8(&self, offset: u32) -> Option<u8> {
         // Two bytes: the compiler turns a check for one into a form that the verifier learns nothing
         // from. A last byte is found by `far`.
-        self.near(offset, 2)
+        self.near(offset, 2).map(|at| load!(at, u8))
     }
 
     #[inline(always)]
     fn near16(&self, offset: u32) -> Option<u16> {
-        self.near(offset, 2).map(u16::from_be)
+        self.near(offset, 2).map(|at| u16::from_be(load!(at, u16)))
     }
 
     #[inline(always)]
     fn near32(&self, offset: u32) -> Option<u32> {
-        self.near(offset, 4).map(u32::from_be)
+        self.near(offset, 4).map(|at| u32::from_be(load!(at, u32)))
     }
 
     #[inline(always)]
     fn near64(&self, offset: u32, need: u32) -> Option<u64> {
-        self.near(offset, need as usize).map(u64::from_be)
+        self.near(offset, need as usize)
+            .map(|at| u64::from_be(load!(at, u64)))
     }
 
     #[inline(always)]
@@ -89,6 +110,41 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn far_network(&self, offset: u32, len: u32) -> Option<u64> {
         far_network(self.ctx.skb.skb, offset, len)
+    }
+
+    #[inline(always)]
+    fn link_len(&self) -> u32 {
+        settings::link_len()
+    }
+
+    #[inline(always)]
+    fn context(&self) -> *mut core::ffi::c_void {
+        self.ctx.skb.skb.cast()
+    }
+
+    #[inline(always)]
+    fn load(&self, headers: Headers, load: Load) -> Option<u64> {
+        let mut value = 0;
+        let span = u32::from(load.base) << 24 | u32::from(load.len) << 16 | u32::from(load.offset);
+        let found = load_far(self.ctx.skb.skb, headers.to_bits(), span, &raw mut value);
+        (found != 0).then_some(value)
+    }
+
+    #[inline(always)]
+    fn find_far(&self) -> Headers {
+        Headers::from_bits(find_headers_far(self.ctx.skb.skb))
+    }
+
+    #[inline(always)]
+    fn opaque(&self, number: u32) -> u32 {
+        // What comes back from the control buffer, which is the tc programs' own, is any number to
+        // the verifier.
+        // SAFETY: as in `field`; the kernel lets programs write this one.
+        unsafe {
+            let buffer = &raw mut (*self.ctx.skb.skb).cb[0];
+            buffer.write_volatile(number);
+            buffer.read_volatile()
+        }
     }
 
     #[inline(always)]
@@ -145,6 +201,39 @@ impl Packet for SkBuff<'_> {
             tci: field!(self, vlan_tci) as u16,
         })
     }
+}
+
+/// A load the long way: a function of its own to the verifier, which looks at it once. `span` is
+/// base (8 bits), length (8) and offset (16). Returns whether it wrote `value`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn load_far(skb: *mut __sk_buff, headers: u32, span: u32, value: *mut u64) -> u32 {
+    // The verifier takes nothing for granted here.
+    if value.is_null() {
+        return 0;
+    }
+    let ctx = TcContext::new(skb);
+    let load = Load {
+        base: (span >> 24) as u8,
+        len: (span >> 16) as u8,
+        offset: span as u16,
+    };
+    match Headers::from_bits(headers).load_far(&SkBuff::new(&ctx), load) {
+        Some(loaded) => {
+            // SAFETY: the callers pass the address of a variable of theirs.
+            unsafe { *value = loaded };
+            1
+        }
+        None => 0,
+    }
+}
+
+/// Finds the headers the long way; a function of its own for the same reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_headers_far(skb: *mut __sk_buff) -> u32 {
+    let ctx = TcContext::new(skb);
+    Headers::find_far(&SkBuff::new(&ctx)).to_bits()
 }
 
 /// `len` bytes (1 to 8) from anywhere in the packet, left-aligned.

@@ -19,8 +19,8 @@ pub struct Answer {
 }
 
 /// Runs one packet through a hook.
-pub fn interpret(hook: &Hook, device: &Device, link_len: u32, packet: &SimPacket) -> Answer {
-    let headers = Headers::find(packet, link_len, feature::TRANSPORT | feature::NETWORK);
+pub fn interpret(hook: &Hook, device: &Device, packet: &SimPacket) -> Answer {
+    let headers = Headers::find(packet, feature::TRANSPORT | feature::NETWORK);
     let mut run = Run {
         hook,
         device,
@@ -126,13 +126,17 @@ impl Run<'_> {
             Base::Transport => fetch::TRANSPORT,
         };
         let fast = matches!(len, 1 | 2 | 4) && offset.is_multiple_of(len.into());
-        let mut headers = self.headers;
-        if base == Base::Transport && fast {
-            // nft's fast path reads what is in the linear part of fragments, too.
-            let end = headers
-                .transport
-                .checked_add(u32::from(offset) + u32::from(len))?;
-            headers.fragment &= end as usize > self.packet.linear.min(self.packet.bytes.len());
+        // nft's fast path reads what is in the linear part of fragments, too.
+        if base == Base::Transport && fast && self.headers.l4proto().is_some() {
+            let at = self.headers.transport() + u32::from(offset);
+            let near = match len {
+                1 => self.packet.near8(at).map(u128::from),
+                2 => self.packet.near16(at).map(u128::from),
+                _ => self.packet.near32(at).map(u128::from),
+            };
+            if near.is_some() {
+                return near;
+            }
         }
         let mut value = 0;
         for at in 0..u16::from(len) {
@@ -141,7 +145,7 @@ impl Run<'_> {
                 len: 1,
                 offset: offset.checked_add(at)?,
             };
-            let byte = headers.load(self.packet, load)? >> 56;
+            let byte = self.packet.load(self.headers, load)? >> 56;
             value = value << 8 | u128::from(byte);
         }
         Some(value)
@@ -151,8 +155,7 @@ impl Run<'_> {
         let packet = self.packet;
         Some(match key {
             Meta::Protocol => packet.protocol.into(),
-            Meta::L4proto if self.headers.transport == Headers::ABSENT => return None,
-            Meta::L4proto => self.headers.l4proto.into(),
+            Meta::L4proto => self.headers.l4proto()?.into(),
             Meta::Length => packet.len(),
             Meta::Mark => packet.mark,
             Meta::Priority => packet.priority,

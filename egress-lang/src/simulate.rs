@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use egress_common::engine::{self, Maps, Outcome, State};
-use egress_common::layout::{LEAF, MAX_ROUNDS};
+use egress_common::layout::{LEAF, MAX_ROUNDS, feature};
 use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q, Headers, Packet, VlanTag};
 
 use crate::image::Image;
@@ -23,6 +23,8 @@ pub struct SimPacket {
     pub protocol: u16,
     /// The accelerated VLAN tag: its EtherType and its control information.
     pub vlan: Option<(u16, u16)>,
+    /// Bytes of the device's link header.
+    pub link_len: u32,
     /// Offset of the network header.
     pub network: usize,
     /// `skb->mark`.
@@ -64,6 +66,7 @@ impl SimPacket {
             bytes: bytes.to_vec(),
             linear: usize::MAX,
             protocol,
+            link_len: ETH_HLEN as u32,
             network,
             ..Self::default()
         }
@@ -111,6 +114,10 @@ impl Packet for SimPacket {
 
     fn far_network(&self, offset: u32, len: u32) -> Option<u64> {
         self.far((self.network as u32).checked_add(offset)?, len)
+    }
+
+    fn link_len(&self) -> u32 {
+        self.link_len
     }
 
     fn protocol(&self) -> u16 {
@@ -161,27 +168,27 @@ pub type Counters = BTreeMap<u32, (u64, u64)>;
 #[derive(Debug)]
 pub struct Simulation<'a> {
     image: &'a Image,
-    /// Bytes of the device's link header.
-    pub link_len: u32,
     counters: RefCell<Counters>,
 }
 
 impl<'a> Simulation<'a> {
-    /// On an Ethernet device, with all counters at zero.
+    /// With all counters at zero.
     pub fn new(image: &'a Image) -> Self {
         Self {
             image,
-            link_len: ETH_HLEN as u32,
             counters: RefCell::default(),
         }
     }
 
     /// What becomes of a packet: [`Outcome::Pass`] or [`Outcome::Drop`], of sound tables.
     pub fn run(&self, packet: &SimPacket) -> Outcome {
-        let headers = Headers::find(packet, self.link_len, self.image.features);
+        let headers = Headers::find(packet, self.image.features);
+        if self.image.features & feature::ROUNDS == 0 {
+            return engine::only_round(packet, self, headers, self.image.root);
+        }
         let mut state = State::new(self.image.root);
         for _ in 0..=MAX_ROUNDS {
-            match engine::round(packet, self, &headers, &mut state) {
+            match engine::round(packet, self, headers, &mut state) {
                 Outcome::Again => {}
                 outcome => return outcome,
             }
@@ -204,16 +211,30 @@ impl<'a> Simulation<'a> {
 }
 
 impl Maps for Simulation<'_> {
+    type Node = u32;
+
     fn features(&self) -> u32 {
         self.image.features
     }
 
-    fn table8(&self, offset: u32) -> u8 {
-        u8::from_ne_bytes(self.table(offset))
+    fn node(&self, offset: u32) -> u32 {
+        offset
     }
 
-    fn table16(&self, offset: u32) -> u16 {
-        u16::from_ne_bytes(self.table(offset))
+    fn node8(&self, node: u32, at: u32) -> u8 {
+        u8::from_ne_bytes(self.table(node + at))
+    }
+
+    fn node16(&self, node: u32, at: u32) -> u16 {
+        u16::from_ne_bytes(self.table(node + at))
+    }
+
+    fn node32(&self, node: u32, at: u32) -> u32 {
+        self.table32(node + at)
+    }
+
+    fn node64(&self, node: u32, at: u32) -> u64 {
+        self.table64(node + at)
     }
 
     fn table32(&self, offset: u32) -> u32 {

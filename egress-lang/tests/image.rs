@@ -271,7 +271,7 @@ proptest! {
         for packet in packets {
             let devices = devices();
             let device = devices.iter().find(|d| d.ifindex == packet.ifindex).expect("one of them");
-            let expected = interpret(&hook, device, 14, &packet);
+            let expected = interpret(&hook, device, &packet);
             prop_assert_eq!(from_tables(&image, &packet), expected, "{:?}", packet);
         }
     }
@@ -285,7 +285,7 @@ proptest! {
         for packet in packets {
             let devices = devices();
             let device = devices.iter().find(|d| d.ifindex == packet.ifindex).expect("one of them");
-            let expected = interpret(&hook, device, 14, &packet);
+            let expected = interpret(&hook, device, &packet);
             prop_assert_eq!(from_tables(&image, &packet), expected, "{:?}", packet);
         }
     }

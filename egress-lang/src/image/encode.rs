@@ -198,12 +198,11 @@ impl Encoder {
         };
         self.features |= feature::PAYLOAD;
         let layer = match base {
-            Base::Link => {
-                if u32::from(offset) + u32::from(len) > 12 {
-                    self.features |= feature::VLAN;
-                }
-                0
+            Base::Link if u32::from(offset) + u32::from(len) > 12 => {
+                self.features |= feature::VLAN;
+                fetch::VLAN
             }
+            Base::Link => 0,
             Base::Network => {
                 self.features |= feature::NETWORK;
                 fetch::NETWORK
@@ -219,15 +218,11 @@ impl Encoder {
             1 => fetch::LEN1,
             2 if fast => fetch::LEN2,
             4 if fast => fetch::LEN4,
-            2 => fetch::SLOW2,
-            3 => fetch::SLOW3,
-            4 => fetch::SLOW4,
+            2 | 3 => fetch::SLOW | len,
+            4 => fetch::SLOW,
             _ => fetch::WIDE,
         };
-        if matches!(
-            size,
-            fetch::SLOW1 | fetch::SLOW2 | fetch::SLOW3 | fetch::SLOW4
-        ) {
+        if size & fetch::SLOW != 0 {
             self.features |= feature::SLOW;
         }
         let offset = if variable.half == Half::Lower {
