@@ -50,6 +50,11 @@ pub const fn table_map(len: usize) -> Option<(u32, u32)> {
     Some((size.wrapping_add(TABLE_SLACK), size.wrapping_sub(4)))
 }
 
+/// The mask for offsets in a map with such a value size.
+pub const fn table_mask(value_size: u32) -> u32 {
+    value_size.wrapping_sub(TABLE_SLACK).wrapping_sub(4)
+}
+
 /// Set in a target that names an action list.
 pub const LEAF: u32 = 1 << 31;
 
