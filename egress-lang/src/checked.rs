@@ -252,7 +252,12 @@ pub enum Lookup {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Expr {
     /// A header field.
-    Field(FieldId),
+    Field {
+        /// Which.
+        id: FieldId,
+        /// Bits by which it lies further from the base, behind other headers (stacked VLAN tags).
+        shift: u32,
+    },
     /// `@BASE,OFFSET,LENGTH`: bits.
     Raw {
         /// Where the offset starts.
@@ -357,6 +362,8 @@ pub enum BitOp {
 pub struct OptionField {
     /// Which family of options.
     pub family: OptionFamily,
+    /// nft's word, as listings print it; empty where there is none.
+    pub name: String,
     /// Its number on the wire.
     pub kind: u8,
     /// `None` asks whether it exists.

@@ -1,9 +1,28 @@
 //! AST to checked ruleset.
+//!
+//! A script is one transaction: the commands are applied to a copy of the ruleset, in order, and the
+//! copy is thrown away where any of them fails.
+
+mod action;
+mod apply;
+mod bits;
+mod context;
+mod expr;
+mod graph;
+mod order;
+mod rule;
+mod set;
+mod table;
+mod value;
+
+pub(crate) use action::level_name;
+pub(crate) use set::bounds;
+pub(crate) use value::prefix_mask;
 
 use crate::ast;
-use crate::checked::Ruleset;
+use crate::checked::{Ruleset, StateId};
 use crate::datatype::names::Names;
-use crate::diagnostic::{Diagnostics, SourceFile};
+use crate::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, SourceFile, Span};
 use crate::parse::{ParseOptions, parse};
 
 /// How to check.
@@ -17,19 +36,44 @@ pub struct CheckOptions {
     pub names: Names,
 }
 
+/// What the checkers of all commands share.
+struct Shared {
+    options: CheckOptions,
+    errors: Vec<Diagnostic>,
+    state_ids: u64,
+}
+
+impl Shared {
+    fn error(&mut self, span: Span, message: impl Into<String>) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(Diagnostic::new(span, message));
+        }
+    }
+
+    fn state_id(&mut self) -> StateId {
+        self.state_ids += 1;
+        StateId(self.state_ids)
+    }
+}
+
 impl Ruleset {
-    /// This ruleset after a script: all of it or, with errors, nothing.
+    /// This ruleset after a script: all of it or, with errors, nothing. Commands that only ask
+    /// (`list`, `get`, `describe`) change nothing here; see [`crate::query`].
     ///
     /// # Errors
     ///
     /// Everything wrong with what the script says.
-    pub fn apply(
-        &self,
-        script: &ast::Script,
-        _options: &CheckOptions,
-    ) -> Result<Self, Diagnostics> {
-        let _ = script;
-        Ok(self.clone())
+    pub fn apply(&self, script: &ast::Script, options: &CheckOptions) -> Result<Self, Diagnostics> {
+        let mut applier = apply::Applier::new(self.clone(), options.clone());
+        for command in &script.commands {
+            applier.command(command);
+            if applier.shared.errors.len() >= MAX_ERRORS {
+                break;
+            }
+        }
+        applier
+            .finish()
+            .map_err(|errors| Diagnostics::new(errors, script.sources.clone()))
     }
 
     /// Reads a text and applies it.

@@ -69,6 +69,7 @@ use Format::{Decimal, Flags, Hex, Special};
 
 data_types! {
     Integer, "integer", "integer", Decimal, 0, symbols::NONE, false;
+    HexInteger, "integer", "integer", Hex(1), 0, symbols::NONE, false;
     Bitmask, "bitmask", "bitmask", Flags, 0, symbols::NONE, false;
     String, "string", "string", Format::String, 0, symbols::NONE, true;
     EtherAddr, "ether_addr", "Ethernet address", Special, 48, symbols::NONE, false;
@@ -200,7 +201,9 @@ impl DataType {
                         format!("\"{text}\" is not a day of the week, nor its number from 0 to 6")
                     })?,
                 },
-                Self::Integer => number.ok_or_else(|| "Could not parse integer".to_owned())?,
+                Self::Integer | Self::HexInteger => {
+                    number.ok_or_else(|| "Could not parse integer".to_owned())?
+                }
                 _ => number.ok_or_else(unknown)?,
             };
         Ok(Value::Int(value))

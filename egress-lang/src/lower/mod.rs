@@ -1,6 +1,13 @@
-//! Checked ruleset to the intermediate form.
+//! Checked ruleset to the intermediate form: the same loads and tests, in the same order, as nft
+//! hands to the kernel.
 
-use crate::checked::{Hook, Ruleset};
+mod test;
+
+use std::collections::HashMap;
+
+use crate::checked::{
+    self, ElementData, Lookup, Right, Ruleset, Statement, Table,
+};
 use crate::ir;
 
 /// Why a ruleset cannot be enforced.
@@ -22,7 +29,140 @@ pub struct LowerError {
 /// # Errors
 ///
 /// Names what cannot be enforced.
-pub fn hook(ruleset: &Ruleset, device: &str, hook: Hook) -> Result<ir::Hook, LowerError> {
-    let _ = (ruleset, device, hook);
-    Ok(ir::Hook::default())
+pub fn hook(ruleset: &Ruleset, device: &str, hook: checked::Hook) -> Result<ir::Hook, LowerError> {
+    let mut lowering = Lowering::default();
+    for (table, chain, base) in ruleset.base_chains(device, hook) {
+        let chain = lowering.chain(table, &chain.name);
+        lowering.hook.base_chains.push(ir::BaseChain {
+            chain,
+            policy_drop: base.policy == checked::Policy::Drop,
+        });
+    }
+    // Chains are added while those before them are lowered.
+    while let Some((table, chain)) = lowering.open.pop() {
+        let Some(found) = table.chain(&chain) else {
+            continue;
+        };
+        let id = lowering.chain(table, &chain);
+        let mut rules = Vec::with_capacity(found.rules.len());
+        for rule in &found.rules {
+            let error = |what: String| LowerError {
+                table: table.name.clone(),
+                chain: chain.clone(),
+                handle: rule.handle,
+                what,
+            };
+            lowering.rule(table, rule, &mut rules).map_err(error)?;
+        }
+        if let Some(slot) = lowering.hook.chains.get_mut(id.0 as usize) {
+            slot.rules = rules;
+        }
+    }
+    Ok(lowering.hook)
+}
+
+/// What of these statements, as they stand in a rule, the data plane cannot do.
+pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
+    statements.iter().find_map(|statement| match statement {
+        Statement::Match(matched) => test::lower(matched).err(),
+        Statement::Counter(_) | Statement::Verdict(_) => None,
+        other => Some(describe(other).to_owned()),
+    })
+}
+
+fn describe(statement: &Statement) -> &'static str {
+    match statement {
+        Statement::Match(_) => "this match",
+        Statement::Counter(_) => "counter",
+        Statement::Object { .. } => "a named object in a rule",
+        Statement::Verdict(_) => "this verdict",
+        Statement::VerdictMap { .. } => "a verdict map",
+        Statement::Limit(_) => "limit",
+        Statement::Quota(_) => "quota",
+        Statement::Last { .. } => "last",
+        Statement::Log(_) => "log",
+        Statement::Set { .. } => "setting a field",
+        Statement::Dup { .. } => "dup",
+        Statement::Fwd { .. } => "fwd",
+        Statement::SetUpdate(_) => "changing a set from a rule",
+        Statement::Notrack => "notrack",
+        Statement::OptionReset { .. } => "resetting a TCP option",
+    }
+}
+
+#[derive(Default)]
+struct Lowering<'r> {
+    hook: ir::Hook,
+    known: HashMap<(String, String), ir::ChainId>,
+    /// Chains that were named and are still to be lowered.
+    open: Vec<(&'r Table, String)>,
+}
+
+impl<'r> Lowering<'r> {
+    fn chain(&mut self, table: &'r Table, name: &str) -> ir::ChainId {
+        let key = (table.name.clone(), name.to_owned());
+        if let Some(&id) = self.known.get(&key) {
+            return id;
+        }
+        let id = ir::ChainId(u32::try_from(self.hook.chains.len()).unwrap_or(u32::MAX));
+        self.hook.chains.push(ir::Chain {
+            name: format!("{} {name}", table.name),
+            rules: Vec::new(),
+        });
+        self.known.insert(key, id);
+        self.open.push((table, name.to_owned()));
+        id
+    }
+
+    fn rule(
+        &mut self,
+        table: &'r Table,
+        rule: &checked::Rule,
+        out: &mut Vec<ir::Rule>,
+    ) -> Result<(), String> {
+        let mut steps = Vec::with_capacity(rule.statements.len());
+        for statement in &rule.statements {
+            match statement {
+                Statement::Match(matched) => {
+                    if let Right::Set(Lookup::Named(name)) = &matched.right
+                        && let Some(set) = table.set(name)
+                    {
+                        steps.extend(test::named_set(matched, set)?);
+                    } else {
+                        steps.extend(test::lower(matched)?);
+                    }
+                }
+                Statement::Counter(counter) => steps.push(ir::Step::Counter(counter.id)),
+                Statement::Verdict(verdict) => {
+                    let verdict = self.verdict(table, verdict);
+                    steps.push(ir::Step::Verdict(verdict));
+                }
+                other => return Err(describe(other).to_owned()),
+            }
+        }
+        out.push(ir::Rule {
+            handle: rule.handle,
+            steps,
+        });
+        Ok(())
+    }
+
+    fn verdict(&mut self, table: &'r Table, verdict: &checked::Verdict) -> ir::Verdict {
+        match verdict {
+            checked::Verdict::Accept => ir::Verdict::Accept,
+            checked::Verdict::Drop => ir::Verdict::Drop,
+            checked::Verdict::Continue => ir::Verdict::Continue,
+            checked::Verdict::Return => ir::Verdict::Return,
+            checked::Verdict::Jump(chain) => ir::Verdict::Jump(self.chain(table, chain)),
+            checked::Verdict::Goto(chain) => ir::Verdict::Goto(self.chain(table, chain)),
+        }
+    }
+}
+
+#[allow(dead_code)]
+fn data_verdict(data: &ElementData) -> Option<&checked::Verdict> {
+    match data {
+        ElementData::Verdict(verdict) => Some(verdict),
+        _ => None,
+    }
 }

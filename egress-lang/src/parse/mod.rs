@@ -1,7 +1,23 @@
-//! Text to AST.
+//! Text to AST: a recursive descent over tokens, one file for each level of the grammar.
+//!
+//! Words are keywords only where the grammar looks for them. After an error the parser goes on
+//! behind the next separator, so that one run reports several errors.
+
+mod block;
+mod command;
+mod expr;
+mod file;
+mod statement;
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::ast;
-use crate::diagnostic::{Diagnostic, Diagnostics, SourceFile, Sources, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, SourceFile, Sources, Span};
+use crate::lex::{Lexer, Punct, Token, TokenKind};
+
+/// How deep expressions, blocks and included files may nest.
+const MAX_DEPTH: u32 = 64;
 
 /// What the parser asks its caller for.
 pub trait Loader {
@@ -27,19 +43,401 @@ pub struct ParseOptions<'a> {
 /// # Errors
 ///
 /// Everything wrong with its form.
-pub fn parse(
-    file: SourceFile<'_>,
-    _options: &ParseOptions<'_>,
-) -> Result<ast::Script, Diagnostics> {
-    let mut sources = Sources::default();
-    let source = sources.add(file.name, file.text);
-    let span = Span {
-        source,
-        start: 0,
-        end: 0,
+pub fn parse(file: SourceFile<'_>, options: &ParseOptions<'_>) -> Result<ast::Script, Diagnostics> {
+    let mut shared = Shared {
+        sources: Sources::default(),
+        errors: Vec::new(),
+        scopes: vec![HashMap::new()],
+        options,
+        depth: 0,
+        expanded: 0,
     };
-    Err(Diagnostics::new(
-        vec![Diagnostic::new(span, "reading is not supported yet")],
-        sources,
-    ))
+    let mut commands = Vec::new();
+    for (name, value) in &options.defines {
+        let text = format!("define {name} = {value}\n");
+        shared.read("<cmdline>", text.as_bytes(), &mut commands);
+    }
+    shared.read(file.name, file.text, &mut commands);
+    if shared.errors.is_empty() {
+        Ok(ast::Script {
+            commands,
+            sources: shared.sources,
+        })
+    } else {
+        Err(Diagnostics::new(shared.errors, shared.sources))
+    }
+}
+
+/// An error was reported; the caller looks for a place to go on.
+#[derive(Debug, Clone, Copy)]
+struct Reported;
+
+type Parsed<T> = Result<T, Reported>;
+
+/// What the parsers of a file and of those that it includes share.
+struct Shared<'o> {
+    sources: Sources,
+    errors: Vec<Diagnostic>,
+    /// Innermost last.
+    scopes: Vec<HashMap<String, ast::Expr>>,
+    options: &'o ParseOptions<'o>,
+    depth: u32,
+    /// Expressions that variables were replaced by, so that they cannot grow without end.
+    expanded: usize,
+}
+
+impl Shared<'_> {
+    /// Reads a whole text.
+    fn read(&mut self, name: &str, text: &[u8], commands: &mut Vec<ast::Command>) {
+        let source = self.sources.add(name, text);
+        let text: Arc<[u8]> = self.sources.text(source);
+        let mut lexer = Lexer::new(&text, source);
+        let token = lexer.next_token();
+        let mut parser = Parser {
+            shared: self,
+            text: &text,
+            lexer,
+            token,
+            last: token.span,
+        };
+        parser.script(commands);
+    }
+}
+
+struct Parser<'s, 'o> {
+    shared: &'s mut Shared<'o>,
+    text: &'s [u8],
+    lexer: Lexer<'s>,
+    /// The next one.
+    token: Token,
+    /// Where the one before it stood.
+    last: Span,
+}
+
+impl<'s> Parser<'s, '_> {
+    fn advance(&mut self) -> Token {
+        let token = self.token;
+        self.last = token.span;
+        self.token = self.lexer.next_token();
+        token
+    }
+
+    /// The token behind the next one.
+    fn peek(&self) -> Token {
+        let mut lexer = self.lexer;
+        lexer.next_token()
+    }
+
+    fn text_of(&self, token: Token) -> &'s str {
+        let range = token.span.start as usize..token.span.end as usize;
+        let text: &'s [u8] = self.text;
+        std::str::from_utf8(text.get(range).unwrap_or_default()).unwrap_or("")
+    }
+
+    /// The next token's text if it is a word, else nothing.
+    fn word(&self) -> &'s str {
+        if self.token.kind == TokenKind::Word {
+            self.text_of(self.token)
+        } else {
+            ""
+        }
+    }
+
+    fn at_word(&self, word: &str) -> bool {
+        self.word() == word
+    }
+
+    fn at(&self, punct: Punct) -> bool {
+        self.token.kind == TokenKind::Punct(punct)
+    }
+
+    fn eat_word(&mut self, word: &str) -> bool {
+        let is = self.at_word(word);
+        if is {
+            self.advance();
+        }
+        is
+    }
+
+    fn eat(&mut self, punct: Punct) -> bool {
+        let is = self.at(punct);
+        if is {
+            self.advance();
+        }
+        is
+    }
+
+    fn expect(&mut self, punct: Punct) -> Parsed<Span> {
+        if self.at(punct) {
+            Ok(self.advance().span)
+        } else {
+            self.unexpected(&[&format!("'{}'", punct.text())])
+        }
+    }
+
+    fn expect_word(&mut self, word: &str) -> Parsed<Span> {
+        if self.at_word(word) {
+            Ok(self.advance().span)
+        } else {
+            self.unexpected(&[word])
+        }
+    }
+
+    fn skip_newlines(&mut self) {
+        while self.token.kind == TokenKind::Newline {
+            self.advance();
+        }
+    }
+
+    fn skip_separators(&mut self) {
+        while self.token.kind == TokenKind::Newline || self.at(Punct::Semicolon) {
+            self.advance();
+        }
+    }
+
+    /// The end of a statement in a block: a newline or semicolon.
+    fn separator(&mut self) -> Parsed<()> {
+        if self.token.kind == TokenKind::Newline || self.at(Punct::Semicolon) {
+            self.advance();
+            Ok(())
+        } else {
+            self.unexpected(&["newline", "semicolon"])
+        }
+    }
+
+    /// From where `start` began to the last token read.
+    fn since(&self, start: Span) -> Span {
+        start.to(self.last)
+    }
+
+    fn error<T>(&mut self, span: Span, message: impl Into<String>) -> Parsed<T> {
+        if self.shared.errors.len() < MAX_ERRORS {
+            self.shared.errors.push(Diagnostic::new(span, message));
+        }
+        Err(Reported)
+    }
+
+    fn unexpected<T>(&mut self, expected: &[&str]) -> Parsed<T> {
+        let found = match self.token.kind {
+            TokenKind::Word => match self.text_of(self.token) {
+                word if KEYWORDS.binary_search(&word).is_ok() => word.to_owned(),
+                _ => "string".to_owned(),
+            },
+            TokenKind::Pattern => "string with a trailing asterisk".to_owned(),
+            TokenKind::Quoted => "quoted string".to_owned(),
+            TokenKind::Number => "number".to_owned(),
+            TokenKind::Punct(Punct::Semicolon) => "semicolon".to_owned(),
+            TokenKind::Punct(punct) => format!("'{}'", punct.text()),
+            TokenKind::Newline => "newline".to_owned(),
+            TokenKind::End => "end of file".to_owned(),
+            TokenKind::Junk => "junk".to_owned(),
+        };
+        let mut message = format!("syntax error, unexpected {found}");
+        for (index, word) in expected.iter().enumerate() {
+            message.push_str(if index == 0 { ", expecting " } else { " or " });
+            message.push_str(word);
+        }
+        self.error(self.token.span, message)
+    }
+
+    /// Like [`Self::unexpected`], with a hint where the word is nearly one of those that may stand here.
+    fn unexpected_word<T>(&mut self, expected: &str, known: &[&str]) -> Parsed<T> {
+        let word = self.word();
+        match crate::diagnostic::nearest(word, known.iter().copied()) {
+            Some(near) if self.token.kind == TokenKind::Word => {
+                let message = format!(
+                    "syntax error, unexpected {word}; did you mean \u{2018}{near}\u{2019}?"
+                );
+                self.error(self.token.span, message)
+            }
+            _ if expected.is_empty() => self.unexpected(&[]),
+            _ => self.unexpected(&[expected]),
+        }
+    }
+
+    /// After an error inside a block: behind the end of the line or statement, or before the brace
+    /// that ends the block.
+    fn recover(&mut self) {
+        let mut braces = 0u32;
+        loop {
+            match self.token.kind {
+                TokenKind::End => return,
+                TokenKind::Newline | TokenKind::Punct(Punct::Semicolon) if braces == 0 => {
+                    self.advance();
+                    return;
+                }
+                TokenKind::Punct(Punct::OpenBrace) => braces += 1,
+                TokenKind::Punct(Punct::CloseBrace) => match braces.checked_sub(1) {
+                    Some(left) => braces = left,
+                    None => return,
+                },
+                _ => {}
+            }
+            self.advance();
+        }
+    }
+
+    /// Runs a part of the grammar that can contain itself.
+    fn nested<T>(&mut self, part: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        if self.shared.depth >= MAX_DEPTH {
+            return self.error(self.token.span, "nested too deeply");
+        }
+        self.shared.depth += 1;
+        let result = part(self);
+        self.shared.depth -= 1;
+        result
+    }
+
+    /// A name of a table, chain, set or object: a word that is no keyword.
+    fn identifier(&mut self) -> Parsed<ast::Name> {
+        let word = self.word();
+        if word.is_empty() || (KEYWORDS.binary_search(&word).is_ok() && word != "last") {
+            return self.unexpected(&["string"]);
+        }
+        self.any_word()
+    }
+
+    /// Any word.
+    fn any_word(&mut self) -> Parsed<ast::Name> {
+        if self.token.kind != TokenKind::Word {
+            return self.unexpected(&["string"]);
+        }
+        let token = self.advance();
+        Ok(ast::Name {
+            text: self.text_of(token).to_owned(),
+            span: token.span,
+        })
+    }
+
+    /// A word, or text between quotation marks.
+    fn string(&mut self) -> Parsed<ast::Name> {
+        match self.token.kind {
+            TokenKind::Word | TokenKind::Pattern => {
+                let token = self.advance();
+                Ok(ast::Name {
+                    text: self.text_of(token).to_owned(),
+                    span: token.span,
+                })
+            }
+            TokenKind::Quoted => self.quoted(),
+            _ => self.unexpected(&["string", "quoted string", "string with a trailing asterisk"]),
+        }
+    }
+
+    /// Text between quotation marks.
+    fn quoted(&mut self) -> Parsed<ast::Name> {
+        if self.token.kind != TokenKind::Quoted {
+            return self.unexpected(&["quoted string"]);
+        }
+        let token = self.advance();
+        let inner = token.span.start as usize + 1..(token.span.end as usize).saturating_sub(1);
+        match std::str::from_utf8(self.text.get(inner).unwrap_or_default()) {
+            Ok(text) => Ok(ast::Name {
+                text: text.to_owned(),
+                span: token.span,
+            }),
+            Err(_) => self.error(token.span, "this string is not UTF-8"),
+        }
+    }
+
+    /// A number of up to 64 bits.
+    fn number(&mut self) -> Parsed<u64> {
+        if self.token.kind == TokenKind::Number
+            && let Some(number) = parse_number(self.text_of(self.token))
+        {
+            self.advance();
+            return Ok(number);
+        }
+        self.unexpected(&["number"])
+    }
+
+    fn small_number(&mut self) -> Parsed<u32> {
+        let span = self.token.span;
+        match u32::try_from(self.number()?) {
+            Ok(number) => Ok(number),
+            Err(_) => self.error(span, "number out of range"),
+        }
+    }
+
+    /// `comment "..."`, behind the word.
+    fn comment(&mut self) -> Parsed<ast::Name> {
+        let comment = self.string()?;
+        if comment.text.len() > MAX_COMMENT {
+            let message = format!("comment too long, {MAX_COMMENT} characters maximum allowed");
+            return self.error(comment.span, message);
+        }
+        Ok(comment)
+    }
+
+    /// A span of time in milliseconds: `1h30m`, or seconds.
+    fn time(&mut self) -> Parsed<u64> {
+        let span = self.token.span;
+        if self.token.kind == TokenKind::Number {
+            let seconds = self.number()?;
+            return match seconds.checked_mul(1000) {
+                Some(ms) => Ok(ms),
+                None => self.error(span, "time out of range"),
+            };
+        }
+        let text = match self.token.kind {
+            TokenKind::Quoted => self.quoted()?.text,
+            _ => self.any_word()?.text,
+        };
+        match crate::datatype::time::parse_span(&text) {
+            Some(ms) => Ok(ms),
+            None => self.error(span, "time format error"),
+        }
+    }
+}
+
+/// Bytes of a comment, as the kernel limits them.
+const MAX_COMMENT: usize = 128;
+
+/// Decimal, `0x` hexadecimal, or octal with a leading zero, up to 64 bits.
+fn parse_number(text: &str) -> Option<u64> {
+    if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return u64::from_str_radix(hex, 16).ok();
+    }
+    match text.strip_prefix('0') {
+        // Like strtoull(3), an octal number ends before the first digit that is not octal.
+        Some(octal) if !octal.is_empty() => {
+            let end = octal.find(|c| !('0'..='7').contains(&c));
+            let octal = octal.get(..end.unwrap_or(octal.len())).unwrap_or("");
+            if octal.is_empty() {
+                Some(0)
+            } else {
+                u64::from_str_radix(octal, 8).ok()
+            }
+        }
+        _ => text.parse().ok(),
+    }
+}
+
+/// The words that cannot be names, sorted.
+#[rustfmt::skip]
+const KEYWORDS: &[&str] = &[
+    "accept", "add", "ah", "arp", "chain", "comment", "comp", "continue", "counter", "create", "ct",
+    "dccp", "define", "delete", "describe", "drop", "dup", "esp", "ether", "exthdr", "fib", "flush",
+    "fwd", "get", "goto", "hook", "icmp", "icmpv6", "igmp", "include", "inet", "insert", "ip", "ip6",
+    "jhash", "jump", "limit", "list", "log", "map", "meta", "monitor", "netdev", "numgen", "policy",
+    "quota", "redefine", "reject", "rename", "replace", "reset", "return", "rule", "sctp", "set",
+    "symhash", "table", "tcp", "th", "type", "udp", "udplite", "undefine", "update", "vlan", "vmap",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_strtoull_does() {
+        assert_eq!(parse_number("010"), Some(8));
+        assert_eq!(parse_number("08"), Some(0));
+        assert_eq!(parse_number("0x10"), Some(16));
+        assert_eq!(parse_number("99999999999999999999"), None);
+    }
+
+    #[test]
+    fn keywords_are_sorted() {
+        assert!(KEYWORDS.is_sorted());
+    }
 }

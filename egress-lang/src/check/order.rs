@@ -1,0 +1,310 @@
+//! The order in which the kernel gets a rule's matches, and which of them listings leave out.
+//!
+//! nft unites matches of neighbouring header fields into one load, which then stands where the one
+//! with the lowest offset stood, before or behind counters and other statements. That is part of
+//! what a rule means, so it is done here too.
+
+use crate::checked::{Expr, Match, MatchOp, RawBase, Right, Statement, Value};
+use crate::field::{FIELDS, Field, FieldId, Protocol};
+use crate::ir::Base;
+use crate::meta::MetaKey;
+
+/// The statements as the kernel gets them, with the marks of what is implied.
+pub(super) fn canonical(statements: Vec<Statement>) -> Vec<Statement> {
+    let mut statements = unite(statements);
+    mark_implied(&mut statements);
+    statements
+}
+
+/// Base, offset and width in bits.
+type Place = (Base, u32, u32);
+
+fn place(expr: &Expr) -> Option<Place> {
+    match expr {
+        Expr::Field { id, shift } => {
+            let field = id.get();
+            let row = field.protocol.row();
+            // The header of a VLAN tag starts behind that of Ethernet.
+            let header = *shift;
+            Some((row.base, field.offset + header, field.width))
+        }
+        Expr::Raw {
+            base,
+            offset,
+            length,
+        } => {
+            let base = match base {
+                RawBase::Link => Base::Link,
+                RawBase::Network => Base::Network,
+                RawBase::Transport => Base::Transport,
+                RawBase::Inner => return None,
+            };
+            Some((base, *offset, *length))
+        }
+        _ => None,
+    }
+}
+
+/// Where the loads that may be united lie.
+fn mergeable(statement: &Statement) -> Option<Place> {
+    let Statement::Match(Match {
+        left,
+        op: MatchOp::Eq,
+        right: Right::Value(value),
+        ..
+    }) = statement
+    else {
+        return None;
+    };
+    let (base, offset, width) = place(left)?;
+    let width = match value {
+        Value::Int(_) => width,
+        // A prefix of whole bytes is a shorter load.
+        Value::Prefix(_, length) if length % 8 == 0 && *length > 0 => u32::from(*length),
+        _ => return None,
+    };
+    (offset % 8 == 0 && width % 8 == 0).then_some((base, offset, width))
+}
+
+fn unite(statements: Vec<Statement>) -> Vec<Statement> {
+    let mut loads: Vec<(Place, usize)> = statements
+        .iter()
+        .enumerate()
+        .filter_map(|(at, statement)| mergeable(statement).map(|place| (place, at)))
+        .collect();
+    if loads.len() < 2 {
+        return statements;
+    }
+    loads.sort_by_key(|&((base, offset, _), _)| (base, offset));
+    // For each statement that is the first of a group: the others, in order.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut last: Option<Place> = None;
+    for (place, at) in loads {
+        match (last, groups.last_mut()) {
+            (Some(before), Some(group)) if can_unite(before, place) => {
+                group.push(at);
+                last = Some((before.0, before.1, before.2 + place.2));
+            }
+            _ => {
+                groups.push(vec![at]);
+                last = Some(place);
+            }
+        }
+    }
+    if groups.iter().all(|group| group.len() == 1) {
+        return statements;
+    }
+    let mut slots: Vec<Option<Statement>> = statements.into_iter().map(Some).collect();
+    let mut followers: Vec<Vec<Statement>> = slots.iter().map(|_| Vec::new()).collect();
+    for group in &groups {
+        let Some((&first, rest)) = group.split_first() else {
+            continue;
+        };
+        for &at in rest {
+            let moved = slots.get_mut(at).and_then(Option::take);
+            if let (Some(moved), Some(list)) = (moved, followers.get_mut(first)) {
+                list.push(moved);
+            }
+        }
+    }
+    let mut out = Vec::with_capacity(slots.len());
+    for (slot, list) in slots.into_iter().zip(followers) {
+        out.extend(slot);
+        out.extend(list);
+    }
+    out
+}
+
+fn can_unite(a: Place, b: Place) -> bool {
+    let total = a.2 + b.2;
+    a.0 == b.0
+        && a.1 + a.2 == b.1
+        && total <= 128
+        && (total <= 32 || a.0 == Base::Link || a.2 > 32 || b.2 > 32)
+}
+
+/// What a listing knows while it reads a rule.
+#[derive(Default)]
+struct Reader {
+    /// Matches that a later one may make redundant: on the link layer, the network, the transport.
+    link: Option<usize>,
+    network: Option<usize>,
+    transport: Option<usize>,
+    /// Protocols that matches fixed.
+    above_link: Option<Protocol>,
+    above_network: Option<Protocol>,
+    implied: Vec<usize>,
+}
+
+fn mark_implied(statements: &mut [Statement]) {
+    let mut reader = Reader::default();
+    for (at, statement) in statements.iter_mut().enumerate() {
+        reader.statement(at, statement);
+    }
+    for at in reader.implied {
+        if let Some(Statement::Match(matched)) = statements.get_mut(at) {
+            matched.implied = true;
+        }
+    }
+}
+
+impl Reader {
+    fn statement(&mut self, at: usize, statement: &mut Statement) {
+        match statement {
+            Statement::Match(matched) => {
+                self.expr(&mut matched.left, &Parent::of(matched.op, &matched.right));
+                if matched.op == MatchOp::Eq
+                    && let Right::Value(Value::Int(value)) = matched.right
+                {
+                    self.fixed(at, &matched.left, value);
+                }
+            }
+            Statement::VerdictMap { key, .. } => self.expr(key, &Parent::Other),
+            Statement::Set { target, value } => {
+                self.expr(value, &Parent::Other);
+                self.expr(target, &Parent::Other);
+            }
+            Statement::SetUpdate(update) => self.expr(&mut update.key, &Parent::Other),
+            Statement::Fwd { device, .. } | Statement::Dup { device } => {
+                self.expr(device, &Parent::Other);
+            }
+            Statement::Object {
+                object: crate::checked::ObjectChoice::Map { key, .. },
+                ..
+            } => self.expr(key, &Parent::Other),
+            _ => {}
+        }
+        if !matches!(statement, Statement::Match(_)) {
+            (self.link, self.network, self.transport) = (None, None, None);
+        }
+    }
+
+    /// A match that fixes a protocol, and that a field of that protocol makes redundant.
+    fn fixed(&mut self, at: usize, left: &Expr, value: u128) {
+        let ethertype = u16::try_from(value).unwrap_or(u16::MAX);
+        match left {
+            Expr::Meta(MetaKey::Iiftype) => self.link = Some(at),
+            Expr::Meta(MetaKey::Protocol) => {
+                self.network = Some(at);
+                self.above_link = Protocol::by_ethertype(ethertype);
+            }
+            Expr::Meta(MetaKey::L4proto) => {
+                self.transport = Some(at);
+                let number = u8::try_from(value).unwrap_or(u8::MAX);
+                self.above_network = Protocol::by_l4proto(number);
+            }
+            Expr::Field { id, .. } => {
+                let field = id.get();
+                match (field.protocol, field.keyword) {
+                    (Protocol::Ether, "type") if ethertype == 0x8100 => self.link = Some(at),
+                    (Protocol::Vlan, "type") if ethertype == 0x8100 => {}
+                    (Protocol::Ether | Protocol::Vlan, "type") => {
+                        self.network = Some(at);
+                        self.above_link = Protocol::by_ethertype(ethertype);
+                    }
+                    (Protocol::Ip, "protocol") | (Protocol::Ip6, "nexthdr") => {
+                        let number = u8::try_from(value).unwrap_or(u8::MAX);
+                        self.above_network = Protocol::by_l4proto(number);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn expr(&mut self, expr: &mut Expr, parent: &Parent) {
+        self.named(expr);
+        match expr {
+            Expr::Field { id, .. } => {
+                let field = id.get();
+                self.field_read(field, parent);
+            }
+            Expr::Raw { base, .. } => match base {
+                RawBase::Link => self.implied.extend(self.link.take()),
+                RawBase::Network => self.implied.extend(self.network.take()),
+                RawBase::Transport => self.implied.extend(self.transport.take()),
+                RawBase::Inner => {}
+            },
+            Expr::Option(option) => match option.family {
+                crate::checked::OptionFamily::Tcp | crate::checked::OptionFamily::SctpChunk => {
+                    self.implied.extend(self.transport.take());
+                }
+                _ => self.implied.extend(self.network.take()),
+            },
+            Expr::Binary { left, .. } => self.expr(left, &Parent::Other),
+            Expr::Concat(items) => items.iter_mut().for_each(|item| self.expr(item, &Parent::Other)),
+            Expr::Map { key, .. } => self.expr(key, &Parent::Other),
+            Expr::Jhash { of, .. } => self.expr(of, &Parent::Other),
+            _ => {}
+        }
+    }
+
+    fn field_read(&mut self, field: &'static Field, parent: &Parent) {
+        match field.protocol.row().base {
+            Base::Link => {
+                // `vlan type` leaves the `ether type` before it as it is.
+                let fixes = field.protocol == Protocol::Vlan
+                    && field.keyword == "type"
+                    && matches!(parent, Parent::Equal);
+                if !fixes {
+                    self.implied.extend(self.link.take());
+                }
+            }
+            Base::Network => self.implied.extend(self.network.take()),
+            Base::Transport => {
+                self.implied.extend(self.transport.take());
+                let below = match field.protocol {
+                    Protocol::Icmp => Some(Protocol::Ip),
+                    Protocol::Icmpv6 => Some(Protocol::Ip6),
+                    _ => None,
+                };
+                if below.is_some() && below == self.above_link {
+                    self.implied.extend(self.network.take());
+                }
+            }
+        }
+    }
+
+    /// Raw loads and `th` get the names of the fields that they are.
+    fn named(&self, expr: &mut Expr) {
+        let Some((base, offset, width)) = place(expr) else {
+            return;
+        };
+        let protocol = match expr {
+            Expr::Raw { .. } => match base {
+                Base::Network => self.above_link,
+                Base::Transport => self.above_network.or(Some(Protocol::Th)),
+                Base::Link => None,
+            },
+            Expr::Field { id, .. } if id.get().protocol == Protocol::Th => self.above_network,
+            _ => None,
+        };
+        let Some(protocol) = protocol else {
+            return;
+        };
+        let found = FIELDS.iter().find(|field| {
+            field.protocol == protocol && field.offset == offset && field.width == width
+        });
+        if let Some(id) = found.and_then(|field| FieldId::by_name(&format!("{} {}", protocol.keyword(), field.keyword))) {
+            *expr = Expr::Field { id, shift: 0 };
+        }
+    }
+}
+
+/// What an expression stands in.
+enum Parent {
+    /// Left of `==` and one value.
+    Equal,
+    /// Anything else.
+    Other,
+}
+
+impl Parent {
+    fn of(op: MatchOp, right: &Right) -> Self {
+        match (op, right) {
+            (MatchOp::Eq, Right::Value(Value::Int(_))) => Self::Equal,
+            _ => Self::Other,
+        }
+    }
+}

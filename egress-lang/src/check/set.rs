@@ -1,0 +1,257 @@
+//! Elements of sets and maps.
+
+use super::rule::{Failed, RuleChecker};
+use super::value::prefix_bounds;
+use crate::ast::{Expr as Ast, ExprKind, SetElement};
+use crate::checked::{Element, ElementData, MapData, Set, TypePart, Value};
+use crate::diagnostic::Span;
+
+type Result<T> = std::result::Result<T, Failed>;
+
+/// An element that is only a key.
+pub(super) fn plain(key: Value) -> Element {
+    Element {
+        key,
+        data: None,
+        timeout: None,
+        expires: None,
+        comment: None,
+        statements: Vec::new(),
+    }
+}
+
+/// The lowest and the highest number of an element's key.
+pub(crate) fn bounds(key: &Value, width: u32) -> Option<(u128, u128)> {
+    match *key {
+        Value::Int(value) => Some((value, value)),
+        Value::Range(low, high) => Some((low, high)),
+        Value::Prefix(address, length) => Some(prefix_bounds(address, length, width)),
+        _ => None,
+    }
+}
+
+impl RuleChecker<'_, '_> {
+    /// The elements of a set, checked against its types; ranges make it an interval set.
+    pub(super) fn elements(
+        &mut self,
+        elements: &[SetElement],
+        key: &[TypePart],
+        data: Option<&MapData>,
+        out: &mut Vec<(Element, Span)>,
+    ) -> Result<()> {
+        let mut failed = false;
+        for element in elements {
+            // A variable inside of a set stands for its elements.
+            if let ExprKind::Set(inner) = &element.key.kind {
+                failed |= self.elements(inner, key, data, out).is_err();
+                continue;
+            }
+            match self.element(element, key, data) {
+                Ok(checked) => out.push((checked, element.key.span)),
+                Err(Failed) => failed = true,
+            }
+        }
+        if failed { Err(Failed) } else { Ok(()) }
+    }
+
+    fn element(
+        &mut self,
+        element: &SetElement,
+        key: &[TypePart],
+        data: Option<&MapData>,
+    ) -> Result<Element> {
+        let checked_key = self.key(&element.key, key)?;
+        let checked_data = match (&element.data, data) {
+            (None, None) => None,
+            (Some(found), None) => {
+                return self.fail(found.span, "mapping outside of map context");
+            }
+            (None, Some(_)) => {
+                return self.fail(element.key.span, "map element has no data");
+            }
+            (Some(found), Some(MapData::Verdict)) => match &found.kind {
+                ExprKind::Verdict(verdict) => {
+                    Some(ElementData::Verdict(self.verdict(verdict, found.span)?))
+                }
+                _ => return self.fail(found.span, "a verdict is needed here"),
+            },
+            (Some(found), Some(MapData::Object(kind))) => match &found.kind {
+                ExprKind::Symbol(name) | ExprKind::Quoted(name) => {
+                    self.need_object(*kind, name, found.span)?;
+                    Some(ElementData::Object(name.clone()))
+                }
+                _ => return self.fail(found.span, "the name of an object is needed here"),
+            },
+            (Some(found), Some(MapData::Value { parts, .. })) => {
+                Some(ElementData::Value(self.key(found, parts)?))
+            }
+        };
+        let mut statements = Vec::new();
+        for statement in &element.statements {
+            statements.push(self.stateful(statement)?);
+        }
+        Ok(Element {
+            key: checked_key,
+            data: checked_data,
+            timeout: element.timeout,
+            expires: element.expires,
+            comment: element.comment.as_ref().map(|comment| comment.text.clone()),
+            statements,
+        })
+    }
+
+    /// A value of one or several parts.
+    pub(super) fn key(&mut self, expr: &Ast, parts: &[TypePart]) -> Result<Value> {
+        match (&expr.kind, parts) {
+            (ExprKind::Wildcard, _) => Ok(Value::Any),
+            (ExprKind::Concat(values), parts) if parts.len() > 1 => {
+                if values.len() != parts.len() {
+                    let message = format!(
+                        "datatype mismatch, expected a concatenation of {} parts, expression has {}",
+                        parts.len(),
+                        values.len()
+                    );
+                    return self.fail(expr.span, message);
+                }
+                let mut checked = Vec::with_capacity(values.len());
+                for (value, part) in values.iter().zip(parts) {
+                    checked.push(self.value(value, part)?);
+                }
+                Ok(Value::Concat(checked))
+            }
+            (ExprKind::Concat(_), [_]) => {
+                self.fail(expr.span, "datatype mismatch, expected one part, expression has several")
+            }
+            (_, [part]) => self.value(expr, part),
+            _ => self.fail(expr.span, "datatype mismatch, expected a concatenation"),
+        }
+    }
+}
+
+/// Whether any key is a range, so that the set holds intervals.
+pub(super) fn has_intervals(elements: &[(Element, Span)]) -> bool {
+    fn interval(value: &Value) -> bool {
+        match value {
+            Value::Range(..) | Value::Prefix(..) => true,
+            Value::Name { prefix, .. } => *prefix,
+            Value::Concat(parts) => parts.iter().any(interval),
+            _ => false,
+        }
+    }
+    elements.iter().any(|(element, _)| interval(&element.key))
+}
+
+/// Sorts the elements and unites those that are the same; with intervals in a set of single parts,
+/// also those that overlap or touch, where that loses nothing.
+///
+/// # Errors
+///
+/// Where one key would have two meanings: its place.
+pub(super) fn normalize(
+    mut elements: Vec<(Element, Span)>,
+    parts: &[TypePart],
+    interval: bool,
+    merge: bool,
+) -> std::result::Result<Vec<Element>, (Span, &'static str)> {
+    let width = parts.first().map_or(0, |part| part.width);
+    let numeric = parts.len() == 1 && !parts.iter().any(|part| part.data_type.is_string());
+    if interval && numeric {
+        elements.sort_by_key(|(element, _)| bounds(&element.key, width).map(|(low, high)| (low, std::cmp::Reverse(high))).ok_or(()));
+        let mut out: Vec<(Element, Option<(u128, u128)>)> = Vec::with_capacity(elements.len());
+        for (element, span) in elements {
+            let range = bounds(&element.key, width);
+            if let (Some((low, high)), Some((last, Some(before)))) = (range, out.last_mut()) {
+                let same = last.data == element.data;
+                let overlaps = low <= before.1;
+                if overlaps && !merge && *before != (low, high) {
+                    return Err((span, "conflicting intervals specified"));
+                }
+                if overlaps && !same {
+                    return Err((span, "conflicting intervals specified"));
+                }
+                let touches = merge
+                    && same
+                    && low <= before.1.saturating_add(1)
+                    && last.statements.is_empty()
+                    && element.statements.is_empty()
+                    && last.timeout == element.timeout
+                    && last.comment == element.comment
+                    && element.data.is_none();
+                if overlaps && *before == (low, high) {
+                    continue;
+                }
+                if touches {
+                    before.1 = before.1.max(high);
+                    last.key = from_bounds(before.0, before.1, parts);
+                    continue;
+                }
+                if overlaps {
+                    return Err((span, "conflicting intervals specified"));
+                }
+            }
+            let mut element = element;
+            if let Some((low, high)) = range {
+                element.key = from_bounds(low, high, parts);
+            }
+            out.push((element, range));
+        }
+        return Ok(out.into_iter().map(|(element, _)| element).collect());
+    }
+    elements.sort_by(|(a, _), (b, _)| order(&a.key, &b.key));
+    let mut out: Vec<Element> = Vec::with_capacity(elements.len());
+    for (element, span) in elements {
+        match out.last() {
+            Some(last) if last.key == element.key => {
+                if last.data != element.data {
+                    return Err((span, "conflicting data for one element"));
+                }
+            }
+            _ => out.push(element),
+        }
+    }
+    Ok(out)
+}
+
+/// nft sorts concatenations by their bytes, and names as the numbers that their bytes form from the
+/// last to the first.
+fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
+    match (a, b) {
+        (Value::Name { text: a, .. }, Value::Name { text: b, .. }) => {
+            name_number(a).cmp(&name_number(b))
+        }
+        (Value::Any, Value::Any) => std::cmp::Ordering::Equal,
+        (Value::Any, _) => std::cmp::Ordering::Greater,
+        (_, Value::Any) => std::cmp::Ordering::Less,
+        (Value::Concat(a), Value::Concat(b)) => a
+            .iter()
+            .zip(b)
+            .map(|(a, b)| order(a, b))
+            .find(|order| order.is_ne())
+            .unwrap_or(std::cmp::Ordering::Equal),
+        _ => a.cmp(b),
+    }
+}
+
+fn name_number(name: &str) -> u128 {
+    let bytes = name.bytes().take(16);
+    bytes.zip(0..).fold(0, |number, (byte, at)| number | u128::from(byte) << (8 * at))
+}
+
+/// A range as listings show it: one value, a prefix where the type has them, or a range.
+fn from_bounds(low: u128, high: u128, parts: &[TypePart]) -> Value {
+    let Some(part) = parts.first() else {
+        return Value::Range(low, high);
+    };
+    if low == high {
+        return Value::Int(low);
+    }
+    if part.data_type.lists_prefixes() {
+        let bits = 128 - (low ^ high).leading_zeros();
+        let host = super::value::full(bits);
+        if low & host == 0 && high & host == host && bits <= part.width {
+            let length = u8::try_from(part.width - bits).unwrap_or_default();
+            return Value::Prefix(low, length);
+        }
+    }
+    Value::Range(low, high)
+}

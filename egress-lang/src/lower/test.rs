@@ -1,0 +1,292 @@
+//! Matches.
+
+use crate::checked::{BitOp, Expr, Lookup, Match, MatchOp, RawBase, Right, Set, Value};
+use crate::check::{bounds, prefix_mask};
+use crate::ir::{Base, Key, Meta, NamePattern, Source, Step, Test};
+use crate::meta::MetaKey;
+use crate::ranges::RangeSet;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// What is read, and how the bits of the value lie in it.
+struct Place {
+    source: Source,
+    /// Bits of the value.
+    width: u32,
+    /// Bits to the right of the value in what is read.
+    shift: u32,
+}
+
+impl Place {
+    fn mask(&self) -> u128 {
+        full(self.width) << self.shift
+    }
+}
+
+fn full(width: u32) -> u128 {
+    u128::MAX.checked_shr(128 - width.min(128)).unwrap_or(0)
+}
+
+/// The steps of a match, without named sets.
+pub(super) fn lower(matched: &Match) -> Result<Vec<Step>> {
+    match &matched.right {
+        Right::Value(value) => values(matched, std::slice::from_ref(value)),
+        Right::Set(Lookup::Anonymous(set)) => in_set(matched, set),
+        // Whether the set can be used is seen where it is known.
+        Right::Set(Lookup::Named(_)) => Ok(Vec::new()),
+        Right::Expr(_) => Err("a comparison of two fields".to_owned()),
+    }
+}
+
+/// A match against a named set: as its elements are now.
+pub(super) fn named_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
+    if set.dynamic || set.has_timeout {
+        return Err("a set whose elements change".to_owned());
+    }
+    in_set(matched, set)
+}
+
+fn in_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
+    if set.elements.iter().any(|element| !element.statements.is_empty()) || !set.statements.is_empty() {
+        return Err("a set whose elements carry statements".to_owned());
+    }
+    let values_of: Vec<_> = set.elements.iter().map(|element| element.key.clone()).collect();
+    values(matched, &values_of)
+}
+
+fn values(matched: &Match, values: &[Value]) -> Result<Vec<Step>> {
+    match &matched.left {
+        Expr::Meta(MetaKey::Iifname | MetaKey::Oifname) => names(matched, values),
+        Expr::Meta(MetaKey::Iif | MetaKey::Oif)
+            if values.iter().any(|value| matches!(value, Value::Name { .. })) =>
+        {
+            names(matched, values)
+        }
+        Expr::Concat(_) => Err("a concatenation".to_owned()),
+        left => test(left, matched.op, values).map(|test| vec![Step::Test(test)]),
+    }
+}
+
+fn names(matched: &Match, values: &[Value]) -> Result<Vec<Step>> {
+    let negated = match matched.op {
+        MatchOp::Eq => false,
+        MatchOp::Ne => true,
+        _ => return Err("an order of interface names".to_owned()),
+    };
+    let patterns = values
+        .iter()
+        .map(|value| match value {
+            Value::Name { text, prefix } => Ok(NamePattern {
+                name: text.clone(),
+                prefix: *prefix,
+            }),
+            Value::Any => Ok(NamePattern {
+                name: String::new(),
+                prefix: true,
+            }),
+            _ => Err("interface names beside interface indexes".to_owned()),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(vec![Step::Ifname { patterns, negated }])
+}
+
+fn test(left: &Expr, op: MatchOp, values: &[Value]) -> Result<Test> {
+    let (base, mask, xor) = masked(left)?;
+    let mut place = place(base)?;
+    if let (MatchOp::Eq | MatchOp::Ne, None, [Value::Prefix(_, length)]) = (op, mask, values)
+        && let Source::Payload { base, offset, .. } = place.source
+        && place.shift == 0
+        && length % 8 == 0
+        && *length > 0
+    {
+        // A prefix of whole bytes is a shorter load.
+        let cut = place.width - u32::from(*length);
+        place.source = Source::Payload {
+            base,
+            offset,
+            len: length / 8,
+        };
+        place.width = u32::from(*length);
+        let shifted: Vec<_> = values
+            .iter()
+            .map(|value| match value {
+                Value::Prefix(address, _) => Value::Int(address >> cut),
+                other => other.clone(),
+            })
+            .collect();
+        return finish(&place, place.mask(), op, &shifted, 0);
+    }
+    let mask = mask.map_or(place.mask(), |mask| (mask << place.shift) & place.mask());
+    finish(&place, mask, op, values, xor)
+}
+
+fn finish(place: &Place, mask: u128, op: MatchOp, values: &[Value], xor: u128) -> Result<Test> {
+    let all = full(place.width);
+    let any = values.iter().any(|value| *value == Value::Any);
+    let mut ranges: Vec<(u128, u128)> = Vec::with_capacity(values.len());
+    let mut mask = mask;
+    for value in values.iter().filter(|value| **value != Value::Any) {
+        if let (Value::Prefix(address, length), 1) = (value, values.len())
+            && matches!(op, MatchOp::Eq | MatchOp::Ne)
+        {
+            // The host bits are masked away.
+            mask &= prefix_mask(*length, place.width) << place.shift;
+            ranges.push((*address, *address));
+            continue;
+        }
+        ranges.push(bounds(value, place.width).ok_or("a value of this kind")?);
+    }
+    let low = ranges.first().map_or(0, |range| range.0);
+    let high = ranges.first().map_or(0, |range| range.1);
+    let set = match op {
+        MatchOp::Eq | MatchOp::Ne => RangeSet::from_ranges(ranges),
+        MatchOp::Lt => low.checked_sub(1).map_or_else(RangeSet::empty, |below| RangeSet::range(0, below)),
+        MatchOp::Le => RangeSet::range(0, high),
+        MatchOp::Gt => RangeSet::range(high.saturating_add(1), all),
+        MatchOp::Ge => RangeSet::range(low, all),
+        // Some bit of the value is set, or none.
+        MatchOp::AnyBits | MatchOp::NoBits => {
+            mask &= low << place.shift;
+            let none = RangeSet::single(0);
+            let values = if op == MatchOp::NoBits { none } else { none.complement(place.source.full_mask()) };
+            return Ok(Test {
+                key: Key {
+                    source: place.source,
+                    mask,
+                },
+                values,
+            });
+        }
+    };
+    let set = if any { RangeSet::range(0, all) } else { set };
+    let set = if xor == 0 { set } else { flipped(&set, xor)? };
+    // The value's bits where they lie in what is read.
+    let shifted = if place.shift == 0 {
+        set
+    } else {
+        let ranges = set.ranges().iter();
+        RangeSet::from_ranges(ranges.flat_map(|&(low, high)| {
+            (low <= all).then(|| (low << place.shift, high.min(all) << place.shift | full(place.shift)))
+        }))
+    };
+    let shifted = if op == MatchOp::Ne {
+        shifted.complement(place.source.full_mask())
+    } else {
+        shifted
+    };
+    Ok(Test {
+        key: Key {
+            source: place.source,
+            mask,
+        },
+        values: shifted,
+    })
+}
+
+/// The values that are in the set after their bits are flipped.
+fn flipped(set: &RangeSet, xor: u128) -> Result<RangeSet> {
+    let mut out = Vec::new();
+    for &(low, high) in set.ranges() {
+        if low != high {
+            return Err("a range behind an exclusive or".to_owned());
+        }
+        out.push((low ^ xor, low ^ xor));
+    }
+    Ok(RangeSet::from_ranges(out))
+}
+
+/// What is read, under a mask and then flipped.
+fn masked(expr: &Expr) -> Result<(&Expr, Option<u128>, u128)> {
+    let Expr::Binary { op, left, right } = expr else {
+        return Ok((expr, None, 0));
+    };
+    let Expr::Constant(_, Value::Int(number)) = right.as_ref() else {
+        return Err("an operation on two fields".to_owned());
+    };
+    let (base, mask, xor) = masked(left)?;
+    match op {
+        BitOp::And if xor == 0 => Ok((base, Some(mask.unwrap_or(u128::MAX) & number), 0)),
+        BitOp::Xor => Ok((base, mask, xor ^ number)),
+        // What is set afterwards does not count: the bits are masked, and then flipped.
+        BitOp::Or => Ok((base, Some(mask.unwrap_or(u128::MAX) & !number), xor & !number | number)),
+        _ => Err("a shift in a match".to_owned()),
+    }
+}
+
+fn place(expr: &Expr) -> Result<Place> {
+    match expr {
+        Expr::Field { id, shift } => {
+            let field = id.get();
+            payload(field.protocol.row().base, field.offset + shift, field.width)
+        }
+        Expr::Raw {
+            base,
+            offset,
+            length,
+        } => {
+            let base = match base {
+                RawBase::Link => Base::Link,
+                RawBase::Network => Base::Network,
+                RawBase::Transport => Base::Transport,
+                RawBase::Inner => return Err("@ih".to_owned()),
+            };
+            payload(base, *offset, *length)
+        }
+        Expr::Meta(key) => {
+            let meta = match key {
+                MetaKey::Length => Meta::Length,
+                MetaKey::Protocol => Meta::Protocol,
+                MetaKey::L4proto => Meta::L4proto,
+                MetaKey::Priority => Meta::Priority,
+                MetaKey::Mark => Meta::Mark,
+                MetaKey::Iif | MetaKey::Oif => Meta::Ifindex,
+                MetaKey::Iiftype | MetaKey::Oiftype => Meta::Iftype,
+                MetaKey::Pkttype => Meta::Pkttype,
+                MetaKey::Cpu => Meta::Cpu,
+                MetaKey::Rtclassid => Meta::Rtclassid,
+                MetaKey::Cgroup => Meta::Cgroup,
+                MetaKey::Random => Meta::Random,
+                other => return Err(format!("meta {}", other.row().keyword)),
+            };
+            let source = Source::Meta(meta);
+            Ok(Place {
+                source,
+                width: source.width(),
+                shift: 0,
+            })
+        }
+        Expr::Option(option) => Err(match option.family {
+            crate::checked::OptionFamily::Exthdr => "a match on extension headers",
+            crate::checked::OptionFamily::Tcp => "a match on TCP options",
+            crate::checked::OptionFamily::Ip => "a match on IP options",
+            crate::checked::OptionFamily::SctpChunk => "a match on SCTP chunks",
+        }
+        .to_owned()),
+        Expr::Numgen { .. } => Err("numgen".to_owned()),
+        Expr::Jhash { .. } => Err("jhash".to_owned()),
+        Expr::Symhash { .. } => Err("symhash".to_owned()),
+        Expr::Socket { .. } => Err("a match on sockets".to_owned()),
+        Expr::Map { .. } => Err("a map in a match".to_owned()),
+        Expr::Binary { .. } | Expr::Concat(_) | Expr::Constant(..) => {
+            Err("this expression in a match".to_owned())
+        }
+    }
+}
+
+/// The whole bytes around some bits.
+fn payload(base: Base, offset: u32, width: u32) -> Result<Place> {
+    let first = offset / 8;
+    let end = offset + width;
+    let len = end.div_ceil(8) - first;
+    let too_far = || "a payload load this far or long".to_owned();
+    let len = u8::try_from(len).ok().filter(|&len| len <= 16).ok_or_else(too_far)?;
+    Ok(Place {
+        source: Source::Payload {
+            base,
+            offset: u16::try_from(first).map_err(|_| too_far())?,
+            len,
+        },
+        width,
+        shift: end.div_ceil(8) * 8 - end,
+    })
+}

@@ -1,0 +1,656 @@
+//! Expressions.
+//!
+//! Left of an operator a word names what is read from the packet; right of it, a constant. In what
+//! statements write (`meta mark set ...`) both may stand, and the word after it tells which.
+
+use super::{Parsed, Parser};
+use crate::ast::{Expr, ExprKind, OptionFieldName, SetElement};
+use crate::checked::{BitOp, OptionFamily, RawBase};
+use crate::diagnostic::Span;
+use crate::field::Protocol;
+use crate::lex::{Punct, TokenKind};
+use crate::meta::{META_KEYS, MetaKey};
+use crate::options;
+
+/// Which primary expressions may stand here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// What is read.
+    Left,
+    /// Constants.
+    Right,
+    /// Both.
+    Value,
+}
+
+/// How many expressions variables may be replaced by in all.
+const MAX_EXPANDED: usize = 20_000_000;
+
+impl Parser<'_, '_> {
+    /// What stands left of an operator.
+    pub(super) fn left_side(&mut self) -> Parsed<Expr> {
+        let left = self.nested(|parser| parser.concat(Side::Left))?;
+        if self.at_word("map") {
+            return self.map(left);
+        }
+        Ok(left)
+    }
+
+    /// What stands right of an operator.
+    pub(super) fn right_side(&mut self) -> Parsed<Expr> {
+        match self.token.kind {
+            TokenKind::Punct(Punct::OpenBrace) => return self.set_expr(),
+            TokenKind::Punct(Punct::At) => return self.set_reference(),
+            _ => {}
+        }
+        self.nested(|parser| {
+            let start = parser.token.span;
+            let first = parser.concat(Side::Right)?;
+            let value = parser.list(first, start)?;
+            if !parser.at(Punct::Slash) {
+                return Ok(value);
+            }
+            parser.advance();
+            let mask = parser.concat(Side::Right)?;
+            let mask_start = mask.span;
+            let mask = parser.list(mask, mask_start)?;
+            Ok(parser.expr(start, ExprKind::Flags(Box::new(value), Box::new(mask))))
+        })
+    }
+
+    fn list(&mut self, first: Expr, start: Span) -> Parsed<Expr> {
+        if !self.at(Punct::Comma) {
+            return Ok(first);
+        }
+        let mut items = vec![first];
+        while self.eat(Punct::Comma) {
+            items.push(self.binary(Side::Right, 0)?);
+        }
+        Ok(self.expr(start, ExprKind::List(items)))
+    }
+
+    /// What a statement writes or uses.
+    pub(super) fn value_expr(&mut self) -> Parsed<Expr> {
+        self.nested(|parser| {
+            let start = parser.token.span;
+            let value = parser.concat(Side::Value)?;
+            if parser.at_word("map") {
+                return parser.map(value);
+            }
+            parser.list(value, start)
+        })
+    }
+
+    /// What `define` gives a name to.
+    pub(super) fn initializer(&mut self) -> Parsed<Expr> {
+        if self.at(Punct::OpenBrace) {
+            return self.set_expr();
+        }
+        let start = self.token.span;
+        if self.eat(Punct::Dash) {
+            let number = self.number()?;
+            return Ok(self.expr(start, ExprKind::Symbol(format!("-{number}"))));
+        }
+        self.value_or_list(start)
+    }
+
+    fn value_or_list(&mut self, start: Span) -> Parsed<Expr> {
+        self.nested(|parser| {
+            let first = parser.concat(Side::Value)?;
+            parser.list(first, start)
+        })
+    }
+
+    /// What `describe` describes: an expression, or the name of a type.
+    pub(super) fn describe_expr(&mut self) -> Parsed<Expr> {
+        self.nested(|parser| parser.binary(Side::Left, 0))
+    }
+
+    fn map(&mut self, key: Expr) -> Parsed<Expr> {
+        self.expect_word("map")?;
+        let start = key.span;
+        let map = self.map_source()?;
+        Ok(self.expr(start, ExprKind::Map(Box::new(key), Box::new(map))))
+    }
+
+    fn expr(&self, start: Span, kind: ExprKind) -> Expr {
+        Expr {
+            span: self.since(start),
+            kind,
+        }
+    }
+
+    fn concat(&mut self, side: Side) -> Parsed<Expr> {
+        let start = self.token.span;
+        let first = self.multiton(side)?;
+        if !self.at(Punct::Dot) {
+            return Ok(first);
+        }
+        let mut parts = vec![first];
+        while self.eat(Punct::Dot) {
+            parts.push(self.multiton(side)?);
+        }
+        Ok(self.expr(start, ExprKind::Concat(parts)))
+    }
+
+    /// A value, a range or a prefix.
+    fn multiton(&mut self, side: Side) -> Parsed<Expr> {
+        let start = self.token.span;
+        let value = self.binary(side, 0)?;
+        if side == Side::Left {
+            return Ok(value);
+        }
+        if self.at(Punct::Slash) && self.peek().kind == TokenKind::Number {
+            self.advance();
+            let length = self.number()?;
+            return Ok(self.expr(start, ExprKind::Prefix(Box::new(value), length)));
+        }
+        if self.eat(Punct::Dash) {
+            let high = self.binary(side, 0)?;
+            return Ok(self.expr(start, ExprKind::Range(Box::new(value), Box::new(high))));
+        }
+        Ok(value)
+    }
+
+    /// Binary operators, the loosest first: `|`, `^`, `&`, shifts.
+    fn binary(&mut self, side: Side, level: usize) -> Parsed<Expr> {
+        const LEVELS: [&[(Punct, BitOp)]; 4] = [
+            &[(Punct::Or, BitOp::Or)],
+            &[(Punct::Caret, BitOp::Xor)],
+            &[(Punct::And, BitOp::And)],
+            &[(Punct::Shl, BitOp::Lshift), (Punct::Shr, BitOp::Rshift)],
+        ];
+        let Some(ops) = LEVELS.get(level) else {
+            return self.primary(side);
+        };
+        let start = self.token.span;
+        let mut left = self.binary(side, level + 1)?;
+        let mut count = 0;
+        while let Some(&(_, op)) = ops.iter().find(|(punct, _)| self.at(*punct)) {
+            self.advance();
+            count += 1;
+            if count > 64 {
+                return self.error(self.last, "too many operators in one expression");
+            }
+            // Right of an operator, constants may stand on both sides.
+            let side = if side == Side::Left {
+                Side::Value
+            } else {
+                side
+            };
+            let right = self.binary(side, level + 1)?;
+            let kind = ExprKind::Binary {
+                op,
+                left: Box::new(left),
+                right: Box::new(right),
+            };
+            left = self.expr(start, kind);
+        }
+        Ok(left)
+    }
+
+    fn primary(&mut self, side: Side) -> Parsed<Expr> {
+        let start = self.token.span;
+        let kind = match self.token.kind {
+            TokenKind::Number => {
+                let text = self.text_of(self.token);
+                let value = super::parse_number(text);
+                self.advance();
+                ExprKind::Symbol(value.map_or_else(|| text.to_owned(), |value| value.to_string()))
+            }
+            TokenKind::Quoted => ExprKind::Quoted(self.quoted()?.text),
+            TokenKind::Pattern => ExprKind::Symbol(self.string()?.text),
+            TokenKind::Punct(Punct::Dollar) => return self.variable(),
+            TokenKind::Punct(Punct::OpenParen) => {
+                self.advance();
+                let mut inner = self.nested(|parser| match side {
+                    Side::Left | Side::Value => parser.concat(Side::Value),
+                    Side::Right => parser.concat(Side::Right),
+                })?;
+                self.expect(Punct::CloseParen)?;
+                inner.span = self.since(start);
+                return Ok(inner);
+            }
+            TokenKind::Punct(Punct::At) if side != Side::Right => self.raw_payload()?,
+            TokenKind::Word => {
+                if side != Side::Right
+                    && let Some(kind) = self.packet_expr(side)?
+                {
+                    kind
+                } else {
+                    ExprKind::Symbol(self.any_word()?.text)
+                }
+            }
+            _ => return self.unexpected(&[]),
+        };
+        Ok(self.expr(start, kind))
+    }
+
+    /// `@NAME`.
+    pub(super) fn set_reference(&mut self) -> Parsed<Expr> {
+        let start = self.expect(Punct::At)?;
+        let name = self.identifier()?;
+        Ok(self.expr(start, ExprKind::SetRef(name.text)))
+    }
+
+    /// `$NAME`: what it stands for, as if it stood here.
+    pub(super) fn variable(&mut self) -> Parsed<Expr> {
+        let start = self.expect(Punct::Dollar)?;
+        let name = self.any_word()?;
+        let value = self
+            .shared
+            .scopes
+            .iter()
+            .rev()
+            .find_map(|s| s.get(&name.text));
+        let Some(value) = value else {
+            let known = self.shared.scopes.iter().flat_map(|scope| scope.keys());
+            let near = crate::diagnostic::nearest(&name.text, known.map(String::as_str));
+            let message = match near {
+                Some(near) => format!(
+                    "unknown identifier '{}'; did you mean identifier \u{2018}{near}\u{2019}?",
+                    name.text
+                ),
+                None => format!("unknown identifier '{}'", name.text),
+            };
+            return self.error(name.span, message);
+        };
+        let mut value = value.clone();
+        self.shared.expanded += size(&value);
+        if self.shared.expanded > MAX_EXPANDED {
+            return self.error(name.span, "the variables of this text stand for too much");
+        }
+        value.span = self.since(start);
+        Ok(value)
+    }
+
+    /// `{ ... }`.
+    pub(super) fn set_expr(&mut self) -> Parsed<Expr> {
+        let start = self.expect(Punct::OpenBrace)?;
+        let mut elements = Vec::new();
+        self.nested(|parser| {
+            loop {
+                parser.skip_newlines();
+                if parser.at(Punct::CloseBrace) {
+                    parser.advance();
+                    return Ok(());
+                }
+                elements.push(parser.set_element()?);
+                parser.skip_newlines();
+                if !parser.eat(Punct::Comma) && !parser.at(Punct::CloseBrace) {
+                    return parser.unexpected(&["comma", "'}'"]);
+                }
+            }
+        })?;
+        Ok(self.expr(start, ExprKind::Set(elements)))
+    }
+
+    fn set_element(&mut self) -> Parsed<SetElement> {
+        let key = match self.token.kind {
+            TokenKind::Punct(Punct::Asterisk) => {
+                let span = self.advance().span;
+                Expr {
+                    span,
+                    kind: ExprKind::Wildcard,
+                }
+            }
+            TokenKind::Punct(Punct::OpenBrace) => self.set_expr()?,
+            _ => self.concat(Side::Right)?,
+        };
+        let mut element = SetElement {
+            key,
+            data: None,
+            timeout: None,
+            expires: None,
+            comment: None,
+            statements: Vec::new(),
+        };
+        self.element_options(&mut element)?;
+        if self.eat(Punct::Colon) {
+            element.data = Some(self.element_data()?);
+            self.element_options(&mut element)?;
+        }
+        Ok(element)
+    }
+
+    fn element_data(&mut self) -> Parsed<Expr> {
+        let start = self.token.span;
+        match self.word() {
+            "accept" | "drop" | "continue" | "return" | "jump" | "goto" => {
+                let verdict = self.verdict()?;
+                Ok(self.expr(start, ExprKind::Verdict(Box::new(verdict))))
+            }
+            _ => self.concat(Side::Right),
+        }
+    }
+
+    /// `@BASE,OFFSET,LENGTH`.
+    fn raw_payload(&mut self) -> Parsed<ExprKind> {
+        self.expect(Punct::At)?;
+        let base = match self.word() {
+            "ll" => RawBase::Link,
+            "nh" => RawBase::Network,
+            "th" => RawBase::Transport,
+            "ih" => RawBase::Inner,
+            _ => return self.unexpected_word("ll, nh, th or ih", &["ll", "nh", "th", "ih"]),
+        };
+        self.advance();
+        self.expect(Punct::Comma)?;
+        let offset = self.small_number()?;
+        self.expect(Punct::Comma)?;
+        let span = self.token.span;
+        let length = self.small_number()?;
+        if length == 0 {
+            return self.error(span, "a payload expression has at least one bit");
+        }
+        Ok(ExprKind::Raw {
+            base,
+            offset,
+            length,
+        })
+    }
+
+    /// What a word reads from the packet; `None` where it is a constant.
+    fn packet_expr(&mut self, side: Side) -> Parsed<Option<ExprKind>> {
+        let word = self.word();
+        let next_is_word = self.peek().kind == TokenKind::Word;
+        let kind = match word {
+            "meta" => {
+                self.advance();
+                ExprKind::Meta(self.meta_key()?)
+            }
+            "tcp" if self.peek_word("option") => {
+                self.advance();
+                self.advance();
+                self.option(OptionFamily::Tcp)?
+            }
+            "ip" if self.peek_word("option") => {
+                self.advance();
+                self.advance();
+                self.option(OptionFamily::Ip)?
+            }
+            "sctp" if self.peek_word("chunk") => {
+                self.advance();
+                self.advance();
+                self.option(OptionFamily::SctpChunk)?
+            }
+            "exthdr" => {
+                self.advance();
+                let name = self.any_word()?;
+                let row = options::by_keyword(OptionFamily::Exthdr, &name.text);
+                let Some(row) = row.filter(|row| row.listed && row.keyword != "srh") else {
+                    return self.error(name.span, "syntax error, unknown extension header");
+                };
+                ExprKind::Option {
+                    family: OptionFamily::Exthdr,
+                    kind: row.kind,
+                    field: None,
+                }
+            }
+            "numgen" | "jhash" | "symhash" => self.generated(word)?,
+            "socket" => {
+                self.advance();
+                let key = self.any_word()?;
+                if !matches!(
+                    key.text.as_str(),
+                    "transparent" | "mark" | "wildcard" | "cgroupv2"
+                ) {
+                    return self.error(key.span, "syntax error, unknown socket key");
+                }
+                let level = if key.text == "cgroupv2" {
+                    self.expect_word("level")?;
+                    self.number()?
+                } else {
+                    0
+                };
+                ExprKind::Socket {
+                    key: key.text,
+                    level,
+                }
+            }
+            "ct" | "fib" | "osf" | "ipsec" if next_is_word && side == Side::Left => {
+                let name = ["ct", "fib", "osf", "ipsec"]
+                    .iter()
+                    .find(|name| **name == word);
+                self.advance();
+                self.advance();
+                while self.token.kind == TokenKind::Word && word == "fib" && !self.peek_is_end() {
+                    self.advance();
+                }
+                ExprKind::Foreign(name.copied().unwrap_or("this"))
+            }
+            "rt" if ["classid", "nexthop", "mtu", "ipsec"]
+                .iter()
+                .any(|k| self.peek_word(k)) =>
+            {
+                self.advance();
+                self.advance();
+                ExprKind::Foreign("rt")
+            }
+            _ => {
+                if let Some(protocol) = Protocol::by_keyword(word)
+                    && (next_is_word || side == Side::Left)
+                {
+                    self.header_field(protocol, side)?
+                        .map_or_else(|| ExprKind::Symbol(word.to_owned()), |field| field)
+                } else if options::by_keyword(OptionFamily::Exthdr, word).is_some() && next_is_word
+                {
+                    self.extension_header()?
+                } else if let Some(key) = MetaKey::by_keyword(word).filter(|key| key.row().bare) {
+                    self.advance();
+                    ExprKind::Meta(key)
+                } else {
+                    return Ok(None);
+                }
+            }
+        };
+        Ok(Some(kind))
+    }
+
+    fn peek_word(&self, word: &str) -> bool {
+        let token = self.peek();
+        token.kind == TokenKind::Word && self.text_of(token) == word
+    }
+
+    fn peek_is_end(&self) -> bool {
+        matches!(
+            self.peek().kind,
+            TokenKind::Newline | TokenKind::End | TokenKind::Punct(Punct::Semicolon)
+        )
+    }
+
+    fn meta_key(&mut self) -> Parsed<MetaKey> {
+        match MetaKey::by_keyword(self.word()) {
+            Some(key) => {
+                self.advance();
+                Ok(key)
+            }
+            None if self.token.kind == TokenKind::Word => {
+                let known: Vec<_> = META_KEYS.iter().map(|row| row.keyword).collect();
+                self.unexpected_word("", &known)
+            }
+            None => self.unexpected(&["string"]),
+        }
+    }
+
+    /// `PROTOCOL FIELD`; on the value side `None` (with the protocol's word read) where no field follows.
+    fn header_field(&mut self, protocol: Protocol, side: Side) -> Parsed<Option<ExprKind>> {
+        if side == Side::Value {
+            let next = self.peek();
+            let word = self.text_of(next);
+            let is_field = protocol.fields().any(|id| {
+                let keyword = id.get().keyword;
+                keyword == word || keyword.split(' ').next() == Some(word)
+            });
+            if !is_field {
+                self.advance();
+                return Ok(None);
+            }
+        }
+        self.advance();
+        let mut name = self.word().to_owned();
+        if protocol == Protocol::Arp && matches!(self.word(), "saddr" | "daddr") {
+            self.advance();
+            name = format!("{name} {}", self.word());
+        }
+        let name = match (protocol, name.as_str()) {
+            (Protocol::Icmpv6, "param-problem") => "parameter-problem",
+            (_, name) => name,
+        };
+        match protocol.field(name) {
+            Some(id) => {
+                self.advance();
+                Ok(Some(ExprKind::Field(id)))
+            }
+            None if self.token.kind == TokenKind::Word => {
+                let known: Vec<_> = protocol.fields().map(|id| id.get().keyword).collect();
+                self.unexpected_word("", &known)
+            }
+            None => self.unexpected(&[]),
+        }
+    }
+
+    fn extension_header(&mut self) -> Parsed<ExprKind> {
+        let header = self.any_word()?;
+        let rows = options::OPTIONS
+            .iter()
+            .filter(|row| row.family == OptionFamily::Exthdr && row.keyword == header.text);
+        let kind = rows.clone().next().map_or(0, |row| row.kind);
+        let mut field = self.any_word()?;
+        if self.eat(Punct::OpenBracket) {
+            let index = self.number()?;
+            self.expect(Punct::CloseBracket)?;
+            field.text = format!("{}[{index}]", field.text);
+            field.span = field.span.to(self.last);
+        }
+        let known = rows
+            .flat_map(|row| row.fields)
+            .find(|row| row.keyword == field.text);
+        let Some(known) = known else {
+            return self.error(
+                field.span,
+                format!("syntax error, {} has no field {}", header.text, field.text),
+            );
+        };
+        Ok(ExprKind::Option {
+            family: OptionFamily::Exthdr,
+            kind,
+            field: Some(OptionFieldName::Raw(known.offset, known.width)),
+        })
+    }
+
+    /// The kind of a TCP option, by its name or number.
+    pub(super) fn tcp_option_kind(&mut self) -> Parsed<Expr> {
+        let start = self.token.span;
+        let kind = self.option_kind(OptionFamily::Tcp)?;
+        Ok(self.expr(start, ExprKind::Symbol(kind.1.to_string())))
+    }
+
+    fn option_kind(
+        &mut self,
+        family: OptionFamily,
+    ) -> Parsed<(Option<&'static options::OptionRow>, u8)> {
+        if self.token.kind == TokenKind::Number && family == OptionFamily::Tcp {
+            let span = self.token.span;
+            return match u8::try_from(self.number()?) {
+                Ok(kind) => Ok((None, kind)),
+                Err(_) => self.error(span, "value too large"),
+            };
+        }
+        let Some(row) = options::by_keyword(family, self.word()) else {
+            let known: Vec<_> = options::OPTIONS
+                .iter()
+                .filter(|row| row.family == family)
+                .map(|row| row.keyword)
+                .collect();
+            return self.unexpected_word("", &known);
+        };
+        self.advance();
+        Ok((Some(row), row.kind))
+    }
+
+    /// Behind `tcp option`, `ip option`, `sctp chunk`.
+    fn option(&mut self, family: OptionFamily) -> Parsed<ExprKind> {
+        if family == OptionFamily::Tcp && self.eat(Punct::At) {
+            let span = self.token.span;
+            let kind = self.number()?;
+            self.expect(Punct::Comma)?;
+            let offset = self.small_number()?;
+            self.expect(Punct::Comma)?;
+            let length = self.small_number()?;
+            let Ok(kind) = u8::try_from(kind) else {
+                return self.error(span, "value too large");
+            };
+            return Ok(ExprKind::Option {
+                family,
+                kind,
+                field: Some(OptionFieldName::Raw(offset, length)),
+            });
+        }
+        let (row, kind) = self.option_kind(family)?;
+        let mut field = None;
+        if let Some(row) = row
+            && let Some(known) = row.fields.iter().find(|field| field.keyword == self.word())
+        {
+            self.advance();
+            field = Some(OptionFieldName::Raw(known.offset, known.width));
+        }
+        Ok(ExprKind::Option {
+            family,
+            kind,
+            field,
+        })
+    }
+
+    fn generated(&mut self, word: &str) -> Parsed<ExprKind> {
+        self.advance();
+        let mut random = false;
+        let mut of = None;
+        match word {
+            "numgen" => {
+                random = match self.word() {
+                    "inc" => false,
+                    "random" => true,
+                    _ => return self.unexpected(&["inc", "random"]),
+                };
+                self.advance();
+            }
+            "jhash" => of = Some(self.nested(|parser| parser.concat(Side::Left))?),
+            _ => {}
+        }
+        self.expect_word("mod")?;
+        let modulus = self.number()?;
+        let mut seed = None;
+        if word == "jhash" && self.eat_word("seed") {
+            seed = Some(self.number()?);
+        }
+        let offset = if self.eat_word("offset") {
+            self.number()?
+        } else {
+            0
+        };
+        Ok(match of {
+            Some(of) => ExprKind::Jhash {
+                of: Box::new(of),
+                modulus,
+                seed,
+                offset,
+            },
+            None if word == "numgen" => ExprKind::Numgen {
+                random,
+                modulus,
+                offset,
+            },
+            None => ExprKind::Symhash { modulus, offset },
+        })
+    }
+}
+
+/// How many expressions one consists of.
+fn size(expr: &Expr) -> usize {
+    1 + match &expr.kind {
+        ExprKind::Set(elements) => elements.iter().map(|element| size(&element.key)).sum(),
+        ExprKind::List(items) | ExprKind::Concat(items) => items.iter().map(size).sum(),
+        _ => 0,
+    }
+}
