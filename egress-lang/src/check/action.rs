@@ -178,12 +178,17 @@ impl RuleChecker<'_, '_> {
     fn update_key(&mut self, key: &Ast, parts: &[TypePart]) -> Result<Expr> {
         let typed: Typed = self.read(key)?;
         let fits = typed.parts.len() == parts.len()
-            && typed.parts.iter().zip(parts).all(|(a, b)| {
-                a.data_type.row().name == b.data_type.row().name
-            });
+            && typed
+                .parts
+                .iter()
+                .zip(parts)
+                .all(|(a, b)| a.data_type.row().name == b.data_type.row().name);
         if !fits {
             let describe = |parts: &[TypePart]| -> String {
-                let names: Vec<_> = parts.iter().map(|p| p.data_type.row().description).collect();
+                let names: Vec<_> = parts
+                    .iter()
+                    .map(|p| p.data_type.row().description)
+                    .collect();
                 names.join(" . ")
             };
             let message = format!(

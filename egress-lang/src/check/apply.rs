@@ -6,7 +6,9 @@ use super::context::Context;
 use super::graph::{self, GraphError};
 use super::rule::{Failed, Index, RuleChecker};
 use super::{CheckOptions, Shared, set};
-use crate::ast::{self, AddOp, Command, CommandKind, DeleteOp, NameOrHandle, Path, Position, TableName};
+use crate::ast::{
+    self, AddOp, Command, CommandKind, DeleteOp, NameOrHandle, Path, Position, TableName,
+};
 use crate::checked::{
     Chain, Lookup, ObjectChoice, ObjectKind, Policy, Right, Rule, Ruleset, Statement, Table,
 };
@@ -150,7 +152,10 @@ impl Applier {
             CommandKind::FlushTable(name) => {
                 let at = self.find(name)?;
                 if let Some(table) = self.ruleset.tables.get_mut(at) {
-                    table.chains.iter_mut().for_each(|chain| chain.rules.clear());
+                    table
+                        .chains
+                        .iter_mut()
+                        .for_each(|chain| chain.rules.clear());
                 }
                 Ok(())
             }
@@ -193,7 +198,9 @@ impl Applier {
                 let near = nearest(&name.name.text, self.by_name.keys().map(String::as_str));
                 let message = match near {
                     Some(near) => {
-                        format!("{NOT_THERE}; did you mean table \u{2018}{near}\u{2019} in family netdev?")
+                        format!(
+                            "{NOT_THERE}; did you mean table \u{2018}{near}\u{2019} in family netdev?"
+                        )
                     }
                     None => NOT_THERE.to_owned(),
                 };
@@ -222,7 +229,9 @@ impl Applier {
     fn chain_mut(&mut self, path: &Path) -> Result<&mut Chain> {
         let (table, chain) = self.find_chain(path)?;
         let found = self.ruleset.tables.get_mut(table);
-        found.and_then(|table| table.chains.get_mut(chain)).ok_or(Failed)
+        found
+            .and_then(|table| table.chains.get_mut(chain))
+            .ok_or(Failed)
     }
 
     fn find_set(&mut self, path: &Path) -> Result<(usize, usize)> {
@@ -306,9 +315,10 @@ impl Applier {
             Some(spec) => Some(self.shared.base(spec, block.policy.as_ref())?),
             None => None,
         };
-        let (Some(found), Some(index)) =
-            (self.ruleset.tables.get_mut(table), self.indexes.get_mut(table))
-        else {
+        let (Some(found), Some(index)) = (
+            self.ruleset.tables.get_mut(table),
+            self.indexes.get_mut(table),
+        ) else {
             return Err(Failed);
         };
         if let Some(&at) = index.chains.get(&name.text) {
@@ -351,7 +361,10 @@ impl Applier {
             return Ok(());
         }
         if let (None, Some(policy)) = (&base, &block.policy) {
-            return self.fail(policy.span, "Could not process rule: Operation not supported");
+            return self.fail(
+                policy.span,
+                "Could not process rule: Operation not supported",
+            );
         }
         found.handles += 1;
         found.chains.push(Chain {
@@ -361,12 +374,17 @@ impl Applier {
             base,
             rules: Vec::new(),
         });
-        index.chains.insert(name.text.clone(), found.chains.len() - 1);
+        index
+            .chains
+            .insert(name.text.clone(), found.chains.len() - 1);
         Ok(())
     }
 
     fn add_rules(&mut self, table: usize, chain: &ast::Name, rules: &[ast::Rule]) -> Result<()> {
-        let at = self.indexes.get(table).and_then(|index| index.chains.get(&chain.text));
+        let at = self
+            .indexes
+            .get(table)
+            .and_then(|index| index.chains.get(&chain.text));
         let Some(&at) = at else {
             return Err(Failed);
         };
@@ -402,11 +420,18 @@ impl Applier {
             out: Vec::new(),
         };
         let mut checked = checker.rule(rule)?;
-        if checked.statements.iter().any(|statement| !graph::targets(found, statement).is_empty()) {
+        if checked
+            .statements
+            .iter()
+            .any(|statement| !graph::targets(found, statement).is_empty())
+        {
             self.jumps.insert(found.name.clone(), rule.span);
         }
         if let Some(found) = self.ruleset.tables.get_mut(table) {
-            checked.statements.iter_mut().for_each(|statement| give_handles(statement, &mut found.handles));
+            checked
+                .statements
+                .iter_mut()
+                .for_each(|statement| give_handles(statement, &mut found.handles));
             found.handles += 1;
             checked.handle = found.handles;
         }
@@ -421,7 +446,9 @@ impl Applier {
         rule: &ast::Rule,
     ) -> Result<()> {
         let (table, chain) = self.find_chain(path)?;
-        let rules = self.chain_at(table, chain).map_or(&[][..], |chain| &chain.rules);
+        let rules = self
+            .chain_at(table, chain)
+            .map_or(&[][..], |chain| &chain.rules);
         let at = match position {
             None if insert => 0,
             None => rules.len(),
@@ -447,12 +474,17 @@ impl Applier {
 
     fn replace_rule(&mut self, path: &Path, handle: (u64, Span), rule: &ast::Rule) -> Result<()> {
         let (table, chain) = self.find_chain(path)?;
-        let rules = self.chain_at(table, chain).map_or(&[][..], |chain| &chain.rules);
+        let rules = self
+            .chain_at(table, chain)
+            .map_or(&[][..], |chain| &chain.rules);
         let Some(at) = rules.iter().position(|rule| rule.handle == handle.0) else {
             return self.fail(handle.1, NOT_THERE);
         };
         let rule = self.checked_rule(table, rule)?;
-        if let Some(slot) = self.chain_at(table, chain).and_then(|chain| chain.rules.get_mut(at)) {
+        if let Some(slot) = self
+            .chain_at(table, chain)
+            .and_then(|chain| chain.rules.get_mut(at))
+        {
             *slot = rule;
         }
         Ok(())
@@ -469,7 +501,11 @@ impl Applier {
             return Err(Failed);
         };
         let mut set = self.shared.set_declaration(found, name, block)?;
-        if let Some(&at) = self.indexes.get(table).and_then(|index| index.sets.get(&name.text)) {
+        if let Some(&at) = self
+            .indexes
+            .get(table)
+            .and_then(|index| index.sets.get(&name.text))
+        {
             let same = found.sets.get(at).is_some_and(|old| {
                 old.key == set.key
                     && old.data.is_some() == set.data.is_some()
@@ -480,9 +516,10 @@ impl Applier {
             }
             return Ok(());
         }
-        let (Some(found), Some(index)) =
-            (self.ruleset.tables.get_mut(table), self.indexes.get_mut(table))
-        else {
+        let (Some(found), Some(index)) = (
+            self.ruleset.tables.get_mut(table),
+            self.indexes.get_mut(table),
+        ) else {
             return Err(Failed);
         };
         found.handles += 1;
@@ -492,11 +529,19 @@ impl Applier {
         Ok(())
     }
 
-    fn declared_elements(&mut self, table: usize, name: &ast::Name, block: &ast::SetBlock) -> Result<()> {
+    fn declared_elements(
+        &mut self,
+        table: usize,
+        name: &ast::Name,
+        block: &ast::SetBlock,
+    ) -> Result<()> {
         let Some(elements) = &block.elements else {
             return Ok(());
         };
-        let at = self.indexes.get(table).and_then(|index| index.sets.get(&name.text));
+        let at = self
+            .indexes
+            .get(table)
+            .and_then(|index| index.sets.get(&name.text));
         let Some(&at) = at else {
             return Err(Failed);
         };
@@ -524,7 +569,9 @@ impl Applier {
         };
         let mut all = self.shared.set_elements(found, index, set, elements)?;
         if op == AddOp::Create
-            && let Some((_, span)) = all.iter().find(|(new, _)| set.elements.iter().any(|old| old.key == new.key))
+            && let Some((_, span)) = all
+                .iter()
+                .find(|(new, _)| set.elements.iter().any(|old| old.key == new.key))
         {
             let span = *span;
             return self.fail(span, EXISTS);
@@ -534,7 +581,8 @@ impl Applier {
         for (element, _) in &all {
             jumps |= matches!(element.data, Some(crate::checked::ElementData::Verdict(_)));
         }
-        let (parts, interval, merge, size) = (set.key.clone(), set.interval, set.auto_merge, set.size);
+        let (parts, interval, merge, size) =
+            (set.key.clone(), set.interval, set.auto_merge, set.size);
         if let Some(set) = self.set_mut(table, at) {
             // What is there already comes first: of equal elements it stays.
             let mut merged: Vec<_> = std::mem::take(&mut set.elements)
@@ -547,7 +595,10 @@ impl Applier {
                 Err((span, message)) => return self.fail(span, message),
             }
             if size.is_some_and(|size| set.elements.len() > size as usize) {
-                return self.fail(span, "Could not process rule: Too many open files in system");
+                return self.fail(
+                    span,
+                    "Could not process rule: Too many open files in system",
+                );
             }
         }
         if jumps && let Some(table) = self.ruleset.tables.get(table) {
@@ -576,9 +627,12 @@ impl Applier {
         let gone = self.shared.set_elements(found, index, &keys_only, &named)?;
         let mut missing = None;
         if let Some(set) = self.set_mut(table, at) {
-            let mut keys: std::collections::BTreeMap<_, _> =
-                gone.into_iter().map(|(element, span)| (element.key, span)).collect();
-            set.elements.retain(|element| keys.remove(&element.key).is_none());
+            let mut keys: std::collections::BTreeMap<_, _> = gone
+                .into_iter()
+                .map(|(element, span)| (element.key, span))
+                .collect();
+            set.elements
+                .retain(|element| keys.remove(&element.key).is_none());
             missing = keys.into_values().next();
         }
         match missing {
@@ -610,7 +664,12 @@ impl Applier {
         Ok(())
     }
 
-    fn delete_table(&mut self, op: DeleteOp, family: &ast::Name, name: &NameOrHandle) -> Result<()> {
+    fn delete_table(
+        &mut self,
+        op: DeleteOp,
+        family: &ast::Name,
+        name: &NameOrHandle,
+    ) -> Result<()> {
         self.check_family(family)?;
         let (at, span) = match name {
             NameOrHandle::Name(name) => (self.by_name.get(&name.text).copied(), name.span),
@@ -650,14 +709,23 @@ impl Applier {
         let Some(table) = self.ruleset.tables.get(at) else {
             return Err(Failed);
         };
-        let (chain, span) = place(table.chains.iter().map(|c| (c.name.as_str(), c.handle)), name);
+        let (chain, span) = place(
+            table.chains.iter().map(|c| (c.name.as_str(), c.handle)),
+            name,
+        );
         let Some(chain) = chain else {
             return self.missing(op, span);
         };
         let busy = table.chains.get(chain).is_some_and(|chain| {
-            let statements = table.chains.iter().flat_map(|c| &c.rules).flat_map(|r| &r.statements);
+            let statements = table
+                .chains
+                .iter()
+                .flat_map(|c| &c.rules)
+                .flat_map(|r| &r.statements);
             !chain.rules.is_empty()
-                || statements.flat_map(|s| graph::targets(table, s)).any(|target| target == chain.name)
+                || statements
+                    .flat_map(|s| graph::targets(table, s))
+                    .any(|target| target == chain.name)
         });
         if busy {
             return self.fail(span, BUSY);
@@ -674,7 +742,9 @@ impl Applier {
             return Ok(());
         }
         let (table, chain) = self.find_chain(path)?;
-        let rules = self.chain_at(table, chain).map_or(&[][..], |chain| &chain.rules);
+        let rules = self
+            .chain_at(table, chain)
+            .map_or(&[][..], |chain| &chain.rules);
         let Some(at) = rules.iter().position(|rule| rule.handle == handle.0) else {
             return self.missing(op, handle.1);
         };
@@ -696,7 +766,11 @@ impl Applier {
             return self.missing(op, span);
         };
         let set_name = table.sets.get(set).map_or("", |set| set.name.as_str());
-        let mut statements = table.chains.iter().flat_map(|c| &c.rules).flat_map(|r| &r.statements);
+        let mut statements = table
+            .chains
+            .iter()
+            .flat_map(|c| &c.rules)
+            .flat_map(|r| &r.statements);
         if statements.any(|statement| uses_set(statement, set_name)) {
             return self.fail(span, BUSY);
         }
@@ -720,7 +794,11 @@ impl Applier {
         let Some(table) = self.ruleset.tables.get(at) else {
             return Err(Failed);
         };
-        let objects = table.objects.iter().enumerate().filter(|(_, object)| object.kind() == kind);
+        let objects = table
+            .objects
+            .iter()
+            .enumerate()
+            .filter(|(_, object)| object.kind() == kind);
         let found = match name {
             NameOrHandle::Name(name) => objects
                 .clone()
@@ -735,8 +813,15 @@ impl Applier {
         let Some(object) = found else {
             return self.missing(op, span);
         };
-        let object_name = table.objects.get(object).map_or("", |object| object.name.as_str());
-        let mut statements = table.chains.iter().flat_map(|c| &c.rules).flat_map(|r| &r.statements);
+        let object_name = table
+            .objects
+            .get(object)
+            .map_or("", |object| object.name.as_str());
+        let mut statements = table
+            .chains
+            .iter()
+            .flat_map(|c| &c.rules)
+            .flat_map(|r| &r.statements);
         let used = statements.any(|statement| {
             matches!(statement, Statement::Object { kind: k, object: ObjectChoice::Name(n) }
                 if *k == kind && n == object_name)
@@ -776,7 +861,10 @@ fn span_of(name: &NameOrHandle) -> Span {
 }
 
 /// Where something with this name or handle stands, and where that was written.
-fn place<'n>(all: impl Iterator<Item = (&'n str, u64)>, name: &NameOrHandle) -> (Option<usize>, Span) {
+fn place<'n>(
+    all: impl Iterator<Item = (&'n str, u64)>,
+    name: &NameOrHandle,
+) -> (Option<usize>, Span) {
     let mut all = all;
     let at = match name {
         NameOrHandle::Name(name) => all.position(|(known, _)| known == name.text),
@@ -818,9 +906,7 @@ fn maps(expr: &mut crate::checked::Expr, give: &mut impl FnMut(&mut Lookup)) {
 
 fn uses_set(statement: &Statement, name: &str) -> bool {
     let is = |lookup: &Lookup| matches!(lookup, Lookup::Named(used) if used == name);
-    let expr = |expr: &crate::checked::Expr| {
-        matches!(expr, crate::checked::Expr::Map { map, .. } if is(map))
-    };
+    let expr = |expr: &crate::checked::Expr| matches!(expr, crate::checked::Expr::Map { map, .. } if is(map));
     match statement {
         Statement::Match(matched) => {
             expr(&matched.left) || matches!(&matched.right, Right::Set(lookup) if is(lookup))

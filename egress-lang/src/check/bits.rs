@@ -27,7 +27,11 @@ pub(super) fn simplify(
         return (left, op, value);
     }
     if part.data_type.is_bitmask() && *number == 0 {
-        let op = if op == MatchOp::Eq { MatchOp::NoBits } else { MatchOp::AnyBits };
+        let op = if op == MatchOp::Eq {
+            MatchOp::NoBits
+        } else {
+            MatchOp::AnyBits
+        };
         return (inner.as_ref().clone(), op, Value::Int(*mask));
     }
     if part.data_type.lists_prefixes() {

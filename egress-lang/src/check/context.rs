@@ -37,7 +37,11 @@ impl Context {
     /// # Errors
     ///
     /// What it is in conflict with.
-    pub(super) fn field(&mut self, id: FieldId, needs: &mut Vec<Statement>) -> Result<Expr, String> {
+    pub(super) fn field(
+        &mut self,
+        id: FieldId,
+        needs: &mut Vec<Statement>,
+    ) -> Result<Expr, String> {
         let field = id.get();
         let protocol = field.protocol;
         let plain = Expr::Field { id, shift: 0 };
@@ -94,7 +98,11 @@ impl Context {
                     needs.push(eq(Expr::Meta(MetaKey::L4proto), number.into()));
                     self.transport = vec![Some(protocol)];
                 }
-                if let Some(&known) = self.transport.iter().find(|&&known| known != Some(protocol)) {
+                if let Some(&known) = self
+                    .transport
+                    .iter()
+                    .find(|&&known| known != Some(protocol))
+                {
                     return Err(conflict(known));
                 }
                 self.need_icmp_type(protocol, field.icmp_types, needs)?;
@@ -132,7 +140,11 @@ impl Context {
         })
     }
 
-    fn need_network(&mut self, protocol: Protocol, needs: &mut Vec<Statement>) -> Result<(), Known> {
+    fn need_network(
+        &mut self,
+        protocol: Protocol,
+        needs: &mut Vec<Statement>,
+    ) -> Result<(), Known> {
         if self.network.is_empty() {
             let ethertype = protocol.row().ethertype.unwrap_or_default();
             match self.link.as_slice() {
@@ -210,7 +222,10 @@ impl Context {
                         width: 8,
                     }],
                     constant: true,
-                    elements: types.iter().map(|&t| super::set::plain(Value::Int(t.into()))).collect(),
+                    elements: types
+                        .iter()
+                        .map(|&t| super::set::plain(Value::Int(t.into())))
+                        .collect(),
                     ..Set::default()
                 })),
                 implied: false,

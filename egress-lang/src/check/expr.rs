@@ -115,14 +115,19 @@ impl RuleChecker<'_, '_> {
             }
             ExprKind::Symhash { modulus, offset } => {
                 let (modulus, offset) = self.modulus(expr, *modulus, *offset)?;
-                Ok(Typed::one(Expr::Symhash { modulus, offset }, DataType::Integer, 32))
+                Ok(Typed::one(
+                    Expr::Symhash { modulus, offset },
+                    DataType::Integer,
+                    32,
+                ))
             }
             ExprKind::Socket { .. } => self.fail(
                 expr.span,
                 "socket expressions are not supported by hooks of table netdev",
             ),
             ExprKind::Foreign(what) => {
-                let message = format!("{what} expressions are not supported by hooks of table netdev");
+                let message =
+                    format!("{what} expressions are not supported by hooks of table netdev");
                 self.fail(expr.span, message)
             }
             ExprKind::Binary { op, left, right } => self.binary(*op, left, right),
@@ -144,7 +149,10 @@ impl RuleChecker<'_, '_> {
                 }
                 let bytes: u32 = parts.iter().map(|part| part.width.div_ceil(32) * 4).sum();
                 if bytes > 64 {
-                    return self.fail(expr.span, "Concatenation of size > 64 bytes is not supported");
+                    return self.fail(
+                        expr.span,
+                        "Concatenation of size > 64 bytes is not supported",
+                    );
                 }
                 Ok(Typed {
                     expr: Expr::Concat(exprs),
@@ -165,7 +173,11 @@ impl RuleChecker<'_, '_> {
             MetaKey::Nfproto => {
                 return self.fail(expr.span, "meta nfproto is only useful in the inet family");
             }
-            MetaKey::Ipsec | MetaKey::Sdif | MetaKey::Sdifname | MetaKey::Ibrname | MetaKey::Obrname => {
+            MetaKey::Ipsec
+            | MetaKey::Sdif
+            | MetaKey::Sdifname
+            | MetaKey::Ibrname
+            | MetaKey::Obrname => {
                 let message = format!("meta {} is not supported in table netdev", row.keyword);
                 return self.fail(expr.span, message);
             }
@@ -236,7 +248,10 @@ impl RuleChecker<'_, '_> {
             return self.fail(expr.span, "modulus cannot be zero");
         }
         if u64::from(modulus) + u64::from(offset) > u64::from(u32::MAX) {
-            return self.fail(expr.span, "overflow: modulus and offset are too large together");
+            return self.fail(
+                expr.span,
+                "overflow: modulus and offset are too large together",
+            );
         }
         Ok((modulus, offset))
     }

@@ -65,7 +65,12 @@ pub(super) fn validate(table: &Table) -> Result<(), GraphError> {
     // Depth of the longest way from each chain, filled in from the ends.
     let mut depths: Vec<Option<usize>> = vec![None; edges.len()];
     let mut open = vec![false; edges.len()];
-    let name = |at: usize| table.chains.get(at).map_or(String::new(), |c| c.name.clone());
+    let name = |at: usize| {
+        table
+            .chains
+            .get(at)
+            .map_or(String::new(), |c| c.name.clone())
+    };
     for start in 0..edges.len() {
         let mut stack = vec![(start, 0)];
         while let Some((at, next)) = stack.pop() {
@@ -86,7 +91,9 @@ pub(super) fn validate(table: &Table) -> Result<(), GraphError> {
                 stack.push((target, 0));
                 continue;
             }
-            let deepest = targets.iter().filter_map(|&t| depths.get(t).copied().flatten());
+            let deepest = targets
+                .iter()
+                .filter_map(|&t| depths.get(t).copied().flatten());
             let depth = deepest.map(|depth| depth + 1).max().unwrap_or(0);
             if depth >= MAX_JUMPS {
                 return Err(GraphError::TooDeep(name(at)));

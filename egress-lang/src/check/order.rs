@@ -233,7 +233,9 @@ impl Reader {
                 _ => self.implied.extend(self.network.take()),
             },
             Expr::Binary { left, .. } => self.expr(left, &Parent::Other),
-            Expr::Concat(items) => items.iter_mut().for_each(|item| self.expr(item, &Parent::Other)),
+            Expr::Concat(items) => items
+                .iter_mut()
+                .for_each(|item| self.expr(item, &Parent::Other)),
             Expr::Map { key, .. } => self.expr(key, &Parent::Other),
             Expr::Jhash { of, .. } => self.expr(of, &Parent::Other),
             _ => {}
@@ -286,7 +288,9 @@ impl Reader {
         let found = FIELDS.iter().find(|field| {
             field.protocol == protocol && field.offset == offset && field.width == width
         });
-        if let Some(id) = found.and_then(|field| FieldId::by_name(&format!("{} {}", protocol.keyword(), field.keyword))) {
+        if let Some(id) = found.and_then(|field| {
+            FieldId::by_name(&format!("{} {}", protocol.keyword(), field.keyword))
+        }) {
             *expr = Expr::Field { id, shift: 0 };
         }
     }

@@ -55,7 +55,8 @@ impl<'t> RuleChecker<'_, 't> {
                 && !failed
                 && let Some(what) = self.out.get(start..).and_then(crate::lower::unsupported)
             {
-                let _: Result<()> = self.fail(statement.span, format!("{what} is not supported yet"));
+                let _: Result<()> =
+                    self.fail(statement.span, format!("{what} is not supported yet"));
                 failed = true;
             }
         }
@@ -87,7 +88,12 @@ impl<'t> RuleChecker<'_, 't> {
     }
 
     pub(super) fn need_set(&mut self, name: &str, span: Span) -> Result<&'t Set> {
-        match self.index.sets.get(name).and_then(|&at| self.table.sets.get(at)) {
+        match self
+            .index
+            .sets
+            .get(name)
+            .and_then(|&at| self.table.sets.get(at))
+        {
             Some(set) => Ok(set),
             None => {
                 let near = nearest(name, self.index.sets.keys().map(String::as_str));
@@ -107,7 +113,11 @@ impl<'t> RuleChecker<'_, 't> {
         if self.table.object(kind, name).is_some() {
             return Ok(());
         }
-        let known = self.table.objects.iter().filter(|object| object.kind() == kind);
+        let known = self
+            .table
+            .objects
+            .iter()
+            .filter(|object| object.kind() == kind);
         let near = nearest(name, known.map(|object| object.name.as_str()));
         let message = match near {
             Some(near) => format!(
@@ -138,7 +148,12 @@ impl<'t> RuleChecker<'_, 't> {
             };
             return self.fail(chain.span, message);
         };
-        if self.table.chains.get(at).is_some_and(|chain| chain.base.is_some()) {
+        if self
+            .table
+            .chains
+            .get(at)
+            .is_some_and(|chain| chain.base.is_some())
+        {
             return self.fail(span, "Could not process rule: Operation not supported");
         }
         Ok(match verdict {
@@ -195,7 +210,9 @@ impl<'t> RuleChecker<'_, 't> {
             })),
             StatementKind::Limit(limit) => {
                 let id = self.state_id();
-                self.shared.limit(limit, id, statement.span).map(Statement::Limit)
+                self.shared
+                    .limit(limit, id, statement.span)
+                    .map(Statement::Limit)
             }
             StatementKind::Quota(quota) => Ok(Statement::Quota(Quota {
                 id: self.state_id(),
@@ -224,7 +241,12 @@ impl<'t> RuleChecker<'_, 't> {
                     map,
                 }
             }
-            _ => return self.fail(object.span, "the name of an object, or a map of them, is needed"),
+            _ => {
+                return self.fail(
+                    object.span,
+                    "the name of an object, or a map of them, is needed",
+                );
+            }
         };
         Ok(Statement::Object { kind, object })
     }
@@ -239,7 +261,12 @@ impl<'t> RuleChecker<'_, 't> {
     }
 
     /// A set or map that `key` is looked up in.
-    pub(super) fn lookup(&mut self, key: &Typed, set: &Ast, data: Option<MapData>) -> Result<Lookup> {
+    pub(super) fn lookup(
+        &mut self,
+        key: &Typed,
+        set: &Ast,
+        data: Option<MapData>,
+    ) -> Result<Lookup> {
         match &set.kind {
             ExprKind::SetRef(name) => {
                 let found = self.need_set(name, set.span)?;
@@ -247,7 +274,10 @@ impl<'t> RuleChecker<'_, 't> {
                 let fits = match (&found.data, &data) {
                     (None, None) | (Some(MapData::Verdict), Some(MapData::Verdict)) => true,
                     (Some(MapData::Object(a)), Some(MapData::Object(b))) => a == b,
-                    (Some(MapData::Value { parts: a, .. }), Some(MapData::Value { parts: b, .. })) => {
+                    (
+                        Some(MapData::Value { parts: a, .. }),
+                        Some(MapData::Value { parts: b, .. }),
+                    ) => {
                         self.same_types(a, b, set.span)?;
                         true
                     }
@@ -256,7 +286,10 @@ impl<'t> RuleChecker<'_, 't> {
                     _ => false,
                 };
                 if !fits {
-                    return self.fail(set.span, "this set or map does not hold what is needed here");
+                    return self.fail(
+                        set.span,
+                        "this set or map does not hold what is needed here",
+                    );
                 }
                 Ok(Lookup::Named(name.clone()))
             }
@@ -286,14 +319,18 @@ impl<'t> RuleChecker<'_, 't> {
 
     fn same_types(&mut self, set: &[TypePart], key: &[TypePart], span: Span) -> Result<()> {
         let fits = set.len() == key.len()
-            && set.iter().zip(key).all(|(a, b)| {
-                a.data_type.row().name == b.data_type.row().name
-            });
+            && set
+                .iter()
+                .zip(key)
+                .all(|(a, b)| a.data_type.row().name == b.data_type.row().name);
         if fits {
             return Ok(());
         }
         let describe = |parts: &[TypePart]| -> String {
-            let names: Vec<_> = parts.iter().map(|p| p.data_type.row().description).collect();
+            let names: Vec<_> = parts
+                .iter()
+                .map(|p| p.data_type.row().description)
+                .collect();
             names.join(" . ")
         };
         let message = format!(
@@ -415,7 +452,10 @@ impl<'t> RuleChecker<'_, 't> {
             }
             None => MatchOp::Eq,
             Some(MatchOp::NoBits) if !bitmask || !is_plain => {
-                return self.fail(span, "negation can only be used with singleton bitmask values");
+                return self.fail(
+                    span,
+                    "negation can only be used with singleton bitmask values",
+                );
             }
             Some(op) => op,
         };
@@ -433,13 +473,19 @@ impl<'t> RuleChecker<'_, 't> {
                 return self.fail(span, message);
             }
         }
-        if op == MatchOp::Eq && let Value::Int(value) = value {
+        if op == MatchOp::Eq
+            && let Value::Int(value) = value
+        {
             self.context.learn(&typed.expr, &[value]);
         }
         // Hours past midnight: what is not between the end and the start.
         let (op, value) = match value {
             Value::Range(low, high) if low > high => {
-                let op = if op == MatchOp::Ne { MatchOp::Eq } else { MatchOp::Ne };
+                let op = if op == MatchOp::Ne {
+                    MatchOp::Eq
+                } else {
+                    MatchOp::Ne
+                };
                 (op, Value::Range(high, low))
             }
             value => (op, value),

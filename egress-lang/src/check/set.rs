@@ -3,7 +3,7 @@
 use super::rule::{Failed, RuleChecker};
 use super::value::prefix_bounds;
 use crate::ast::{Expr as Ast, ExprKind, SetElement};
-use crate::checked::{Element, ElementData, MapData, Set, TypePart, Value};
+use crate::checked::{Element, ElementData, MapData, TypePart, Value};
 use crate::diagnostic::Span;
 
 type Result<T> = std::result::Result<T, Failed>;
@@ -119,9 +119,10 @@ impl RuleChecker<'_, '_> {
                 }
                 Ok(Value::Concat(checked))
             }
-            (ExprKind::Concat(_), [_]) => {
-                self.fail(expr.span, "datatype mismatch, expected one part, expression has several")
-            }
+            (ExprKind::Concat(_), [_]) => self.fail(
+                expr.span,
+                "datatype mismatch, expected one part, expression has several",
+            ),
             (_, [part]) => self.value(expr, part),
             _ => self.fail(expr.span, "datatype mismatch, expected a concatenation"),
         }
@@ -156,7 +157,11 @@ pub(super) fn normalize(
     let width = parts.first().map_or(0, |part| part.width);
     let numeric = parts.len() == 1 && !parts.iter().any(|part| part.data_type.is_string());
     if interval && numeric {
-        elements.sort_by_key(|(element, _)| bounds(&element.key, width).map(|(low, high)| (low, std::cmp::Reverse(high))).ok_or(()));
+        elements.sort_by_key(|(element, _)| {
+            bounds(&element.key, width)
+                .map(|(low, high)| (low, std::cmp::Reverse(high)))
+                .ok_or(())
+        });
         let mut out: Vec<(Element, Option<(u128, u128)>)> = Vec::with_capacity(elements.len());
         for (element, span) in elements {
             let range = bounds(&element.key, width);
@@ -234,7 +239,9 @@ fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
 
 fn name_number(name: &str) -> u128 {
     let bytes = name.bytes().take(16);
-    bytes.zip(0..).fold(0, |number, (byte, at)| number | u128::from(byte) << (8 * at))
+    bytes.zip(0..).fold(0, |number, (byte, at)| {
+        number | u128::from(byte) << (8 * at)
+    })
 }
 
 /// A range as listings show it: one value, a prefix where the type has them, or a range.

@@ -36,7 +36,10 @@ impl Shared {
         match spec.chain_type.text.as_str() {
             "filter" => {}
             "nat" | "route" => {
-                return self.fail(spec.chain_type.span, "Could not process rule: No such file or directory");
+                return self.fail(
+                    spec.chain_type.span,
+                    "Could not process rule: No such file or directory",
+                );
             }
             _ => return self.fail(spec.chain_type.span, "unknown chain type"),
         }
@@ -177,7 +180,10 @@ impl Shared {
         let (key, type_of) = self.key_spec(table, key)?;
         let data = match &block.data {
             None if block.is_map => {
-                return self.fail(name.span, "map definition does not specify mapping data type");
+                return self.fail(
+                    name.span,
+                    "map definition does not specify mapping data type",
+                );
             }
             None => None,
             Some(DataSpec::Verdict) => Some(MapData::Verdict),
@@ -263,8 +269,7 @@ impl Shared {
                 .iter()
                 .find(|one| set::has_intervals(std::slice::from_ref(one)))
                 .map_or_else(Span::default, |(_, span)| *span);
-            let message =
-                "You must add 'flags interval' to your set declaration if you want to add range elements";
+            let message = "You must add 'flags interval' to your set declaration if you want to add range elements";
             return self.fail(span, message);
         }
         Ok(checked)

@@ -93,7 +93,10 @@ impl RuleChecker<'_, '_> {
             return self.fail(expr.span, message);
         }
         let value = self.scalar(address, part)?;
-        let Some(length) = u8::try_from(length).ok().filter(|&l| u32::from(l) <= part.width) else {
+        let Some(length) = u8::try_from(length)
+            .ok()
+            .filter(|&l| u32::from(l) <= part.width)
+        else {
             let message = format!(
                 "Prefix length {length} is invalid for type of {} bits width",
                 part.width
@@ -158,7 +161,9 @@ impl RuleChecker<'_, '_> {
             ExprKind::Range(..) => return self.fail(expr.span, "a range cannot stand here"),
             ExprKind::Prefix(..) => return self.fail(expr.span, "a prefix cannot stand here"),
             ExprKind::Set(_) => return self.fail(expr.span, "a set cannot stand here"),
-            ExprKind::Concat(_) => return self.fail(expr.span, "a concatenation cannot stand here"),
+            ExprKind::Concat(_) => {
+                return self.fail(expr.span, "a concatenation cannot stand here");
+            }
             _ => return self.fail(expr.span, "a constant is needed here"),
         };
         if value > limit {

@@ -5,9 +5,7 @@ mod test;
 
 use std::collections::HashMap;
 
-use crate::checked::{
-    self, ElementData, Lookup, Right, Ruleset, Statement, Table,
-};
+use crate::checked::{self, ElementData, Lookup, Right, Ruleset, Statement, Table};
 use crate::ir;
 
 /// Why a ruleset cannot be enforced.

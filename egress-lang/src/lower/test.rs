@@ -1,7 +1,7 @@
 //! Matches.
 
-use crate::checked::{BitOp, Expr, Lookup, Match, MatchOp, RawBase, Right, Set, Value};
 use crate::check::{bounds, prefix_mask};
+use crate::checked::{BitOp, Expr, Lookup, Match, MatchOp, RawBase, Right, Set, Value};
 use crate::ir::{Base, Key, Meta, NamePattern, Source, Step, Test};
 use crate::meta::MetaKey;
 use crate::ranges::RangeSet;
@@ -47,10 +47,19 @@ pub(super) fn named_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
 }
 
 fn in_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
-    if set.elements.iter().any(|element| !element.statements.is_empty()) || !set.statements.is_empty() {
+    if set
+        .elements
+        .iter()
+        .any(|element| !element.statements.is_empty())
+        || !set.statements.is_empty()
+    {
         return Err("a set whose elements carry statements".to_owned());
     }
-    let values_of: Vec<_> = set.elements.iter().map(|element| element.key.clone()).collect();
+    let values_of: Vec<_> = set
+        .elements
+        .iter()
+        .map(|element| element.key.clone())
+        .collect();
     values(matched, &values_of)
 }
 
@@ -58,7 +67,9 @@ fn values(matched: &Match, values: &[Value]) -> Result<Vec<Step>> {
     match &matched.left {
         Expr::Meta(MetaKey::Iifname | MetaKey::Oifname) => names(matched, values),
         Expr::Meta(MetaKey::Iif | MetaKey::Oif)
-            if values.iter().any(|value| matches!(value, Value::Name { .. })) =>
+            if values
+                .iter()
+                .any(|value| matches!(value, Value::Name { .. })) =>
         {
             names(matched, values)
         }
@@ -96,6 +107,7 @@ fn test(left: &Expr, op: MatchOp, values: &[Value]) -> Result<Test> {
     if let (MatchOp::Eq | MatchOp::Ne, None, [Value::Prefix(_, length)]) = (op, mask, values)
         && let Source::Payload { base, offset, .. } = place.source
         && place.shift == 0
+        && place.width == place.source.width()
         && length % 8 == 0
         && *length > 0
     {
@@ -140,7 +152,9 @@ fn finish(place: &Place, mask: u128, op: MatchOp, values: &[Value], xor: u128) -
     let high = ranges.first().map_or(0, |range| range.1);
     let set = match op {
         MatchOp::Eq | MatchOp::Ne => RangeSet::from_ranges(ranges),
-        MatchOp::Lt => low.checked_sub(1).map_or_else(RangeSet::empty, |below| RangeSet::range(0, below)),
+        MatchOp::Lt => low
+            .checked_sub(1)
+            .map_or_else(RangeSet::empty, |below| RangeSet::range(0, below)),
         MatchOp::Le => RangeSet::range(0, high),
         MatchOp::Gt => RangeSet::range(high.saturating_add(1), all),
         MatchOp::Ge => RangeSet::range(low, all),
@@ -148,7 +162,11 @@ fn finish(place: &Place, mask: u128, op: MatchOp, values: &[Value], xor: u128) -
         MatchOp::AnyBits | MatchOp::NoBits => {
             mask &= low << place.shift;
             let none = RangeSet::single(0);
-            let values = if op == MatchOp::NoBits { none } else { none.complement(place.source.full_mask()) };
+            let values = if op == MatchOp::NoBits {
+                none
+            } else {
+                none.complement(place.source.full_mask())
+            };
             return Ok(Test {
                 key: Key {
                     source: place.source,
@@ -166,7 +184,12 @@ fn finish(place: &Place, mask: u128, op: MatchOp, values: &[Value], xor: u128) -
     } else {
         let ranges = set.ranges().iter();
         RangeSet::from_ranges(ranges.flat_map(|&(low, high)| {
-            (low <= all).then(|| (low << place.shift, high.min(all) << place.shift | full(place.shift)))
+            (low <= all).then(|| {
+                (
+                    low << place.shift,
+                    high.min(all) << place.shift | full(place.shift),
+                )
+            })
         }))
     };
     let shifted = if op == MatchOp::Ne {
@@ -208,7 +231,11 @@ fn masked(expr: &Expr) -> Result<(&Expr, Option<u128>, u128)> {
         BitOp::And if xor == 0 => Ok((base, Some(mask.unwrap_or(u128::MAX) & number), 0)),
         BitOp::Xor => Ok((base, mask, xor ^ number)),
         // What is set afterwards does not count: the bits are masked, and then flipped.
-        BitOp::Or => Ok((base, Some(mask.unwrap_or(u128::MAX) & !number), xor & !number | number)),
+        BitOp::Or => Ok((
+            base,
+            Some(mask.unwrap_or(u128::MAX) & !number),
+            xor & !number | number,
+        )),
         _ => Err("a shift in a match".to_owned()),
     }
 }
@@ -279,7 +306,10 @@ fn payload(base: Base, offset: u32, width: u32) -> Result<Place> {
     let end = offset + width;
     let len = end.div_ceil(8) - first;
     let too_far = || "a payload load this far or long".to_owned();
-    let len = u8::try_from(len).ok().filter(|&len| len <= 16).ok_or_else(too_far)?;
+    let len = u8::try_from(len)
+        .ok()
+        .filter(|&len| len <= 16)
+        .ok_or_else(too_far)?;
     Ok(Place {
         source: Source::Payload {
             base,

@@ -327,6 +327,7 @@ impl Parser<'_, '_> {
                 "auto-merge" => {
                     parser.advance();
                     set.auto_merge = true;
+                    return parser.separator_or_end();
                 }
                 "comment" => {
                     parser.advance();
@@ -336,6 +337,7 @@ impl Parser<'_, '_> {
                     parser.advance();
                     parser.expect(Punct::Eq)?;
                     set.elements = Some(parser.set_or_variable()?);
+                    return parser.separator_or_end();
                 }
                 "counter" | "limit" | "quota" | "last" => {
                     while matches!(parser.word(), "counter" | "limit" | "quota" | "last") {
@@ -423,10 +425,7 @@ impl Parser<'_, '_> {
                 } else {
                     config = Some(parser.object_config(kind)?);
                 }
-                if parser.at(Punct::CloseBrace) {
-                    return Ok(());
-                }
-                parser.separator()
+                parser.separator_or_end()
             })?;
         } else {
             config = Some(self.object_config(kind)?);

@@ -205,6 +205,14 @@ impl<'s> Parser<'s, '_> {
         }
     }
 
+    /// Like [`Self::separator`], where the closing brace may follow at once.
+    fn separator_or_end(&mut self) -> Parsed<()> {
+        if self.at(Punct::CloseBrace) {
+            return Ok(());
+        }
+        self.separator()
+    }
+
     /// From where `start` began to the last token read.
     fn since(&self, start: Span) -> Span {
         start.to(self.last)

@@ -1,0 +1,316 @@
+//! Expressions and values.
+
+use super::Printer;
+use crate::checked::{BitOp, Expr, OptionFamily, OptionField, RawBase, Right, TypePart, Value};
+use crate::datatype::DataType;
+
+impl Expr {
+    /// The type of what it yields; `None` for a concatenation and where a map decides.
+    pub fn data_type(&self) -> Option<DataType> {
+        match self {
+            Self::Field { id, .. } => Some(id.get().data_type),
+            Self::Raw { .. } => Some(DataType::HexInteger),
+            Self::Meta(key) => Some(key.row().data_type),
+            Self::Option(OptionField { field, .. }) => Some(match field {
+                Some(part) => part.data_type,
+                None => DataType::Boolean,
+            }),
+            Self::Numgen { .. } | Self::Jhash { .. } | Self::Symhash { .. } => {
+                Some(DataType::Integer)
+            }
+            Self::Socket { .. } => Some(DataType::Integer),
+            Self::Binary { left, .. } => left.data_type(),
+            Self::Constant(data_type, _) => Some(*data_type),
+            Self::Concat(_) | Self::Map { .. } => None,
+        }
+    }
+}
+
+/// A raw expression that does not start or end between bytes, with the bits around it.
+pub(crate) struct Aligned {
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+    /// Bits right of the value.
+    pub(crate) shift: u32,
+    /// The value's bits.
+    pub(crate) mask: u128,
+}
+
+/// The whole bytes around a raw expression; `None` where it already is whole bytes.
+pub(crate) fn aligned(offset: u32, length: u32) -> Option<Aligned> {
+    if offset % 8 == 0 && length % 8 == 0 {
+        return None;
+    }
+    let start = offset / 8 * 8;
+    let end = (offset + length).div_ceil(8) * 8;
+    let shift = end - offset - length;
+    let bits = u128::MAX.checked_shr(128 - length.min(128)).unwrap_or(0);
+    Some(Aligned {
+        offset: start,
+        length: end - start,
+        shift,
+        mask: bits.checked_shl(shift).unwrap_or(0),
+    })
+}
+
+pub(crate) fn base_name(base: RawBase) -> &'static str {
+    match base {
+        RawBase::Link => "ll",
+        RawBase::Network => "nh",
+        RawBase::Transport => "th",
+        RawBase::Inner => "ih",
+    }
+}
+
+impl Printer<'_> {
+    pub(crate) fn expr(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Field { id, .. } => {
+                let field = id.get();
+                // Of two names for one bit, listings use the newer.
+                let keyword = if field.keyword == "cfi" {
+                    "dei"
+                } else {
+                    field.keyword
+                };
+                self.fmt(format_args!("{} {keyword}", field.protocol.keyword()));
+            }
+            Expr::Raw {
+                base,
+                offset,
+                length,
+            } => self.fmt(format_args!("@{},{offset},{length}", base_name(*base))),
+            Expr::Meta(key) => {
+                let row = key.row();
+                if !row.printed_bare {
+                    self.push("meta ");
+                }
+                self.push(row.keyword);
+            }
+            Expr::Option(option) => self.option(option),
+            Expr::Numgen {
+                random,
+                modulus,
+                offset,
+                ..
+            } => {
+                let mode = if *random { "random" } else { "inc" };
+                self.fmt(format_args!("numgen {mode} mod {modulus}"));
+                self.offset(*offset);
+            }
+            Expr::Jhash {
+                of,
+                modulus,
+                seed,
+                offset,
+            } => {
+                self.push("jhash ");
+                self.expr(of);
+                self.fmt(format_args!(" mod {modulus}"));
+                if let Some(seed) = seed {
+                    self.fmt(format_args!(" seed 0x{seed:x}"));
+                }
+                self.offset(*offset);
+            }
+            Expr::Symhash { modulus, offset } => {
+                self.fmt(format_args!("symhash mod {modulus}"));
+                self.offset(*offset);
+            }
+            Expr::Socket { key, level } => {
+                self.fmt(format_args!("socket {key}"));
+                if key == "cgroupv2" {
+                    self.fmt(format_args!(" level {level}"));
+                }
+            }
+            Expr::Binary { op, left, right } => {
+                self.expr(left);
+                self.push(match op {
+                    BitOp::And => " & ",
+                    BitOp::Or => " | ",
+                    BitOp::Xor => " ^ ",
+                    BitOp::Lshift => " << ",
+                    BitOp::Rshift => " >> ",
+                });
+                match right.as_ref() {
+                    Expr::Constant(data_type, Value::Int(value)) if data_type.is_bitmask() => {
+                        let text = data_type.print_flags(*value, self.options.numeric, " | ");
+                        if value.count_ones() > 1 {
+                            self.fmt(format_args!("({text})"));
+                        } else {
+                            self.push(&text);
+                        }
+                    }
+                    right => self.expr(right),
+                }
+            }
+            Expr::Concat(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    if at > 0 {
+                        self.push(" . ");
+                    }
+                    self.expr(item);
+                }
+            }
+            Expr::Map { key, map } => {
+                self.expr(key);
+                self.push(" map ");
+                self.lookup(map);
+            }
+            Expr::Constant(data_type, value) => self.value(value, *data_type),
+        }
+    }
+
+    fn offset(&mut self, offset: u32) {
+        if offset > 0 {
+            self.fmt(format_args!(" offset {offset}"));
+        }
+    }
+
+    fn option(&mut self, option: &OptionField) {
+        let family = match option.family {
+            OptionFamily::Exthdr => "",
+            OptionFamily::Tcp => "tcp option ",
+            OptionFamily::Ip => "ip option ",
+            OptionFamily::SctpChunk => "sctp chunk ",
+        };
+        match &option.field {
+            None => {
+                self.push(if option.family == OptionFamily::Exthdr {
+                    "exthdr "
+                } else {
+                    family
+                });
+                if option.name.is_empty() {
+                    self.fmt(format_args!("{}", option.kind));
+                } else {
+                    self.push(&option.name);
+                }
+            }
+            Some(part) if part.keyword.is_empty() => {
+                self.fmt(format_args!(
+                    "{family}@{},{},{}",
+                    option.kind, part.offset, part.length
+                ));
+            }
+            Some(part) => {
+                self.fmt(format_args!("{family}{} {}", option.name, part.keyword));
+            }
+        }
+    }
+
+    /// The left side of a match: raw bits are shown as a mask over whole bytes.
+    pub(crate) fn match_left(&mut self, left: &Expr, right: &Right) {
+        if let (
+            Expr::Raw {
+                base,
+                offset,
+                length,
+            },
+            Right::Value(_),
+        ) = (left, right)
+            && let Some(aligned) = aligned(*offset, *length)
+        {
+            self.fmt(format_args!(
+                "@{},{},{} & 0x{:x}",
+                base_name(*base),
+                aligned.offset,
+                aligned.length,
+                aligned.mask
+            ));
+            return;
+        }
+        self.expr(left);
+    }
+
+    /// The right side of a match.
+    pub(crate) fn match_value(&mut self, left: &Expr, value: &Value) {
+        if let Expr::Raw { offset, length, .. } = left
+            && let Some(aligned) = aligned(*offset, *length)
+        {
+            let shifted = match value {
+                Value::Int(value) => Value::Int(value << aligned.shift),
+                Value::Range(low, high) => {
+                    Value::Range(low << aligned.shift, high << aligned.shift)
+                }
+                other => other.clone(),
+            };
+            self.value(&shifted, DataType::HexInteger);
+            return;
+        }
+        let data_type = left.data_type().unwrap_or(DataType::Integer);
+        if let (Expr::Binary { .. }, Value::Int(value)) = (left, value)
+            && data_type.is_bitmask()
+        {
+            let text = data_type.print_flags(*value, self.options.numeric, " | ");
+            self.push(&text);
+            return;
+        }
+        self.value(value, data_type);
+    }
+
+    /// A value of a type of one part.
+    pub(crate) fn value(&mut self, value: &Value, data_type: DataType) {
+        match value {
+            Value::Int(number) => self.number(*number, data_type),
+            Value::Name { text, prefix } => {
+                let escaped = match text.strip_suffix('*') {
+                    Some(text) if !prefix => format!("{text}\\*"),
+                    _ => text.clone(),
+                };
+                let star = if *prefix { "*" } else { "" };
+                self.fmt(format_args!("\"{escaped}{star}\""));
+            }
+            Value::Range(low, high) => {
+                self.number(*low, data_type);
+                self.push("-");
+                self.number(*high, data_type);
+            }
+            Value::Prefix(address, length) => {
+                self.number(*address, data_type);
+                self.fmt(format_args!("/{length}"));
+            }
+            Value::Any => self.push("*"),
+            Value::Concat(_) => {}
+        }
+    }
+
+    /// A value of a type of one or several parts.
+    pub(crate) fn key(&mut self, value: &Value, parts: &[TypePart]) {
+        if let Value::Concat(values) = value {
+            for (at, (value, part)) in values.iter().zip(parts).enumerate() {
+                if at > 0 {
+                    self.push(" . ");
+                }
+                self.element_value(value, part.data_type);
+            }
+            return;
+        }
+        let data_type = parts
+            .first()
+            .map_or(DataType::Integer, |part| part.data_type);
+        self.element_value(value, data_type);
+    }
+
+    /// In sets, flags are joined by `|`, as commas stand between elements.
+    fn element_value(&mut self, value: &Value, data_type: DataType) {
+        if let Value::Int(number) = value
+            && data_type.is_bitmask()
+        {
+            let text = data_type.print_flags(*number, self.options.numeric, " | ");
+            self.push(&text);
+            return;
+        }
+        self.value(value, data_type);
+    }
+
+    fn number(&mut self, number: u128, data_type: DataType) {
+        let text = data_type.print_int(number, self.options.numeric);
+        let row = data_type.row();
+        let symbolic = row.quoted && row.symbols.name(number).is_some() && !self.options.numeric;
+        if symbolic {
+            self.fmt(format_args!("\"{text}\""));
+        } else {
+            self.push(&text);
+        }
+    }
+}
