@@ -1,2 +1,96 @@
 //! The `egress` command.
-fn main() {}
+
+mod bench;
+mod cli;
+mod commands;
+mod generation;
+mod kernel;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Error, Result};
+use clap::Parser as _;
+use egress_lang::diagnostic::Diagnostics;
+
+use crate::{
+    cli::{Cli, Command},
+    commands::{attach, detach, list, load, monitor, nft, status},
+    kernel::capability,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(match cli.command {
+        // What is asked for is the log.
+        Command::Monitor(_) => cli.verbose.max(1),
+        _ => cli.verbose,
+    });
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody may be reading it.
+            let _ = write!(io::stderr(), "{}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Attach(args) => attach::run(&args),
+        Command::Detach(args) => detach::run(&args),
+        Command::Load(args) => load::run(&args),
+        Command::Check(args) => load::check(&args),
+        Command::List(args) => list::run(args),
+        Command::Status(args) => status::run(&args),
+        Command::Monitor(args) => block_on(monitor::run(&args)),
+        Command::Nft(args) => nft::run(args),
+        Command::Bench(args) => block_on(bench::run(args)),
+    }
+}
+
+/// For what waits for events.
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?
+        .block_on(work)
+}
+
+/// `RUST_LOG` goes before `-v`.
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "egress=info,warn",
+        _ => "debug",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
+        .format_timestamp(None)
+        .format_target(false)
+        .init();
+}
+
+/// Language errors as they are, in nft's form; others in a line, with what may help.
+fn explain(error: &Error) -> String {
+    if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
+        return diagnostics.to_string();
+    }
+    let mut text = format!("egress: {error:#}\n");
+    let denied = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EACCES)));
+    if denied {
+        let missing = capability::missing();
+        if !missing.is_empty() {
+            text.push_str(&format!("egress: missing: {}\n", missing.join(", ")));
+        } else if !capability::has_sys_admin() {
+            text.push_str("egress: missing: CAP_SYS_ADMIN (mount bpffs, enter namespaces)\n");
+        }
+    }
+    text
+}

@@ -1,0 +1,272 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, str::FromStr};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use egress_lang::checked::Hook;
+use serde::{Deserialize, Serialize};
+
+/// An nftables-like filter on the egress side of Linux interfaces, in eBPF.
+#[derive(Debug, Parser)]
+#[command(name = "egress", version, max_term_width = 100)]
+pub struct Cli {
+    /// Says more on standard error; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Hooks interfaces and puts rules on them
+    Attach(AttachArgs),
+    /// Unhooks interfaces and removes all that was pinned for them
+    Detach(DetachArgs),
+    /// Applies a file as `nft -f` does: the devices named in it are hooked
+    Load(LoadArgs),
+    /// Checks a file as `nft -c -f` does; needs no privileges
+    Check(CheckArgs),
+    /// Lists what runs: `egress list ruleset`, as `egress nft list ruleset`
+    List(ListArgs),
+    /// Shows what is attached where, how, and what it saw
+    Status(StatusArgs),
+    /// Prints the diagnostics of the programs in the kernel until Ctrl-C
+    Monitor(MonitorArgs),
+    /// Takes nft(8)'s own command line, for `table netdev`
+    Nft(NftArgs),
+    /// Measures throughput with and without rules
+    Bench(crate::bench::Args),
+}
+
+/// Arguments of `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// Interfaces to hook
+    #[arg(required = true, value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// Rules for these interfaces; base chains without a device are bound to them (`-`: standard
+    /// input). Without it every packet is accepted
+    #[arg(short, long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+    /// Hooks only this side, also where the rules have no base chain for it
+    #[arg(long)]
+    pub hook: Option<HookName>,
+    /// How the programs are attached.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// Whose interfaces.
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+}
+
+/// Arguments of `detach`.
+#[derive(Debug, Args)]
+pub struct DetachArgs {
+    /// Interfaces to unhook
+    #[arg(required_unless_present = "all", value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+    /// Unhooks all interfaces of the network namespace and forgets all rules of it
+    #[arg(long, conflicts_with = "interfaces")]
+    pub all: bool,
+    /// Whose interfaces.
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+}
+
+/// Arguments of `load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// nft commands or tables; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How the programs are attached.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+    /// Whose interfaces.
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// nft commands or tables; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Interfaces that base chains without a device are taken to be bound to, as by `attach`
+    #[arg(value_name = "IFACE")]
+    pub interfaces: Vec<String>,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Whose rules.
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+    /// What to list, and nft's options: `ruleset`, `-a`, `-j`, `-s`, `-n`
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "WHAT"
+    )]
+    pub what: Vec<OsString>,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Prints JSON
+    #[arg(short, long)]
+    pub json: bool,
+    /// Only this network namespace.
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+}
+
+/// Arguments of `monitor`.
+#[derive(Debug, Args)]
+pub struct MonitorArgs {
+    /// Whose programs.
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+}
+
+/// Arguments of `nft`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct NftArgs {
+    /// nft's options and command: `-f FILE`, `list ruleset`, `add rule netdev ...`
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGS"
+    )]
+    pub args: Vec<OsString>,
+}
+
+/// How programs are attached.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SettingsArgs {
+    /// How programs are attached: TCX where the kernel has it (Linux 6.6), else the clsact qdisc
+    #[arg(long)]
+    pub mode: Option<Mode>,
+    /// Packets with this mark are not classified, and its bits are cleared
+    #[arg(long, value_name = "VALUE[/MASK]")]
+    pub skip_mark: Option<SkipMark>,
+    /// The programs log their own diagnostics, for `egress monitor`
+    #[arg(long)]
+    pub log_diagnostics: bool,
+}
+
+/// Which network namespace.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NetnsArgs {
+    /// Network namespace: a name of `ip netns`, a process id, or a path
+    #[arg(long, value_name = "NAME|PID|PATH")]
+    pub netns: Option<OsString>,
+}
+
+/// The hooks by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HookName {
+    /// Packets that leave the interface
+    Egress,
+    /// Packets that come in
+    Ingress,
+}
+
+impl From<HookName> for Hook {
+    fn from(name: HookName) -> Self {
+        match name {
+            HookName::Egress => Self::Egress,
+            HookName::Ingress => Self::Ingress,
+        }
+    }
+}
+
+/// How programs are attached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub enum Mode {
+    /// TCX where the kernel has it, else clsact
+    #[default]
+    Auto,
+    /// TCX links (Linux 6.6)
+    Tcx,
+    /// Filters of the clsact qdisc
+    Clsact,
+}
+
+/// A mark that exempts packets: those where `skb->mark & mask == value`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SkipMark {
+    /// Value under the mask.
+    pub value: u32,
+    /// Bits that count; 0: no packet is exempt.
+    pub mask: u32,
+}
+
+impl FromStr for SkipMark {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+        let mark = Self {
+            value: parse_u32(value)?,
+            mask: parse_u32(mask)?,
+        };
+        if mark.value & !mark.mask != 0 {
+            return Err("the value has bits outside of the mask, so no packet can have it".into());
+        }
+        if mark.value == 0 && mark.mask != 0 {
+            return Err(
+                "a value of 0 would exempt all packets without a mark; `0/0` exempts none".into(),
+            );
+        }
+        Ok(mark)
+    }
+}
+
+impl std::fmt::Display for SkipMark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#x}/{:#x}", self.value, self.mask)
+    }
+}
+
+/// A decimal or, behind `0x`, hexadecimal number.
+fn parse_u32(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) if !digits.starts_with('+') => u32::from_str_radix(digits, 16),
+        Some(_) => return Err(format!("`{text}` is not a number")),
+        None => text.parse(),
+    };
+    parsed.map_err(|error| format!("`{text}`: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn skip_marks() {
+        let mark = |text: &str| text.parse::<SkipMark>();
+        let (value, mask) = (0x10, 0xf0);
+        assert_eq!(mark("0x10/0xf0"), Ok(SkipMark { value, mask }));
+        assert_eq!(mark("16/240"), Ok(SkipMark { value, mask }));
+        assert_eq!(mark("1").unwrap().mask, u32::MAX);
+        assert_eq!(mark("0/0"), Ok(SkipMark::default()));
+        for wrong in ["", "x", "0x", "1/2", "0", "0/1", "4294967296", "-1", "1/", "0x+1"] {
+            assert!(mark(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `egress attach`.
+
+use anyhow::Result;
+use egress_lang::checked::Ruleset;
+
+use crate::{
+    cli::{AttachArgs, SettingsArgs},
+    commands::source::{Reading, Source},
+    generation::{self, state::Settings},
+    kernel::{bpffs::Pins, netns::Netns},
+};
+
+impl From<&SettingsArgs> for Settings {
+    fn from(args: &SettingsArgs) -> Self {
+        Self {
+            mode: args.mode.unwrap_or_default(),
+            skip_mark: args.skip_mark,
+            log: args.log_diagnostics,
+        }
+    }
+}
+
+/// Hooks interfaces. When this returns, the rules are in force.
+///
+/// # Errors
+///
+/// Whatever is wrong with the rules or the interfaces; then nothing was changed.
+pub fn run(args: &AttachArgs) -> Result<()> {
+    let rules = args.rules.as_deref().map(Source::read).transpose()?;
+    let mut interfaces = args.interfaces.clone();
+    interfaces.sort_unstable();
+    interfaces.dedup();
+    let netns = Netns::open(args.netns.netns.as_deref())?;
+    // Before anything is locked or made: most mistakes are found here.
+    let read = |beginning: &Ruleset| match &rules {
+        Some(rules) => rules.apply(beginning, &interfaces, &Reading::default()),
+        None => Ok(beginning.clone()),
+    };
+    read(&Ruleset::default())?;
+
+    let pins = Pins::open_or_create()?;
+    generation::recover_all(&pins);
+    generation::change(&pins, &netns, |state, devices| {
+        for interface in &interfaces {
+            devices.get(interface)?;
+        }
+        let only = args.hook.map(Into::into);
+        let settings = Settings::from(&args.settings);
+        state.attach(&interfaces, only, settings, |beginning| read(&beginning))
+    })
+}

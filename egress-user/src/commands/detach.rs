@@ -1,0 +1,41 @@
+//! `egress detach`.
+
+use anyhow::{Result, bail};
+
+use crate::{
+    cli::DetachArgs,
+    generation,
+    kernel::{bpffs::Pins, netns::Netns},
+};
+
+/// Unhooks interfaces and removes all that was pinned for them.
+///
+/// # Errors
+///
+/// Where an interface has nothing attached; then nothing was changed.
+pub fn run(args: &DetachArgs) -> Result<()> {
+    let netns = Netns::open(args.netns.netns.as_deref())?;
+    let Some(pins) = Pins::open()? else {
+        return nothing_there(args);
+    };
+    generation::recover_all(&pins);
+    if generation::current(&pins, &netns)?.is_none() {
+        return nothing_there(args);
+    }
+    generation::change(&pins, &netns, |state, _| {
+        if args.all {
+            state.detach_all();
+            return Ok(());
+        }
+        state.detach(&args.interfaces)
+    })
+}
+
+fn nothing_there(args: &DetachArgs) -> Result<()> {
+    match args.interfaces.first() {
+        Some(interface) if !args.all => bail!(
+            "interface {interface}: nothing is attached to it; `egress status` shows what is"
+        ),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,11 @@
+//! One module for each verb of the command line.
+
+pub mod attach;
+pub mod detach;
+pub mod list;
+pub mod load;
+pub mod monitor;
+pub mod nft;
+pub mod output;
+pub mod source;
+pub mod status;

@@ -1,0 +1,308 @@
+//! `egress nft`: nft(8)'s own command line, for the tables of family netdev.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead as _},
+    path::PathBuf,
+};
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use egress_lang::{
+    ast::{Command, CommandKind, ListWhat, Script},
+    checked::Ruleset,
+    diagnostic::{Diagnostic, Diagnostics, SourceFile, Span},
+    parse::{ParseOptions, parse},
+    print::PrintOptions,
+};
+use log::debug;
+
+use crate::{
+    cli::{NetnsArgs, NftArgs, SettingsArgs},
+    commands::{
+        load,
+        source::{Reading, Source},
+    },
+    generation::{self, state::State, store::Store},
+    kernel::{bpffs::Pins, netns::Netns},
+};
+
+mod listing;
+
+/// nft's options, and `--netns`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "egress nft",
+    bin_name = "egress nft",
+    no_binary_name = true,
+    disable_version_flag = true,
+    max_term_width = 100
+)]
+struct Options {
+    /// Reads commands from a file; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Reads commands from standard input, line by line
+    #[arg(short, long)]
+    interactive: bool,
+    /// Checks, and changes nothing
+    #[arg(short, long)]
+    check: bool,
+    /// Where else to look for what is included
+    #[arg(short = 'I', long, value_name = "DIRECTORY")]
+    includepath: Vec<PathBuf>,
+    /// Defines a variable
+    #[arg(short = 'D', long, value_name = "NAME=VALUE", value_parser = define)]
+    define: Vec<(String, String)>,
+    /// Prints JSON
+    #[arg(short, long)]
+    json: bool,
+    /// Prints handles
+    #[arg(short = 'a', long)]
+    handle: bool,
+    /// Prints no state: no counts
+    #[arg(short, long)]
+    stateless: bool,
+    /// Prints no elements of sets
+    #[arg(short, long)]
+    terse: bool,
+    /// Prints numbers only
+    #[arg(short, long)]
+    numeric: bool,
+    /// Prints ports by their names
+    #[arg(short = 'S', long)]
+    service: bool,
+    /// Prints user and group names
+    #[arg(short = 'u', long)]
+    guid: bool,
+    /// Prints what was added
+    #[arg(short, long)]
+    echo: bool,
+    /// Prints the version
+    #[arg(short, long)]
+    version: bool,
+    /// Whose rules.
+    #[command(flatten)]
+    netns: NetnsArgs,
+    /// A command: `list ruleset`, `add rule netdev TABLE CHAIN ...`
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    command: Vec<OsString>,
+}
+
+fn define(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE is wanted")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Options {
+    fn print_options(&self) -> PrintOptions {
+        PrintOptions {
+            handles: self.handle,
+            stateless: self.stateless,
+            terse: self.terse,
+            numeric: self.numeric,
+        }
+    }
+
+    fn reading(&self) -> Reading {
+        Reading {
+            include_path: self.includepath.clone(),
+            defines: self.define.clone(),
+        }
+    }
+}
+
+/// Runs what nft would run.
+///
+/// # Errors
+///
+/// Whatever is wrong with it; then nothing was changed.
+pub fn run(args: NftArgs) -> Result<()> {
+    let options = Options::parse_from(args.args);
+    if options.version {
+        let version = env!("CARGO_PKG_VERSION");
+        return super::output::print(&format!("egress v{version}\n"));
+    }
+    if options.echo || options.service || options.guid {
+        bail!("nft: -e, -S and -u are not supported yet");
+    }
+    if let Some(path) = &options.file {
+        return run_source(&Source::read(path)?, &options);
+    }
+    if options.interactive {
+        return interact(&options);
+    }
+    if options.command.is_empty() {
+        bail!("nft: no command specified; `egress nft --help` shows the options");
+    }
+    let words: Vec<_> = options
+        .command
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    let source = Source {
+        name: "<cmdline>".into(),
+        text: format!("{}\n", words.join(" ")).into_bytes(),
+    };
+    run_source(&source, &options)
+}
+
+/// One command for each line; what is wrong with one does not keep the others from running.
+fn interact(options: &Options) -> Result<()> {
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        if matches!(line.trim(), "quit" | "exit") {
+            break;
+        }
+        let source = Source {
+            name: "/dev/stdin".into(),
+            text: line.into_bytes(),
+        };
+        if let Err(error) = run_source(&source, options) {
+            eprintln!("{error:#}");
+        }
+    }
+    Ok(())
+}
+
+fn run_source(source: &Source, options: &Options) -> Result<()> {
+    let reading = options.reading();
+    let script = parse_script(source, &reading)?;
+    let netns = Netns::open(options.netns.netns.as_deref())?;
+    let (questions, changes): (Vec<_>, Vec<_>) = script.commands.iter().partition(|c| asks(c));
+    if options.check {
+        let ruleset = source.apply(&running(&netns), &[], &reading)?;
+        return load::compile(&ruleset);
+    }
+    if !changes.is_empty() {
+        load::load(source, &reading, &SettingsArgs::default(), &netns)?;
+    }
+    if !questions.is_empty() {
+        answer(&questions, &script, &netns, options)?;
+    }
+    Ok(())
+}
+
+fn parse_script(source: &Source, reading: &Reading) -> Result<Script, Diagnostics> {
+    let file = SourceFile {
+        name: &source.name,
+        text: &source.text,
+    };
+    let options = ParseOptions {
+        loader: Some(reading),
+        defines: reading.defines.clone(),
+    };
+    parse(file, &options)
+}
+
+/// Whether a command only asks.
+fn asks(command: &Command) -> bool {
+    matches!(
+        command.kind,
+        CommandKind::List(_)
+            | CommandKind::Reset(_)
+            | CommandKind::GetElements(..)
+            | CommandKind::Describe(_)
+    )
+}
+
+/// The global ruleset that runs, to check against; nothing where it may not be read, so that files
+/// that stand alone can be checked without privileges.
+fn running(netns: &Netns) -> Ruleset {
+    let read = || -> Result<Option<(Store, State)>> {
+        match Pins::open()? {
+            Some(pins) => generation::current(&pins, netns),
+            None => Ok(None),
+        }
+    };
+    match read() {
+        Ok(Some((_, mut state))) => std::mem::take(&mut state.global().ruleset),
+        Ok(None) => Ruleset::default(),
+        Err(error) => {
+            debug!("what runs cannot be read: {error:#}");
+            Ruleset::default()
+        }
+    }
+}
+
+fn answer(
+    questions: &[&Command],
+    script: &Script,
+    netns: &Netns,
+    options: &Options,
+) -> Result<()> {
+    let pins = Pins::open()?;
+    if let Some(pins) = &pins {
+        generation::recover_all(pins);
+    }
+    let current = match &pins {
+        Some(pins) => generation::current(pins, netns)?,
+        None => None,
+    };
+    for command in questions {
+        let text = match &command.kind {
+            CommandKind::List(what) => listing::list(current.as_ref(), what, options.json, &options.print_options()),
+            CommandKind::Reset(what) => {
+                let text = listing::list(current.as_ref(), what, options.json, &options.print_options());
+                if let (Some((store, state)), Ok(Some(_))) = (&current, &text) {
+                    listing::reset(store, state, what)?;
+                }
+                text
+            }
+            _ => bail!("nft: this command is not supported yet"),
+        };
+        match text? {
+            Some(text) => super::output::print(&text)?,
+            None => return Err(not_found(command.span, what_span(command), script).into()),
+        }
+    }
+    Ok(())
+}
+
+/// The place of what was not found.
+fn what_span(command: &Command) -> Option<Span> {
+    let (CommandKind::List(what) | CommandKind::Reset(what)) = &command.kind else {
+        return None;
+    };
+    match what {
+        ListWhat::Table(table) => Some(table.name.span),
+        ListWhat::Chain(path) | ListWhat::Set(path, _) | ListWhat::Object(_, path) => {
+            Some(path.name.span)
+        }
+        _ => None,
+    }
+}
+
+fn not_found(command: Span, place: Option<Span>, script: &Script) -> Diagnostics {
+    let error = Diagnostic::new(place.unwrap_or(command), "No such file or directory");
+    Diagnostics::new(vec![error], script.sources.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn options(line: &str) -> Options {
+        Options::try_parse_from(line.split_whitespace()).unwrap()
+    }
+
+    #[test]
+    fn options_come_before_the_command() {
+        Options::command().debug_assert();
+        let parsed = options("-ann list ruleset");
+        assert!(parsed.handle && parsed.numeric);
+        assert_eq!(parsed.command, ["list", "ruleset"]);
+        let parsed = options("-c -f x.nft -D a=b");
+        assert!(parsed.check);
+        assert_eq!(parsed.define, [("a".to_owned(), "b".to_owned())]);
+        let parsed = options("add chain netdev t c { type filter hook egress device lo priority -5 ; }");
+        assert_eq!(parsed.command.len(), 15);
+        assert!(parsed.command.contains(&"-5".into()));
+    }
+}

@@ -1,0 +1,271 @@
+//! `egress status`.
+
+use anyhow::Result;
+use egress_common::layout::slot;
+use log::debug;
+use serde::Serialize;
+
+use crate::{
+    cli::StatusArgs,
+    commands::output,
+    generation::{
+        self, counters,
+        state::{Attachment, Binding, State},
+        store::{Generation, Store},
+    },
+    kernel::{
+        bpf, bpffs::Pins, clsact,
+        device::Devices,
+        netns::{Identity, Netns},
+        tcx,
+    },
+};
+
+/// Everything that is attached.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    interfaces: Vec<Interface>,
+    namespaces: Vec<Namespace>,
+}
+
+/// A program on a hook of an interface.
+#[derive(Debug, Serialize)]
+struct Interface {
+    interface: String,
+    ifindex: u32,
+    /// Name or path of the network namespace; empty for that of the command.
+    netns: String,
+    netns_inode: u64,
+    hook: &'static str,
+    mode: &'static str,
+    /// Of a clsact filter.
+    priority: Option<u16>,
+    /// The program that really is there; none where someone took it away.
+    program_id: Option<u32>,
+    generation: u64,
+    /// Interfaces that run this program: they share its counts and its memory.
+    shared_by: usize,
+    packets_seen: u64,
+    bytes_seen: u64,
+    packets_skipped: u64,
+    packets_dropped: u64,
+    /// Passed because the tables were not as they must be: anything but 0 is a defect.
+    packets_broken: u64,
+    rules: u64,
+    skip_mark: Option<String>,
+    log_diagnostics: bool,
+    /// Bytes of the tables' map.
+    tables_bytes: u64,
+    /// Bytes of all maps and of the code of this program.
+    memory_bytes: u64,
+}
+
+/// What the programs of a network namespace share.
+#[derive(Debug, Serialize)]
+struct Namespace {
+    netns: String,
+    netns_inode: u64,
+    generation: u64,
+    /// Bytes of everything that is pinned.
+    memory_bytes: u64,
+}
+
+/// Prints what is attached where, how, and what it saw.
+///
+/// # Errors
+///
+/// Where it cannot be read.
+pub fn run(args: &StatusArgs) -> Result<()> {
+    let only = args
+        .netns
+        .netns
+        .as_deref()
+        .map(|name| Netns::open(Some(name)))
+        .transpose()?;
+    let mut report = Report::default();
+    if let Some(pins) = Pins::open()? {
+        generation::recover_all(&pins);
+        let own = Netns::own()?.identity.cookie;
+        for (cookie, path) in pins.all()? {
+            if only.as_ref().is_none_or(|only| only.identity.cookie == cookie) {
+                report.add(&Store::new(path), cookie == own)?;
+            }
+        }
+    }
+    if args.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        return output::print(&format!("{text}\n"));
+    }
+    output::print(&report.text())
+}
+
+impl Report {
+    fn add(&mut self, store: &Store, own: bool) -> Result<()> {
+        let Some(&number) = store.generations()?.last() else {
+            return Ok(());
+        };
+        let generation = store.generation(number);
+        let state = generation.read()?;
+        let netns = Netns::find(&state.netns);
+        let identity = netns.as_ref().map_or(&state.netns, |netns| &netns.identity);
+        let label = label(identity, own);
+        let look = || {
+            let devices = Devices::read()?;
+            let bindings = state.bindings.iter();
+            let seen = bindings.map(|binding| look_at(store, binding, &devices));
+            Ok(seen.collect::<Vec<_>>())
+        };
+        let seen = match &netns {
+            Some(netns) => netns.run(look)?,
+            None => Vec::new(),
+        };
+        for (index, binding) in state.bindings.iter().enumerate() {
+            let (name, program_id) = seen
+                .get(index)
+                .cloned()
+                .unwrap_or_else(|| (binding.name.clone(), None));
+            let mut row = Interface::new(&state, &generation, binding)?;
+            row.interface = name;
+            row.program_id = program_id;
+            row.netns.clone_from(&label);
+            self.interfaces.push(row);
+        }
+        self.namespaces.push(Namespace {
+            netns: label,
+            netns_inode: state.netns.inode,
+            generation: state.generation,
+            memory_bytes: memory_of_all(&generation)?,
+        });
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        if self.namespaces.is_empty() {
+            return "nothing is attached\n".into();
+        }
+        let rows: Vec<_> = self.interfaces.iter().map(Interface::row).collect();
+        let heading = [
+            "INTERFACE", "NETNS", "HOOK", "MODE", "PROGRAM", "GENERATION", "RULES", "SEEN",
+            "DROPPED", "SKIPPED", "MEMORY", "SKIP MARK",
+        ];
+        let mut text = output::columns(&heading, &rows);
+        for namespace in &self.namespaces {
+            let name = if namespace.netns.is_empty() {
+                "this network namespace"
+            } else {
+                &namespace.netns
+            };
+            text.push_str(&format!(
+                "{name}: generation {}, {} bytes in all\n",
+                namespace.generation, namespace.memory_bytes
+            ));
+        }
+        let broken = self.interfaces.iter().filter(|row| row.packets_broken > 0);
+        for row in broken {
+            text.push_str(&format!(
+                "{}: {} packets passed because the tables were broken: this is a defect\n",
+                row.interface, row.packets_broken
+            ));
+        }
+        text
+    }
+}
+
+impl Interface {
+    fn new(state: &State, generation: &Generation, binding: &Binding) -> Result<Self> {
+        let number = binding.program;
+        let own = counters::own(generation, number)?;
+        let count = |slot: u32| own.get(slot as usize).copied().unwrap_or_default();
+        let program = state.programs.get(&number);
+        let skip_mark = program.map(|program| program.skip_mark);
+        let pins = [
+            generation.program(number),
+            generation.tables(number),
+            generation.own(number),
+        ];
+        let same = |other: &&Binding| other.program == number;
+        Ok(Self {
+            interface: binding.name.clone(),
+            ifindex: binding.ifindex,
+            netns: String::new(),
+            netns_inode: state.netns.inode,
+            hook: binding.hook.keyword(),
+            mode: binding.attachment.keyword(),
+            priority: match binding.attachment {
+                Attachment::Tcx => None,
+                Attachment::Clsact(place) => Some(place.priority),
+            },
+            program_id: None,
+            generation: state.generation,
+            shared_by: state.bindings.iter().filter(same).count(),
+            packets_seen: count(slot::SEEN).packets,
+            bytes_seen: count(slot::SEEN).bytes,
+            packets_skipped: count(slot::SKIPPED).packets,
+            packets_dropped: count(slot::DROPPED).packets,
+            packets_broken: count(slot::BROKEN).packets,
+            rules: program.map_or(0, |program| program.rules),
+            skip_mark: skip_mark
+                .filter(|mark| mark.mask != 0)
+                .map(|mark| mark.to_string()),
+            log_diagnostics: program.is_some_and(|program| program.log),
+            tables_bytes: program.map_or(0, |program| u64::from(program.table_size)),
+            memory_bytes: pins.iter().map(|path| memory_of(path)).sum(),
+        })
+    }
+
+    fn row(&self) -> Vec<String> {
+        let or_dash = |text: String| if text.is_empty() { "-".into() } else { text };
+        vec![
+            self.interface.clone(),
+            or_dash(self.netns.clone()),
+            self.hook.into(),
+            self.mode.into(),
+            self.program_id.map_or_else(|| "none".into(), |id| id.to_string()),
+            self.generation.to_string(),
+            self.rules.to_string(),
+            self.packets_seen.to_string(),
+            self.packets_dropped.to_string(),
+            self.packets_skipped.to_string(),
+            self.memory_bytes.to_string(),
+            self.skip_mark.clone().unwrap_or_else(|| "-".into()),
+        ]
+    }
+}
+
+/// How people know the namespace; nothing for that of the command.
+fn label(identity: &Identity, own: bool) -> String {
+    if own {
+        return String::new();
+    }
+    match Netns::label(identity) {
+        label if label.is_empty() => format!("inode {}", identity.inode),
+        label => label,
+    }
+}
+
+/// The interface's name now, and which program is really there.
+fn look_at(store: &Store, binding: &Binding, devices: &Devices) -> (String, Option<u32>) {
+    let device = devices.by_ifindex(binding.ifindex);
+    let name = device.map_or(&binding.name, |device| &device.name).clone();
+    let found = match binding.attachment {
+        Attachment::Tcx => tcx::look(&store.link(binding.ifindex, binding.hook)).map(|link| {
+            let link = link.filter(|link| link.ifindex != 0)?;
+            Some(link.program_id)
+        }),
+        Attachment::Clsact(place) => clsact::filters(binding.ifindex, binding.hook)
+            .map(|filters| place.find(&filters).and_then(|filter| filter.program_id)),
+    };
+    let program = found.unwrap_or_else(|error| {
+        debug!("{name}: {error:#}");
+        None
+    });
+    (name, program)
+}
+
+fn memory_of(pin: &std::path::Path) -> u64 {
+    bpf::get(pin).map(bpf::memory).unwrap_or(0)
+}
+
+fn memory_of_all(generation: &Generation) -> Result<u64> {
+    Ok(generation.pins()?.iter().map(|path| memory_of(path)).sum())
+}

@@ -1,0 +1,227 @@
+//! Builds a generation in `next/`, beside the one that runs.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail};
+use egress_common::layout::feature;
+use egress_lang::{checked::Hook, image};
+use log::{debug, warn};
+
+use crate::{
+    cli::Mode,
+    generation::{
+        compose::{self, Group},
+        counters,
+        state::{Attachment, Binding, Program, State},
+        store::{Generation, Store},
+    },
+    kernel::{
+        bpf, clsact,
+        device::{Device, Devices},
+        program::{self, MapPins, Settings},
+        tcx,
+    },
+};
+
+/// Builds what `wanted` says into `next/`, which is there and empty.
+///
+/// # Errors
+///
+/// Where rules cannot be compiled, or the kernel refuses; `next/` is then to be removed.
+pub fn build(
+    store: &Store,
+    before: Option<&State>,
+    mut wanted: State,
+    devices: &Devices,
+) -> Result<State> {
+    let next = store.next();
+    let generation = before.map(|state| store.generation(state.generation));
+    wanted.generation = before.map_or(1, |state| state.generation + 1);
+
+    let mut plan = counters::plan(&wanted.counters, &wanted.scopes)?;
+    counters::prepare(&mut plan, generation.as_ref(), &next)?;
+    let groups = compose::groups(&wanted, &plan.counters, store, devices)?;
+    wanted.counters = plan.counters;
+
+    if let Some(generation) = &generation {
+        pin_again(&generation.logs(), &next.logs())?;
+    }
+    let old_programs = std::mem::take(&mut wanted.programs);
+    let old_bindings = std::mem::take(&mut wanted.bindings);
+    let tcx = tcx::supported();
+    for group in &groups {
+        let same = old_programs
+            .iter()
+            .find(|(_, program)| program.fingerprint == group.fingerprint);
+        let number = match (same, &generation) {
+            (Some((&number, program)), Some(generation)) => {
+                debug!("program {} stays", program.id);
+                reuse(number, generation, &next)?;
+                wanted.programs.insert(number, program.clone());
+                number
+            }
+            _ => {
+                wanted.program_numbers += 1;
+                let number = wanted.program_numbers;
+                if let Some(generation) = &generation {
+                    keep_own_counts(group, &old_bindings, generation, number, &next)?;
+                }
+                let program = make(group, number, &next)?;
+                wanted.programs.insert(number, program);
+                number
+            }
+        };
+        for (device, mode) in &group.devices {
+            let hook = group.settings.hook;
+            let existing = old_bindings
+                .iter()
+                .find(|binding| binding.ifindex == device.ifindex && binding.hook == hook);
+            let existing = existing.map(|binding| binding.attachment);
+            let attachment = attachment(existing, *mode, device, hook, tcx)?;
+            wanted.bindings.push(Binding {
+                ifindex: device.ifindex,
+                name: device.name.clone(),
+                hook,
+                attachment,
+                program: number,
+            });
+        }
+    }
+    wanted.qdiscs = qdiscs(&wanted)?;
+    wanted.write(&next.ruleset())?;
+    Ok(wanted)
+}
+
+/// Compiles the tables of a group and loads its program.
+fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
+    let started = std::time::Instant::now();
+    let slot = |id: egress_lang::ir::StateId| u32::try_from(id.0).unwrap_or(u32::MAX);
+    let image = image::compile(
+        &group.chains,
+        &group.image_devices(),
+        &slot,
+        &image::Options::default(),
+    )?;
+    debug!(
+        "{} bytes of tables for {} rules, {:?} after {:?}",
+        image.tables.len(),
+        group.rules(),
+        image.stats,
+        started.elapsed()
+    );
+    let table_size = program::create_tables(&next.tables(number), &image.tables)?;
+    let maps = MapPins {
+        tables: &next.tables(number),
+        counters: &next.counters(),
+        own: &next.own(number),
+        logs: &next.logs(),
+    };
+    let log = if group.settings.log { feature::LOG } else { 0 };
+    let settings = Settings {
+        hook: group.settings.hook,
+        features: image.features | log,
+        root: image.root,
+        link_len: group.settings.link_len,
+        skip_mark: group.settings.skip_mark(),
+    };
+    let id = program::load(&next.program(number), &maps, &settings)?;
+    debug!("program {id} is loaded after {:?}", started.elapsed());
+    Ok(Program {
+        id,
+        fingerprint: group.fingerprint,
+        skip_mark: group.settings.skip_mark(),
+        link_len: group.settings.link_len,
+        log: group.settings.log,
+        rules: group.rules(),
+        table_size,
+    })
+}
+
+/// Pins a program that stays, with its maps, in the next generation too.
+fn reuse(number: u32, from: &Generation, to: &Generation) -> Result<()> {
+    pin_again(&from.program(number), &to.program(number))?;
+    pin_again(&from.tables(number), &to.tables(number))?;
+    pin_again(&from.own(number), &to.own(number))
+}
+
+/// Where a new program is for exactly the interfaces of an old one, it goes on counting there.
+fn keep_own_counts(
+    group: &Group,
+    old: &[Binding],
+    from: &Generation,
+    number: u32,
+    to: &Generation,
+) -> Result<()> {
+    let mut interfaces_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for binding in old.iter().filter(|binding| binding.hook == group.settings.hook) {
+        interfaces_of.entry(binding.program).or_default().push(binding.ifindex);
+    }
+    let ours: Vec<u32> = group.devices.iter().map(|(device, _)| device.ifindex).collect();
+    for (old_number, mut interfaces) in interfaces_of {
+        interfaces.sort_unstable();
+        if interfaces == ours {
+            return pin_again(&from.own(old_number), &to.own(number));
+        }
+    }
+    Ok(())
+}
+
+fn pin_again(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    bpf::get(from)
+        .and_then(|object| bpf::pin(object, to))
+        .with_context(|| format!("pinning {} again", from.display()))
+}
+
+/// How a program is to be attached: as it is now, where that may be.
+fn attachment(
+    existing: Option<Attachment>,
+    mode: Mode,
+    device: &Device,
+    hook: Hook,
+    tcx: bool,
+) -> Result<Attachment> {
+    let fits = |attachment: &Attachment| match mode {
+        Mode::Auto => true,
+        Mode::Tcx => matches!(attachment, Attachment::Tcx),
+        Mode::Clsact => matches!(attachment, Attachment::Clsact(_)),
+    };
+    if let Some(existing) = existing.filter(fits) {
+        return Ok(existing);
+    }
+    match mode {
+        Mode::Tcx if !tcx => {
+            bail!("this kernel has no TCX (Linux 6.6 and later have); use --mode clsact");
+        }
+        Mode::Tcx => return Ok(Attachment::Tcx),
+        Mode::Auto if tcx && hook == Hook::Egress => return Ok(Attachment::Tcx),
+        _ => {}
+    }
+    let others = clsact::filters(device.ifindex, hook)?;
+    // TCX runs before all of clsact: on ingress, where others are to run first, that is too early.
+    if mode == Mode::Auto && tcx && others.is_empty() {
+        return Ok(Attachment::Tcx);
+    }
+    let place = clsact::place(hook, &others);
+    if hook == Hook::Egress && others.iter().any(|other| other.priority < place.priority) {
+        warn!(
+            "{}: tc filters of others stand before ours on egress, at priorities below {}",
+            device.name, place.priority
+        );
+    }
+    Ok(Attachment::Clsact(place))
+}
+
+/// The interfaces whose clsact qdisc is ours: those where we made it, and those where there is none.
+fn qdiscs(state: &State) -> Result<Vec<u32>> {
+    let mut ours = Vec::new();
+    for binding in &state.bindings {
+        let needed = matches!(binding.attachment, Attachment::Clsact(_));
+        if !needed || ours.contains(&binding.ifindex) {
+            continue;
+        }
+        if state.qdiscs.contains(&binding.ifindex) || !clsact::has_qdisc(binding.ifindex)? {
+            ours.push(binding.ifindex);
+        }
+    }
+    Ok(ours)
+}

@@ -1,0 +1,223 @@
+//! Makes the interfaces follow a generation: attaches, replaces and removes. Whatever of it is done
+//! already is left alone, so that a later command can begin again where a killed one ended.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, bail};
+use log::{debug, warn};
+
+use crate::{
+    generation::{
+        counters,
+        state::{Attachment, Binding, State},
+        store::{Generation, Store, link_name},
+    },
+    kernel::{
+        bpf,
+        clsact::{self, Place},
+        device::Devices,
+        program, tcx,
+    },
+};
+
+/// Makes the interfaces run what `state` says, and removes what `others` (the generations before it,
+/// or one that was taken back) had there besides. Then removes all other generations; and everything,
+/// where nothing is left to do.
+///
+/// # Errors
+///
+/// Where the kernel refuses.
+pub fn converge(
+    store: &Store,
+    state: &State,
+    others: &[State],
+    devices: &Devices,
+) -> Result<()> {
+    let generation = store.generation(state.generation);
+    let known = known_programs(state, others);
+    for binding in &state.bindings {
+        follow(store, &generation, state, binding, devices, &known)
+            .with_context(|| format!("{} of {}", binding.hook.keyword(), binding.name))?;
+    }
+    remove_links(store, state)?;
+    remove_filters(Some(state), others, devices, &known)?;
+    if !state.counters.freed.is_empty() || state.counters.before {
+        bpf::wait_for_programs();
+    }
+    let mut settled = state.clone();
+    counters::settle(&mut settled, &generation)?;
+    for number in store.generations()? {
+        if number != state.generation {
+            store.generation(number).remove()?;
+        }
+    }
+    if state.is_empty() {
+        generation.remove()?;
+        store.remove_if_unused()?;
+    }
+    Ok(())
+}
+
+/// Removes what `gone` attached that `state` does not have; with no state, all of it.
+///
+/// # Errors
+///
+/// Where the kernel refuses.
+pub fn remove_filters(
+    state: Option<&State>,
+    gone: &[State],
+    devices: &Devices,
+    known: &BTreeSet<u32>,
+) -> Result<()> {
+    let wanted = |binding: &Binding| {
+        state
+            .and_then(|state| state.binding(binding.ifindex, binding.hook))
+            .is_some_and(|other| other.attachment == binding.attachment)
+    };
+    for binding in gone.iter().flat_map(|state| &state.bindings) {
+        let Attachment::Clsact(place) = binding.attachment else {
+            continue;
+        };
+        let Some(device) = devices.by_ifindex(binding.ifindex).filter(|_| !wanted(binding)) else {
+            continue;
+        };
+        let filters = clsact::filters(device.ifindex, binding.hook)?;
+        if place.find(&filters).is_some_and(|filter| is_ours(filter, known)) {
+            clsact::delete(&device.name, binding.hook, place)
+                .with_context(|| format!("removing the filter of {}", device.name))?;
+        }
+    }
+    let kept = state.map_or(&[][..], |state| &state.qdiscs);
+    for &ifindex in gone.iter().flat_map(|state| &state.qdiscs) {
+        if !kept.contains(&ifindex) && devices.by_ifindex(ifindex).is_some() {
+            remove_qdisc(ifindex)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a clsact qdisc that we made, unless others use it by now.
+fn remove_qdisc(ifindex: u32) -> Result<()> {
+    use egress_lang::checked::Hook;
+    if !clsact::has_qdisc(ifindex)? {
+        return Ok(());
+    }
+    for hook in [Hook::Egress, Hook::Ingress] {
+        if !clsact::filters(ifindex, hook)?.is_empty() {
+            debug!("the clsact qdisc of interface {ifindex} stays: it has filters of others");
+            return Ok(());
+        }
+    }
+    clsact::delete_qdisc(ifindex)
+}
+
+/// The kernel's numbers of all programs that these states are about.
+pub fn known_programs(state: &State, others: &[State]) -> BTreeSet<u32> {
+    let others = others.iter().flat_map(State::program_ids);
+    state.program_ids().chain(others).collect()
+}
+
+fn is_ours(filter: &clsact::Filter, known: &BTreeSet<u32>) -> bool {
+    filter.program_id.is_some_and(|id| known.contains(&id))
+}
+
+/// Whether a binding is in force: its link is, or its interface is there.
+pub fn is_alive(store: &Store, binding: &Binding) -> bool {
+    match binding.attachment {
+        Attachment::Tcx => tcx::look(&store.link(binding.ifindex, binding.hook))
+            .is_ok_and(|link| link.is_some_and(|link| link.ifindex != 0)),
+        Attachment::Clsact(_) => false,
+    }
+}
+
+/// Makes one hook of one interface run its program.
+fn follow(
+    store: &Store,
+    generation: &Generation,
+    state: &State,
+    binding: &Binding,
+    devices: &Devices,
+    known: &BTreeSet<u32>,
+) -> Result<()> {
+    let id = state.programs.get(&binding.program).map(|program| program.id);
+    let id = id.context("the generation has lost a program")?;
+    let name = devices
+        .by_ifindex(binding.ifindex)
+        .map(|device| device.name.as_str());
+    let program = || program::open(&generation.program(binding.program));
+    match binding.attachment {
+        Attachment::Tcx => {
+            let path = store.link(binding.ifindex, binding.hook);
+            match tcx::look(&path)? {
+                Some(link) if link.ifindex != 0 => {
+                    if link.program_id == id {
+                        return Ok(());
+                    }
+                    return tcx::replace(&path, &mut program()?);
+                }
+                Some(_) => store.remove_link(&link_name(binding.ifindex, binding.hook))?,
+                None => {}
+            }
+            match name {
+                Some(name) => tcx::create(&path, &mut program()?, name, binding.hook),
+                None => vanished(binding),
+            }
+        }
+        Attachment::Clsact(place) => match name {
+            Some(name) => follow_clsact(state, binding, place, name, id, known, program),
+            None => vanished(binding),
+        },
+    }
+}
+
+/// The next command forgets it.
+fn vanished(binding: &Binding) -> Result<()> {
+    warn!("interface {} is gone", binding.name);
+    Ok(())
+}
+
+fn follow_clsact(
+    state: &State,
+    binding: &Binding,
+    place: Place,
+    name: &str,
+    id: u32,
+    known: &BTreeSet<u32>,
+    program: impl Fn() -> Result<aya::programs::SchedClassifier>,
+) -> Result<()> {
+    let filters = clsact::filters(binding.ifindex, binding.hook)?;
+    match place.find(&filters) {
+        Some(filter) if filter.program_id == Some(id) => Ok(()),
+        Some(filter) if is_ours(filter, known) => {
+            clsact::replace(&mut program()?, name, binding.hook, place)
+        }
+        Some(_) => bail!(
+            "a tc filter of someone else stands at priority {}; `tc filter show dev {name} {}` \
+             shows it",
+            place.priority,
+            binding.hook.keyword()
+        ),
+        None => {
+            if state.qdiscs.contains(&binding.ifindex) && !clsact::has_qdisc(binding.ifindex)? {
+                clsact::create_qdisc(name)?;
+            }
+            clsact::create(&mut program()?, name, binding.hook, place)
+        }
+    }
+}
+
+/// Removes the links of hooks that have none any more.
+fn remove_links(store: &Store, state: &State) -> Result<()> {
+    let wanted: BTreeSet<String> = state
+        .bindings
+        .iter()
+        .filter(|binding| binding.attachment == Attachment::Tcx)
+        .map(|binding| link_name(binding.ifindex, binding.hook))
+        .collect();
+    for name in store.link_names()? {
+        if !wanted.contains(&name) {
+            store.remove_link(&name)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! Counters of rules: which slot of the map is whose, and what they stand at.
+//!
+//! A rule keeps its slot for as long as it is there, so that replacing other rules loses no count. A
+//! slot that is given up is still counted in by the generation before; it is used again only by the
+//! generation after the next.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result};
+use egress_common::layout::{Counter, slot};
+use egress_lang::checked::{self, StateId};
+
+use crate::{
+    generation::{
+        state::{Count, Counters, Entry, Scope, State},
+        store::Generation,
+    },
+    kernel::bpf::{self, MapType},
+};
+
+/// Slots of the smallest map.
+const MIN_CAPACITY: u32 = 64;
+
+/// Bytes of a slot on each CPU.
+const SLOT: usize = size_of::<Counter>();
+
+/// What a new generation does with the map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// As it will be.
+    pub counters: Counters,
+    /// Whether a new map is needed.
+    pub grow: bool,
+    /// Slots of the map in use that must be zeroed.
+    pub zero: Vec<u32>,
+}
+
+/// Gives every counter of the scopes a slot.
+///
+/// # Errors
+///
+/// Where there are more counters than slots can be numbered.
+pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
+    let known: HashMap<_, _> = before
+        .entries
+        .iter()
+        .map(|entry| ((entry.scope, entry.id), entry))
+        .collect();
+    let mut wanted: Vec<(u64, checked::Counter)> = scopes
+        .iter()
+        .flat_map(|scope| {
+            let counters = scope.ruleset.counters().into_iter();
+            counters.map(|counter| (scope.id, counter))
+        })
+        .collect();
+    wanted.sort_by_key(|(scope, counter)| (*scope, counter.id));
+    wanted.dedup_by_key(|(scope, counter)| (*scope, counter.id));
+
+    let stays = |&(scope, counter): &(u64, checked::Counter)| known.contains_key(&(scope, counter.id));
+    let added = wanted.iter().filter(|one| !stays(one)).count();
+    let mut free: Vec<u32> = before.free.iter().chain(&before.freed).copied().collect();
+    let unused = before.unused.max(slot::FIRST_RULE);
+    let fresh = before.capacity.saturating_sub(unused) as usize;
+    let grow = before.map == 0 || added > free.len() + fresh;
+
+    let mut counters = Counters {
+        map: before.map,
+        capacity: before.capacity,
+        unused,
+        before: grow && before.map != 0,
+        ..Counters::default()
+    };
+    let mut zero = Vec::new();
+    for (scope, counter) in wanted {
+        let entry = match known.get(&(scope, counter.id)) {
+            Some(&&entry) => Entry {
+                before: counters.before,
+                ..entry
+            },
+            None => {
+                let slot = if let Some(slot) = free.pop() {
+                    zero.push(slot);
+                    slot
+                } else {
+                    counters.unused += 1;
+                    counters.unused - 1
+                };
+                Entry {
+                    scope,
+                    id: counter.id,
+                    slot,
+                    base: Count {
+                        packets: counter.packets,
+                        bytes: counter.bytes,
+                    },
+                    before: false,
+                }
+            }
+        };
+        counters.entries.push(entry);
+    }
+    counters.free = free;
+    let in_use: std::collections::HashSet<u32> =
+        counters.entries.iter().map(|entry| entry.slot).collect();
+    counters.freed = before
+        .entries
+        .iter()
+        .map(|entry| entry.slot)
+        .filter(|slot| !in_use.contains(slot))
+        .collect();
+    if grow {
+        // No slot of the new map was ever counted in.
+        counters.capacity = counters
+            .unused
+            .checked_mul(2)
+            .and_then(u32::checked_next_power_of_two)
+            .context("too many counters")?
+            .max(MIN_CAPACITY);
+        counters.free.append(&mut counters.freed);
+        zero.clear();
+    }
+    Ok(Plan {
+        counters,
+        grow,
+        zero,
+    })
+}
+
+/// Pins the map for a generation that is being built: that of the generation before, or a new one.
+///
+/// # Errors
+///
+/// Where the kernel has not the memory.
+pub fn prepare(plan: &mut Plan, before: Option<&Generation>, next: &Generation) -> Result<()> {
+    if !plan.grow
+        && let Some(before) = before
+    {
+        let map = bpf::get(&before.counters()).context("opening the counters")?;
+        let zeros = vec![0; SLOT * cpus()?];
+        for &slot in &plan.zero {
+            bpf::map_update(&map, slot, &zeros).context("zeroing a counter")?;
+        }
+        return bpf::pin(&map, &next.counters()).context("pinning the counters");
+    }
+    let map = bpf::map_create(
+        MapType::PerCpuArray,
+        "egress_counters",
+        SLOT as u32,
+        plan.counters.capacity,
+    )
+    .with_context(|| format!("making a map of {} counters", plan.counters.capacity))?;
+    plan.counters.map = bpf::map_shape(&map)?.id;
+    bpf::pin(&map, &next.counters()).context("pinning the counters")?;
+    if plan.counters.before
+        && let Some(before) = before
+    {
+        let map = bpf::get(&before.counters()).context("opening the counters")?;
+        bpf::pin(&map, &next.counters_before()).context("pinning the counters before")?;
+    }
+    Ok(())
+}
+
+/// Adds what was counted in the map before to the bases, for good. No program that counts there may
+/// be running any more.
+///
+/// # Errors
+///
+/// Where the maps cannot be read.
+pub fn settle(state: &mut State, generation: &Generation) -> Result<()> {
+    if state.counters.before {
+        let before = Map::open(generation, true)?;
+        for entry in &mut state.counters.entries {
+            if entry.before {
+                entry.base = entry.base + before.read(entry.slot)?;
+                entry.before = false;
+            }
+        }
+        state.counters.before = false;
+        state.rewrite(&generation.ruleset())?;
+    }
+    super::store::remove_pin(&generation.counters_before())
+}
+
+/// Sets counters back to zero: what is counted while this runs is not lost, as only what was read
+/// for `live` is taken off.
+///
+/// # Errors
+///
+/// Where the state cannot be written.
+pub fn reset(
+    state: &mut State,
+    generation: &Generation,
+    live: &Live,
+    which: &[(u64, StateId)],
+) -> Result<()> {
+    for entry in &mut state.counters.entries {
+        let key = (entry.scope, entry.id);
+        if let Some(count) = live.0.get(&key).filter(|_| which.contains(&key)) {
+            entry.base.packets = entry.base.packets.wrapping_sub(count.packets);
+            entry.base.bytes = entry.base.bytes.wrapping_sub(count.bytes);
+        }
+    }
+    state.rewrite(&generation.ruleset())
+}
+
+/// What all counters stand at.
+#[derive(Debug, Default)]
+pub struct Live(HashMap<(u64, StateId), Count>);
+
+impl Live {
+    /// Reads the counters of a generation.
+    ///
+    /// # Errors
+    ///
+    /// Where the maps cannot be read.
+    pub fn read(state: &State, generation: &Generation) -> Result<Self> {
+        if state.counters.entries.is_empty() {
+            return Ok(Self::default());
+        }
+        let map = Map::open(generation, false)?;
+        let before = state
+            .counters
+            .before
+            .then(|| Map::open(generation, true))
+            .transpose()?;
+        let mut counts = HashMap::new();
+        for entry in &state.counters.entries {
+            let mut count = entry.base + map.read(entry.slot)?;
+            if let Some(before) = before.as_ref().filter(|_| entry.before) {
+                count = count + before.read(entry.slot)?;
+            }
+            counts.insert((entry.scope, entry.id), count);
+        }
+        Ok(Self(counts))
+    }
+
+    /// Those of one scope.
+    pub fn of(&self, scope: u64) -> LiveScope<'_> {
+        LiveScope { live: self, scope }
+    }
+}
+
+/// What the counters of a scope stand at.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveScope<'a> {
+    live: &'a Live,
+    scope: u64,
+}
+
+impl checked::StateValues for LiveScope<'_> {
+    fn counter(&self, id: StateId) -> Option<(u64, u64)> {
+        let count = self.live.0.get(&(self.scope, id))?;
+        Some((count.packets, count.bytes))
+    }
+}
+
+/// What a program itself counted, by [`egress_common::layout::slot`].
+///
+/// # Errors
+///
+/// Where the map cannot be read.
+pub fn own(generation: &Generation, program: u32) -> Result<[Count; slot::FIRST_RULE as usize]> {
+    let fd = bpf::get(&generation.own(program)).context("opening a program's counters")?;
+    let map = Map { fd, cpus: cpus()? };
+    let mut counts = [Count::default(); slot::FIRST_RULE as usize];
+    for (slot, count) in counts.iter_mut().enumerate() {
+        *count = map.read(slot as u32)?;
+    }
+    Ok(counts)
+}
+
+/// A map of counters.
+struct Map {
+    fd: std::os::fd::OwnedFd,
+    cpus: usize,
+}
+
+impl Map {
+    fn open(generation: &Generation, before: bool) -> Result<Self> {
+        let path = if before {
+            generation.counters_before()
+        } else {
+            generation.counters()
+        };
+        Ok(Self {
+            fd: bpf::get(&path).context("opening the counters")?,
+            cpus: cpus()?,
+        })
+    }
+
+    /// The sum over all CPUs.
+    fn read(&self, slot: u32) -> Result<Count> {
+        let mut value = vec![0; SLOT * self.cpus];
+        bpf::map_lookup(&self.fd, slot, &mut value).context("reading a counter")?;
+        Ok(value.chunks_exact(SLOT).fold(Count::default(), |sum, one| {
+            let (packets, bytes) = one.split_at(SLOT / 2);
+            sum + Count {
+                packets: number(packets),
+                bytes: number(bytes),
+            }
+        }))
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+}
+
+/// CPUs that there may ever be: per-CPU values have that many parts.
+fn cpus() -> Result<usize> {
+    aya::util::nr_cpus().map_err(|(what, error)| anyhow::Error::new(error).context(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::state::Settings;
+    use egress_lang::checked::{Chain, Rule, Ruleset, Statement, Table};
+
+    fn scope(id: u64, ids: &[u64]) -> Scope {
+        let rules = ids.iter().map(|&id| Rule {
+            handle: id,
+            comment: None,
+            statements: vec![Statement::Counter(checked::Counter {
+                id: StateId(id),
+                packets: id,
+                bytes: 0,
+            })],
+        });
+        let chain = Chain {
+            rules: rules.collect(),
+            ..Chain::default()
+        };
+        let table = Table {
+            chains: vec![chain],
+            ..Table::default()
+        };
+        Scope {
+            id,
+            ruleset: Ruleset {
+                tables: vec![table],
+                ..Ruleset::default()
+            },
+            hooks: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
+
+    fn slots(plan: &Plan) -> Vec<u32> {
+        plan.counters.entries.iter().map(|entry| entry.slot).collect()
+    }
+
+    #[test]
+    fn rules_keep_their_slots() {
+        let mut first = plan(&Counters::default(), &[scope(0, &[1, 2, 3])]).unwrap();
+        assert!(first.grow);
+        assert!(!first.counters.before, "there was no map before");
+        assert_eq!(slots(&first), [4, 5, 6]);
+        assert_eq!(first.counters.entries[2].base.packets, 3);
+        first.counters.map = 9;
+
+        let second = plan(&first.counters, &[scope(0, &[1, 3, 4])]).unwrap();
+        assert!(!second.grow);
+        assert_eq!(slots(&second), [4, 6, 7], "slot 5 is still counted in");
+        assert_eq!(second.counters.freed, [5]);
+
+        let third = plan(&second.counters, &[scope(0, &[1, 3, 4, 5])]).unwrap();
+        assert_eq!(slots(&third), [4, 6, 7, 5]);
+        assert_eq!(third.zero, [5]);
+    }
+
+    #[test]
+    fn a_full_map_is_followed_by_a_larger_one() {
+        let mut first = plan(&Counters::default(), &[scope(0, &[1])]).unwrap();
+        first.counters.map = 9;
+        let ids: Vec<u64> = (1..=100).collect();
+        let second = plan(&first.counters, &[scope(0, &ids)]).unwrap();
+        assert!(second.grow && second.counters.before);
+        assert_eq!(second.counters.capacity, 256);
+        assert!(second.counters.entries[0].before);
+        assert!(!second.counters.entries[1].before);
+    }
+
+    #[test]
+    fn scopes_do_not_share_counters() {
+        let plan = plan(&Counters::default(), &[scope(0, &[1]), scope(7, &[1])]).unwrap();
+        assert_eq!(slots(&plan), [4, 5]);
+    }
+}

@@ -1,0 +1,98 @@
+//! Generations: what runs in a network namespace, and how it becomes something else.
+//!
+//! docs/ARCHITECTURE.md, "Generations and pins", says what is pinned where and what may happen at
+//! any moment. In short: everything new is built in `next/`, beside what runs; renaming it to
+//! `gen-N` is the moment of truth; [`converge`](mod@converge) then makes the interfaces follow, and
+//! can be begun again by any later command.
+
+mod build;
+mod compose;
+mod converge;
+pub mod counters;
+mod recover;
+pub mod scopes;
+pub mod state;
+pub mod store;
+
+use anyhow::{Context as _, Result};
+use log::debug;
+
+pub use recover::recover_all;
+
+use crate::{
+    generation::{
+        state::State,
+        store::Store,
+    },
+    kernel::{bpffs::Pins, device::Devices, netns::Netns},
+};
+
+/// Changes what runs in a namespace: all of it, or nothing.
+///
+/// # Errors
+///
+/// Those of `change`, and whatever the kernel refuses; then what ran before runs on.
+pub fn change(
+    pins: &Pins,
+    netns: &Netns,
+    change: impl FnOnce(&mut State, &Devices) -> Result<()> + Send,
+) -> Result<()> {
+    let store = Store::new(pins.of_netns(netns.identity.cookie));
+    netns.run(|| {
+        let before = recover::recover(&store)?;
+        let devices = Devices::read()?;
+        let mut state = before
+            .clone()
+            .unwrap_or_else(|| State::new(netns.identity.clone()));
+        scopes::refresh(&mut state, &store, &devices);
+        change(&mut state, &devices)?;
+        advance(&store, before.as_ref(), state, &devices)
+    })
+}
+
+/// What runs in a namespace, after whatever an earlier command left half-done.
+///
+/// # Errors
+///
+/// Where it cannot be read.
+pub fn current(pins: &Pins, netns: &Netns) -> Result<Option<(Store, State)>> {
+    let store = Store::new(pins.of_netns(netns.identity.cookie));
+    let state = netns.run(|| recover::recover(&store))?;
+    Ok(state.map(|state| (store, state)))
+}
+
+/// From the generation `before` to one that does what `wanted` says.
+fn advance(
+    store: &Store,
+    before: Option<&State>,
+    wanted: State,
+    devices: &Devices,
+) -> Result<()> {
+    let built = store
+        .create_next()
+        .and_then(|()| build::build(store, before, wanted, devices));
+    let state = match built {
+        Ok(state) => state,
+        Err(error) => {
+            store.remove_next()?;
+            store.remove_if_unused()?;
+            return Err(error);
+        }
+    };
+    debug!("generation {} is built", state.generation);
+    store.commit_next(state.generation)?;
+    let followed = converge::converge(store, &state, before.map_or(&[], std::slice::from_ref), devices);
+    if let Err(error) = followed {
+        debug!("generation {} is taken back: {error:#}", state.generation);
+        take_back(store, before, &state, devices)
+            .context("going back to the generation before; `egress status` tries again")?;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Makes the generation `before` the one that runs again.
+fn take_back(store: &Store, before: Option<&State>, failed: &State, devices: &Devices) -> Result<()> {
+    store.uncommit(failed.generation)?;
+    recover::roll_back(store, before, failed, devices)
+}

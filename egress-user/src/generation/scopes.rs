@@ -1,0 +1,289 @@
+//! Where rules come from: the global scope (`egress load`, `egress nft`) and one scope for each
+//! `egress attach`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use anyhow::{Result, bail};
+use egress_lang::checked::{Hook, Rule, Ruleset, Statement};
+use log::info;
+
+use crate::{
+    generation::{
+        converge,
+        state::{Scope, Settings, State},
+        store::Store,
+    },
+    kernel::device::Devices,
+};
+
+impl State {
+    /// The scope of `egress load` and `egress nft`.
+    pub fn global(&mut self) -> &mut Scope {
+        if self.scopes.first().is_none_or(|scope| scope.id != 0) {
+            self.scopes.insert(0, State::new(self.netns.clone()).scopes.remove(0));
+        }
+        &mut self.scopes[0]
+    }
+}
+
+impl Scope {
+    /// Every hook of every interface that is to have a program for this scope.
+    pub fn hooked(&self) -> BTreeSet<(String, Hook)> {
+        let mut hooked: BTreeSet<_> = self.ruleset.hooked_devices().into_iter().collect();
+        hooked.extend(self.hooks.iter().cloned());
+        hooked
+    }
+
+    /// Forgets an interface. A base chain goes with its last device, as the kernel's do.
+    fn remove_device(&mut self, name: &str, only: Option<Hook>) {
+        let meant = |hook: Hook| only.is_none_or(|only| only == hook);
+        self.hooks.retain(|(device, hook)| device != name || !meant(*hook));
+        for table in &mut self.ruleset.tables {
+            table.chains.retain_mut(|chain| {
+                let Some(base) = &mut chain.base else {
+                    return true;
+                };
+                let had = base.devices.len();
+                if meant(base.hook) {
+                    base.devices.retain(|device| device != name);
+                }
+                !base.devices.is_empty() || had == 0
+            });
+        }
+    }
+
+    fn rename_devices(&mut self, names: &HashMap<String, String>) {
+        let rename = |name: &mut String| {
+            if let Some(to) = names.get(name) {
+                name.clone_from(to);
+            }
+        };
+        self.hooks.iter_mut().for_each(|(name, _)| rename(name));
+        let chains = self.ruleset.tables.iter_mut().flat_map(|table| &mut table.chains);
+        chains
+            .filter_map(|chain| chain.base.as_mut())
+            .flat_map(|base| &mut base.devices)
+            .for_each(rename);
+    }
+}
+
+/// Follows what became of the interfaces since the generation was made: those that have another name
+/// now keep their rules, those that are gone are forgotten.
+pub fn refresh(state: &mut State, store: &Store, devices: &Devices) {
+    let mut names = HashMap::new();
+    let mut gone = BTreeSet::new();
+    for binding in &mut state.bindings {
+        match devices.by_ifindex(binding.ifindex) {
+            Some(device) if device.name != binding.name => {
+                info!("{} is called {} now", binding.name, device.name);
+                names.insert(binding.name.clone(), device.name.clone());
+                binding.name.clone_from(&device.name);
+            }
+            Some(_) => {}
+            None if converge::is_alive(store, binding) => {}
+            None => {
+                info!("interface {} is gone", binding.name);
+                gone.insert((binding.name.clone(), binding.ifindex));
+            }
+        }
+    }
+    state
+        .bindings
+        .retain(|binding| !gone.contains(&(binding.name.clone(), binding.ifindex)));
+    for scope in &mut state.scopes {
+        for (name, _) in &gone {
+            scope.remove_device(name, None);
+        }
+        scope.rename_devices(&names);
+    }
+    state.drop_unused_scopes();
+}
+
+impl State {
+    fn drop_unused_scopes(&mut self) {
+        self.scopes
+            .retain(|scope| scope.id == 0 || !scope.hooked().is_empty());
+    }
+
+    /// Puts rules on interfaces, in place of what an earlier `attach` put there.
+    ///
+    /// `read` makes the rules from the ruleset to begin with. `only` restricts to one hook.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`; where a base chain has another hook than `only`.
+    pub fn attach(
+        &mut self,
+        interfaces: &[String],
+        only: Option<Hook>,
+        settings: Settings,
+        read: impl FnOnce(Ruleset) -> Result<Ruleset>,
+    ) -> Result<()> {
+        let meant = |scope: &Scope| {
+            let hooked = scope.hooked();
+            let ours = |(device, hook): &(String, Hook)| {
+                interfaces.contains(device) && only.is_none_or(|only| only == *hook)
+            };
+            scope.id != 0 && !hooked.is_empty() && hooked.iter().all(ours)
+        };
+        // A scope that is replaced as a whole lives on: rules that stay keep their counters.
+        let heir = self.scopes.iter().find(|scope| meant(scope)).cloned();
+        let beginning = Ruleset {
+            state_ids: heir.as_ref().map_or(0, |scope| scope.ruleset.state_ids),
+            ..Ruleset::default()
+        };
+        let mut ruleset = read(beginning)?;
+        if let Some(heir) = &heir {
+            inherit(&heir.ruleset, &mut ruleset);
+        }
+        let hooks = hooks_of(&ruleset, interfaces, only)?;
+        for scope in self.scopes.iter_mut().filter(|scope| scope.id != 0) {
+            for interface in interfaces {
+                scope.remove_device(interface, only);
+            }
+        }
+        self.drop_unused_scopes();
+        let id = heir.map_or_else(
+            || {
+                self.scope_ids += 1;
+                self.scope_ids
+            },
+            |heir| heir.id,
+        );
+        self.scopes.push(Scope {
+            id,
+            ruleset,
+            hooks,
+            settings,
+        });
+        Ok(())
+    }
+
+    /// Takes all rules off interfaces, also those of the global scope.
+    ///
+    /// # Errors
+    ///
+    /// Where an interface has none.
+    pub fn detach(&mut self, interfaces: &[String]) -> Result<()> {
+        for interface in interfaces {
+            let hooked = self.scopes.iter().flat_map(Scope::hooked);
+            if !hooked.into_iter().any(|(device, _)| device == *interface) {
+                bail!("interface {interface}: nothing is attached to it; `egress status` shows what is");
+            }
+            for scope in &mut self.scopes {
+                let hooked_before = has_base_chains(&scope.ruleset);
+                scope.remove_device(interface, None);
+                // Tables that nothing leads to any more go as well: detaching leaves nothing.
+                let kept = |name: &str| hooked_before.contains(name);
+                scope
+                    .ruleset
+                    .tables
+                    .retain(|table| !kept(&table.name) || table.chains.iter().any(|c| c.base.is_some()));
+            }
+        }
+        self.drop_unused_scopes();
+        Ok(())
+    }
+
+    /// Takes all rules off all interfaces.
+    pub fn detach_all(&mut self) {
+        self.scopes.clear();
+        self.global();
+    }
+}
+
+fn has_base_chains(ruleset: &Ruleset) -> BTreeSet<String> {
+    let tables = ruleset.tables.iter();
+    tables
+        .filter(|table| table.chains.iter().any(|chain| chain.base.is_some()))
+        .map(|table| table.name.clone())
+        .collect()
+}
+
+/// What an attach hooks besides the hooks of its base chains: the one that was asked for; egress
+/// where there are no base chains for an interface.
+fn hooks_of(
+    ruleset: &Ruleset,
+    interfaces: &[String],
+    only: Option<Hook>,
+) -> Result<Vec<(String, Hook)>> {
+    let chains = ruleset.hooked_devices();
+    if let Some(only) = only
+        && let Some((device, hook)) = chains.iter().find(|(_, hook)| *hook != only)
+    {
+        bail!(
+            "the rules have a base chain with hook {} on {device}, but only hook {} was asked for \
+             (--hook); leave --hook out to attach both",
+            hook.keyword(),
+            only.keyword()
+        );
+    }
+    let mut hooks = Vec::new();
+    for interface in interfaces {
+        let has_chain = chains.iter().any(|(device, _)| device == interface);
+        match only {
+            Some(only) => hooks.push((interface.clone(), only)),
+            None if !has_chain => hooks.push((interface.clone(), Hook::Egress)),
+            None => {}
+        }
+    }
+    Ok(hooks)
+}
+
+/// Gives the counters of rules that were there before, in the same table and chain and in the same
+/// order, the identities that they had.
+fn inherit(before: &Ruleset, now: &mut Ruleset) {
+    now.state_ids = now.state_ids.max(before.state_ids);
+    for table in &mut now.tables {
+        let Some(table_before) = before.table(&table.name) else {
+            continue;
+        };
+        for chain in &mut table.chains {
+            let Some(chain_before) = table_before.chain(&chain.name) else {
+                continue;
+            };
+            let mut rest = chain_before.rules.as_slice();
+            for rule in &mut chain.rules {
+                let bare = without_ids(rule);
+                let same = rest.iter().position(|other| without_ids(other) == bare);
+                if let Some(index) = same {
+                    let (skipped_and_same, after) = rest.split_at(index + 1);
+                    if let Some(same) = skipped_and_same.last() {
+                        copy_ids(same, rule);
+                    }
+                    rest = after;
+                }
+            }
+        }
+        for object in &mut table.objects {
+            use egress_lang::checked::ObjectState::Counter;
+            let other = table_before.object(object.kind(), &object.name);
+            if let (Counter(counter), Some(Counter(other))) =
+                (&mut object.state, other.map(|other| &other.state))
+            {
+                counter.id = other.id;
+            }
+        }
+    }
+}
+
+/// A rule without what tells it from another one that says the same.
+fn without_ids(rule: &Rule) -> Rule {
+    use egress_lang::ir::StateId;
+    let mut rule = rule.clone();
+    rule.handle = 0;
+    for statement in &mut rule.statements {
+        if let Statement::Counter(counter) = statement {
+            counter.id = StateId(0);
+        }
+    }
+    rule
+}
+
+fn copy_ids(from: &Rule, to: &mut Rule) {
+    for (from, to) in from.statements.iter().zip(&mut to.statements) {
+        if let (Statement::Counter(from), Statement::Counter(to)) = (from, to) {
+            to.id = from.id;
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The directory of a network namespace in bpffs, and the names in it.
+//!
+//! | name | what |
+//! |---|---|
+//! | `gen-N/` | generation N; the one with the highest number is in force |
+//! | `next/` | a generation that is being built; it means nothing |
+//! | `gen-N/ruleset` | array map with one value: the [`State`] |
+//! | `gen-N/prog-K`, `tables-K`, `own-K` | program K, its tables, what it counts itself |
+//! | `gen-N/counters` | counters of rules, of all programs |
+//! | `gen-N/counters-before` | the map that `counters` took over from, until its counts are added |
+//! | `gen-N/logs` | ring buffer of the programs' diagnostics |
+//! | `links/IFINDEX-HOOK` | TCX links |
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use egress_lang::checked::Hook;
+
+use crate::generation::state::State;
+
+/// Directory of a network namespace.
+#[derive(Debug, Clone)]
+pub struct Store {
+    path: PathBuf,
+}
+
+/// Directory of a generation.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    path: PathBuf,
+}
+
+impl Store {
+    /// The directory at `path`, which need not exist yet.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Numbers of the generations there are, ascending.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be read.
+    pub fn generations(&self) -> Result<Vec<u64>> {
+        let mut numbers: Vec<u64> = names(&self.path)?
+            .iter()
+            .filter_map(|name| name.strip_prefix("gen-")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The directory of a generation.
+    pub fn generation(&self, number: u64) -> Generation {
+        Generation {
+            path: self.path.join(format!("gen-{number}")),
+        }
+    }
+
+    /// The directory of what is being built.
+    pub fn next(&self) -> Generation {
+        Generation {
+            path: self.path.join("next"),
+        }
+    }
+
+    /// The pin of a TCX link.
+    pub fn link(&self, ifindex: u32, hook: Hook) -> PathBuf {
+        self.links().join(link_name(ifindex, hook))
+    }
+
+    /// The names of all links that are pinned.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be read.
+    pub fn link_names(&self) -> Result<Vec<String>> {
+        names(&self.links())
+    }
+
+    /// Removes a link's pin, which detaches it.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn remove_link(&self, name: &str) -> Result<()> {
+        let path = self.links().join(name);
+        fs::remove_file(&path).with_context(|| format!("removing link {name}"))
+    }
+
+    /// Makes an empty `next`.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn create_next(&self) -> Result<()> {
+        for path in [&self.path, &self.links()] {
+            create_directory(path)?;
+        }
+        self.remove_next()?;
+        create_directory(&self.next().path)
+    }
+
+    /// Removes `next` and what is in it, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn remove_next(&self) -> Result<()> {
+        self.next().remove()
+    }
+
+    /// Makes `next` the generation `number`: from here on it is the one in force.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn commit_next(&self, number: u64) -> Result<()> {
+        let to = self.generation(number).path;
+        fs::rename(self.next().path, to).context("putting the new generation in force")
+    }
+
+    /// Takes the last [`commit_next`](Self::commit_next) back.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn uncommit(&self, number: u64) -> Result<()> {
+        let from = self.generation(number).path;
+        fs::rename(from, self.next().path).context("taking the new generation back")
+    }
+
+    /// Removes the whole directory where there is no generation in it.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn remove_if_unused(&self) -> Result<()> {
+        if !self.generations()?.is_empty() || self.next().exists() {
+            return Ok(());
+        }
+        for name in self.link_names()? {
+            self.remove_link(&name)?;
+        }
+        for path in [&self.links(), &self.path] {
+            remove_directory(path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything, whatever it is.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn remove_all(&self) -> Result<()> {
+        self.remove_next()?;
+        for number in self.generations()? {
+            self.generation(number).remove()?;
+        }
+        self.remove_if_unused()
+    }
+
+    fn links(&self) -> PathBuf {
+        self.path.join("links")
+    }
+}
+
+/// The name of a link's pin.
+pub fn link_name(ifindex: u32, hook: Hook) -> String {
+    format!("{ifindex}-{}", hook.keyword())
+}
+
+impl Generation {
+    /// The pin of the state.
+    pub fn ruleset(&self) -> PathBuf {
+        self.path.join("ruleset")
+    }
+
+    /// The pin of a program.
+    pub fn program(&self, number: u32) -> PathBuf {
+        self.path.join(format!("prog-{number}"))
+    }
+
+    /// The pin of a program's tables.
+    pub fn tables(&self, number: u32) -> PathBuf {
+        self.path.join(format!("tables-{number}"))
+    }
+
+    /// The pin of what a program counts itself.
+    pub fn own(&self, number: u32) -> PathBuf {
+        self.path.join(format!("own-{number}"))
+    }
+
+    /// The pin of the rules' counters.
+    pub fn counters(&self) -> PathBuf {
+        self.path.join("counters")
+    }
+
+    /// The pin of the counters before, while their counts are needed.
+    pub fn counters_before(&self) -> PathBuf {
+        self.path.join("counters-before")
+    }
+
+    /// The pin of the programs' diagnostics.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// Everything that is pinned here.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be read.
+    pub fn pins(&self) -> Result<Vec<PathBuf>> {
+        let names = names(&self.path)?;
+        Ok(names.iter().map(|name| self.path.join(name)).collect())
+    }
+
+    /// Its state.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not there, or was written by another version of the command.
+    pub fn read(&self) -> Result<State> {
+        State::read(&self.ruleset())
+    }
+
+    /// Whether the directory is there.
+    pub fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Removes it, if it is there. The state goes last: while it can be read, whoever removes the
+    /// rest knows what belongs to it.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn remove(&self) -> Result<()> {
+        let mut pins = self.pins()?;
+        pins.sort_by_key(|path| path.ends_with("ruleset"));
+        for path in pins {
+            remove_pin(&path)?;
+        }
+        remove_directory(&self.path)
+    }
+}
+
+/// Removes a pin, if it is there.
+///
+/// # Errors
+///
+/// Where bpffs refuses.
+pub fn remove_pin(path: &Path) -> Result<()> {
+    absent_is_fine(fs::remove_file(path)).with_context(|| format!("removing {}", path.display()))
+}
+
+fn remove_directory(path: &Path) -> Result<()> {
+    absent_is_fine(fs::remove_dir(path)).with_context(|| format!("removing {}", path.display()))
+}
+
+fn create_directory(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).with_context(|| format!("making {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The names in a directory; none where it is not there.
+fn names(path: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        found.extend(entry?.file_name().into_string());
+    }
+    Ok(found)
+}

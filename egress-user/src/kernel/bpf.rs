@@ -1,0 +1,290 @@
+//! The calls of bpf(2) that aya has no interface for: maps whose value size is known only at run
+//! time, values of any size, where a TCX link is attached; and one of membarrier(2).
+//!
+//! Structures are those of `union bpf_attr` and `struct bpf_link_info` in linux/bpf.h.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+/// `enum bpf_cmd`.
+const MAP_CREATE: libc::c_int = 0;
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+
+/// `enum bpf_map_type`.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub enum MapType {
+    /// Values by index.
+    Array = 2,
+    /// Values by index, for each CPU.
+    PerCpuArray = 6,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; 16],
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapElement {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Object {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct GetInfo {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// `struct bpf_link_info` as far as TCX links fill it.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    link_type: u32,
+    id: u32,
+    program_id: u32,
+    _pad: u32,
+    tcx_ifindex: u32,
+    tcx_attach_type: u32,
+    _rest: [u64; 8],
+}
+
+/// `struct bpf_map_info`, its beginning.
+#[repr(C)]
+#[derive(Default)]
+struct MapInfo {
+    map_type: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    _rest: [u32; 27],
+}
+
+/// One call of bpf(2).
+fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the attributes are a prefix of `union bpf_attr`, and the pointers in them come from
+    // borrows that outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel just gave this descriptor to us alone; descriptors fit an int.
+    unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }
+}
+
+fn raw(fd: impl AsFd) -> u32 {
+    fd.as_fd().as_raw_fd().cast_unsigned()
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Makes a map with 32-bit keys. `name` has at most 15 characters.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_CREATE`: EPERM without CAP_BPF, ENOMEM, E2BIG.
+pub fn map_create(
+    map_type: MapType,
+    name: &str,
+    value_size: u32,
+    max_entries: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: map_type as u32,
+        key_size: 4,
+        value_size,
+        max_entries,
+        ..MapCreate::default()
+    };
+    for (to, from) in attr.map_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bpf(MAP_CREATE, &mut attr).map(owned)
+}
+
+/// Reads the value under `key` into `value`, which must be as large as the kernel's value is.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_LOOKUP_ELEM`.
+pub fn map_lookup(map: impl AsFd, key: u32, value: &mut [u8]) -> io::Result<()> {
+    let mut attr = MapElement {
+        map_fd: raw(map),
+        key: (&raw const key) as u64,
+        value: value.as_mut_ptr() as u64,
+        ..MapElement::default()
+    };
+    bpf(MAP_LOOKUP_ELEM, &mut attr).map(drop)
+}
+
+/// Writes the value under `key`; `value` must be as large as the kernel's value is.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_UPDATE_ELEM`.
+pub fn map_update(map: impl AsFd, key: u32, value: &[u8]) -> io::Result<()> {
+    let mut attr = MapElement {
+        map_fd: raw(map),
+        key: (&raw const key) as u64,
+        value: value.as_ptr() as u64,
+        ..MapElement::default()
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Pins a map, program or link at `path`.
+///
+/// # Errors
+///
+/// Those of `BPF_OBJ_PIN`: EEXIST, EPERM outside of a bpffs.
+pub fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = Object {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: raw(object),
+        ..Object::default()
+    };
+    bpf(OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Opens what is pinned at `path`.
+///
+/// # Errors
+///
+/// Those of `BPF_OBJ_GET`: ENOENT.
+pub fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = Object {
+        pathname: path.as_ptr() as u64,
+        ..Object::default()
+    };
+    bpf(OBJ_GET, &mut attr).map(owned)
+}
+
+fn get_info<T>(object: impl AsFd, info: &mut T) -> io::Result<()> {
+    let mut attr = GetInfo {
+        bpf_fd: raw(object),
+        info_len: size_of::<T>() as u32,
+        info: (&raw mut *info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
+/// Where a TCX link is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcxLink {
+    /// Which program it runs.
+    pub program_id: u32,
+    /// On which interface; 0 where the interface is gone or the link was detached.
+    pub ifindex: u32,
+}
+
+/// Where a link is attached.
+///
+/// # Errors
+///
+/// Those of `BPF_OBJ_GET_INFO_BY_FD`; EINVAL where it is no TCX link.
+pub fn tcx_link(link: impl AsFd) -> io::Result<TcxLink> {
+    /// `BPF_LINK_TYPE_TCX`.
+    const TCX: u32 = 11;
+    let mut info = LinkInfo::default();
+    get_info(link, &mut info)?;
+    if info.link_type != TCX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(TcxLink {
+        program_id: info.program_id,
+        ifindex: info.tcx_ifindex,
+    })
+}
+
+/// Size and identity of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapShape {
+    /// The kernel's number.
+    pub id: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Values.
+    pub max_entries: u32,
+}
+
+/// The size and identity of a map.
+///
+/// # Errors
+///
+/// Those of `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn map_shape(map: impl AsFd) -> io::Result<MapShape> {
+    let mut info = MapInfo::default();
+    get_info(map, &mut info)?;
+    Ok(MapShape {
+        id: info.id,
+        value_size: info.value_size,
+        max_entries: info.max_entries,
+    })
+}
+
+/// Bytes of kernel memory that a map or program takes, as its fdinfo says; 0 where it does not.
+pub fn memory(object: impl AsFd) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", object.as_fd().as_raw_fd());
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("memlock:"))
+        .and_then(|number| number.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Waits until no program that was replaced before is running any more.
+///
+/// tc programs run inside of RCU read-side sections. `MEMBARRIER_CMD_GLOBAL` waits for a grace
+/// period (kernel/sched/membarrier.c: `synchronize_rcu()`). Where it is not to be had (a seccomp
+/// filter, `nohz_full`), a pause that is much longer than such a section has to do.
+pub fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,10 @@
+//! What the kernel is asked for: maps, programs, links, filters, devices, namespaces.
+
+pub mod bpf;
+pub mod bpffs;
+pub mod capability;
+pub mod clsact;
+pub mod device;
+pub mod netns;
+pub mod program;
+pub mod tcx;
