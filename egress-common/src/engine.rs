@@ -189,19 +189,7 @@ fn short_step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u3
     } else {
         return None;
     };
-    let value = value & maps.node32(node, node::MASK);
-    let how = maps.node8(node, node::STORAGE);
-    if how == storage::EXACT {
-        return Some(if value == maps.node32(node, node::VALUE) {
-            maps.node32(node, node::EQUAL)
-        } else {
-            maps.node32(node, node::OTHER)
-        });
-    }
-    if how == storage::DIRECT {
-        return Some(maps.node32(node, node::BODY.wrapping_add((value & 0xff) << 2)));
-    }
-    None
+    search(maps, at, node, value)
 }
 
 /// From a node to the target for this packet.
@@ -228,9 +216,12 @@ pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32)
     } else {
         fetch_cold(packet, maps, headers, node, code)
     };
-    match value {
-        Some(value) => search(maps, at, node, value),
-        None => maps.node32(node, node::ABSENT),
+    let Some(value) = value else {
+        return maps.node32(node, node::ABSENT);
+    };
+    match search(maps, at, node, value) {
+        Some(target) => target,
+        None => search_intervals(maps, at, node, value),
     }
 }
 
@@ -362,62 +353,54 @@ fn fetch_wide<P: Packet, M: Maps>(
     )
 }
 
-/// The target for a narrow value.
+/// The target for a narrow value, where no search is needed.
 #[inline(always)]
-fn search<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> u32 {
+fn search<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> Option<u32> {
     let value = value & maps.node32(node, node::MASK);
     let how = maps.node8(node, node::STORAGE);
+    let low = maps.node32(node, node::VALUE);
     if how == storage::EXACT {
-        return if value == maps.node32(node, node::VALUE) {
-            maps.node32(node, node::EQUAL)
+        let target = if value == low {
+            node::EQUAL
         } else {
-            maps.node32(node, node::OTHER)
+            node::OTHER
         };
+        return Some(maps.node32(node, target));
+    }
+    if how == storage::RADIX {
+        let entry = value.wrapping_sub(low) >> (maps.node32(node, node::EQUAL) & 31);
+        let last = maps.node32(node, node::OTHER);
+        let entry = if entry < last { entry } else { last };
+        return Some(maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2)));
+    }
+    if how == storage::RANGE {
+        let inside = value.wrapping_sub(low) <= maps.node32(node, node::SPAN);
+        let target = if inside { node::EQUAL } else { node::OTHER };
+        return Some(maps.node32(node, target));
     }
     if how == storage::DIRECT {
-        return maps.node32(node, node::BODY.wrapping_add((value & 0xff) << 2));
+        return Some(maps.node32(node, node::BODY.wrapping_add((value & 0xff) << 2)));
     }
-    let features = maps.features();
-    if features & feature::INTERVALS == 0 {
-        return LEAF;
-    }
-    let n = maps.node32(node, node::VALUE);
-    let (bounds, low, high) = if features & feature::RADIX != 0 && how == storage::RADIX {
-        let shift = maps.node32(node, node::BODY) & 31;
-        let entries = maps.node32(node, node::OTHER);
-        let indexes = at.wrapping_add(node::RADIX_BODY);
-        let entry = indexes.wrapping_add((value >> shift) << 2);
-        let bounds = indexes.wrapping_add(entries.wrapping_add(1) << 2);
-        (
-            bounds,
-            maps.table32(entry),
-            maps.table32(entry.wrapping_add(4)),
-        )
-    } else {
-        (at.wrapping_add(node::BODY), 0, n)
-    };
-    let index = rank32(maps, bounds, low, high, value);
-    maps.table32(bounds.wrapping_add(n.wrapping_add(index) << 2))
+    None
 }
 
-/// How many of the bounds are not above `value`, known to be `low` to `high` of them.
+/// The target for a narrow value among a few bounds.
 #[inline(always)]
-fn rank32<M: Maps>(maps: &M, bounds: u32, mut low: u32, high: u32, value: u32) -> u32 {
-    let mut len = high.wrapping_sub(low);
-    for _ in 0..layout::MAX_SEARCH {
-        if len == 0 {
+fn search_intervals<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> u32 {
+    if maps.features() & feature::INTERVALS == 0 {
+        return LEAF;
+    }
+    let value = value & maps.node32(node, node::MASK);
+    let n = maps.node32(node, node::VALUE);
+    let bounds = at.wrapping_add(node::BODY);
+    let mut rank = 0u32;
+    for index in 0..layout::MAX_INTERVALS {
+        if index >= n || maps.table32(bounds.wrapping_add(index << 2)) > value {
             break;
         }
-        let half = len >> 1;
-        let middle = low.wrapping_add(half);
-        if maps.table32(bounds.wrapping_add(middle << 2)) <= value {
-            low = middle.wrapping_add(1);
-            len = len.wrapping_sub(half).wrapping_sub(1);
-        } else {
-            len = half;
-        }
+        rank = rank.wrapping_add(1);
     }
-    low
+    maps.table32(bounds.wrapping_add(n.wrapping_add(rank) << 2))
 }
 
 /// The target for a wide value, masked already.

@@ -21,15 +21,16 @@
 //! | storage | follows |
 //! |---|---|
 //! | [`storage::EXACT`] | 12: value (32), 16: target if equal, 20: target if not |
-//! | [`storage::INTERVALS`] | 12: n (32), 16: n bounds (32 each), then n + 1 targets |
-//! | [`storage::RADIX`] | 12: n (32), 16: shift (32), 20: entries e (32), 24: e + 1 indexes (32), then n bounds, n + 1 targets |
+//! | [`storage::RANGE`] | 12: low (32), 16: target if inside, 20: target if not, 24: high less low (32) |
+//! | [`storage::RADIX`] | 12: low (32), 16: shift (32), 20: n (32), 24: n + 1 targets |
 //! | [`storage::DIRECT`] | 12: unused, 16: 256 targets |
+//! | [`storage::INTERVALS`] | 12: n (32), 16: n bounds (32 each), then n + 1 targets |
 //! | [`storage::WIDE_EXACT`] | 16: mask (64), 24: value (64), 32: target if equal, 36: target if not |
 //! | [`storage::WIDE_INTERVALS`] | 12: n (32), 16: mask (64), 24: n bounds (64 each), then n + 1 targets |
 //!
 //! Bounds ascend; target `i` is for the values that exactly `i` bounds are not above. In a radix
-//! node, `indexes[b]` is the number of bounds not above `b << shift`: for a value `v` the search is
-//! between `indexes[v >> shift]` and the entry after it.
+//! node, the target of a value is the one at `(value - low) >> shift`, and the last one for all
+//! values that are below `low` or have no other.
 //!
 //! # Action lists
 //! 32-bit words: an [`op`] in the low 8 bits, its argument in the upper 24. Offsets in arguments are
@@ -71,7 +72,10 @@ pub const MAX_ROUNDS: u32 = 4096;
 /// nft's `NFT_JUMP_STACK_SIZE`.
 pub const MAX_JUMPS: usize = 16;
 
-/// A binary search takes at most this many steps: nodes have less than 2^20 bounds.
+/// Bounds of an interval node.
+pub const MAX_INTERVALS: u32 = 8;
+
+/// A binary search takes at most this many steps: wide nodes have less than 2^20 bounds.
 pub const MAX_SEARCH: u32 = 21;
 
 /// Byte offsets within a node.
@@ -88,16 +92,16 @@ pub mod node {
     pub const MASK: u32 = 8;
     /// Bytes a wide node needs to be present.
     pub const NEED: u32 = 8;
-    /// Value of an exact node, number of bounds of the others.
+    /// Value of an exact node, low end of a range or radix one, number of bounds of the others.
     pub const VALUE: u32 = 12;
-    /// Target of an exact node where the value is equal.
+    /// Target of an exact or range node where the value is the one or inside; shift of a radix node.
     pub const EQUAL: u32 = 16;
-    /// Target of an exact node where it is not.
+    /// Target of an exact or range node where it is not; number of targets, less one, of a radix node.
     pub const OTHER: u32 = 20;
-    /// First bound of an interval node, first target of a direct one, shift of a radix one.
+    /// First bound of an interval node, first target of a direct one.
     pub const BODY: u32 = 16;
-    /// First index of a radix node.
-    pub const RADIX_BODY: u32 = 24;
+    /// High end less low end of a range node, first target of a radix one.
+    pub const SPAN: u32 = 24;
     /// Mask of a wide node.
     pub const WIDE_MASK: u32 = 16;
     /// Value of a wide exact node, first bound of a wide interval node.
@@ -112,9 +116,9 @@ pub mod node {
 pub mod storage {
     /// One value against all others.
     pub const EXACT: u8 = 0;
-    /// Sorted bounds.
-    pub const INTERVALS: u8 = 1;
-    /// Sorted bounds behind an index over the upper bits.
+    /// One range against all others.
+    pub const RANGE: u8 = 1;
+    /// A table over the upper bits of what a value is above the lowest bound.
     pub const RADIX: u8 = 2;
     /// A table of 256 targets, for 8-bit values.
     pub const DIRECT: u8 = 3;
@@ -122,6 +126,8 @@ pub mod storage {
     pub const WIDE_EXACT: u8 = 4;
     /// Sorted 64-bit bounds.
     pub const WIDE_INTERVALS: u8 = 5;
+    /// A few sorted bounds.
+    pub const INTERVALS: u8 = 6;
 }
 
 /// Which value a node looks at.
@@ -212,12 +218,8 @@ pub mod feature {
     pub const WIDE: u32 = 1 << 4;
     /// Loads that nft has no fast path for.
     pub const SLOW: u32 = 1 << 5;
-    /// [`super::storage::INTERVALS`] and [`super::storage::RADIX`].
+    /// [`super::storage::INTERVALS`].
     pub const INTERVALS: u32 = 1 << 6;
-    /// [`super::storage::RADIX`].
-    pub const RADIX: u32 = 1 << 7;
-    /// [`super::storage::DIRECT`].
-    pub const DIRECT: u32 = 1 << 8;
     /// Counters.
     pub const COUNTER: u32 = 1 << 9;
     /// Metadata other than protocol and l4proto.

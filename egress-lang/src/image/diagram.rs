@@ -39,7 +39,14 @@ pub fn build(
         .filter_map(|atom| Some((u32::try_from(atom).ok()?, 0)))
         .collect();
     let alive = builder.cut(alive.into_iter(), 0);
-    builder.node(alive, 0, 0)
+    let root = builder.node(alive, 0)?;
+    let depth = builder.encoder.depth(root);
+    if depth > egress_common::layout::MAX_NODES as usize {
+        return Err(TooLarge);
+    }
+    let deepest = &mut builder.encoder.stats.depth;
+    *deepest = depth.max(*deepest);
+    Ok(root)
 }
 
 #[derive(Default)]
@@ -106,7 +113,7 @@ impl Builder<'_> {
         out
     }
 
-    fn node(&mut self, alive: Vec<Alive>, level: usize, depth: usize) -> Result<Target, TooLarge> {
+    fn node(&mut self, alive: Vec<Alive>, level: usize) -> Result<Target, TooLarge> {
         let Some(level) = alive
             .iter()
             .filter_map(|&one| self.next_level(one, level))
@@ -115,22 +122,19 @@ impl Builder<'_> {
             let matching: Vec<usize> = alive.iter().map(|&(atom, _)| atom as usize).collect();
             return Ok((self.leaf)(self.encoder, &matching));
         };
-        if depth >= egress_common::layout::MAX_NODES as usize
-            || self.encoder.len() + self.nodes.len() * 16 > self.bound
-        {
+        if self.encoder.len() + self.nodes.len() * 16 > self.bound {
             return Err(TooLarge);
         }
         let key = (level, alive);
         if let Some(&target) = self.nodes.get(&key) {
             return Ok(target);
         }
-        self.encoder.stats.depth = self.encoder.stats.depth.max(depth + 1);
-        let target = self.branch(&key.1, level, depth)?;
+        let target = self.branch(&key.1, level)?;
         self.nodes.insert(key, target);
         Ok(target)
     }
 
-    fn branch(&mut self, alive: &[Alive], level: usize, depth: usize) -> Result<Target, TooLarge> {
+    fn branch(&mut self, alive: &[Alive], level: usize) -> Result<Target, TooLarge> {
         let Some(&variable) = self.atoms.variables.get(level) else {
             return Err(TooLarge);
         };
@@ -151,7 +155,7 @@ impl Builder<'_> {
         }
         events.sort_unstable();
         let absent = self.cut(untested.iter().copied(), level + 1);
-        let absent = self.node(absent, level + 1, depth + 1)?;
+        let absent = self.node(absent, level + 1)?;
         let mut bounds: Vec<u64> = Vec::new();
         let mut targets: Vec<Target> = Vec::new();
         let mut active: BTreeMap<u32, u32> = BTreeMap::new();
@@ -167,7 +171,7 @@ impl Builder<'_> {
                 }
             }
             let child = self.cut(merge(&untested, &active), level + 1);
-            let child = self.node(child, level + 1, depth + 1)?;
+            let child = self.node(child, level + 1)?;
             if targets.last() != Some(&child) {
                 if !targets.is_empty() {
                     bounds.push(position);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use egress_common::layout::{LEAF, feature, fetch, meta, node, op, storage};
+use egress_common::layout::{LEAF, MAX_INTERVALS, feature, fetch, meta, node, op, storage};
 
 use crate::image::Stats;
 use crate::image::atom::{Half, Variable};
@@ -30,8 +30,6 @@ pub enum Op {
 
 /// 8-bit values with at least this many intervals get a table.
 const DIRECT_FROM: usize = 4;
-/// Sorted bounds get an index from this many on.
-const RADIX_FROM: usize = 8;
 
 /// A state of an [`Encoder`].
 #[derive(Debug, Clone)]
@@ -54,6 +52,8 @@ pub struct Encoder {
     bytes: Vec<u8>,
     /// Equal nodes are stored once.
     known: HashMap<Vec<u8>, Target>,
+    /// The most nodes from each node on, itself included.
+    depths: HashMap<Target, usize>,
     pub features: u32,
     pub stats: Stats,
 }
@@ -90,17 +90,34 @@ impl Encoder {
         {
             return absent;
         }
-        let wide = is_wide(variable);
+        self.stats.intervals += targets.len();
+        self.part(variable, absent, bounds, targets)
+    }
+
+    /// A node, or one of those behind a radix node.
+    fn part(
+        &mut self,
+        variable: Variable,
+        absent: Target,
+        bounds: &[u64],
+        targets: &[Target],
+    ) -> Target {
         let mut out = Vec::with_capacity(32 + bounds.len() * 12);
         let (code, offset) = self.fetch(variable);
         // Storage is filled in below.
         out.extend([code, 0]);
         out.extend(offset.to_ne_bytes());
-        out.extend(absent.0.to_ne_bytes());
-        let how = if wide {
+        push32(&mut out, [absent.0]);
+        let mut depth = self.depth(absent);
+        let how = if is_wide(variable) {
+            depth = targets
+                .iter()
+                .map(|&target| self.depth(target))
+                .fold(depth, usize::max);
             self.wide_body(variable, bounds, targets, &mut out)
         } else {
-            self.narrow_body(variable, bounds, targets, &mut out)
+            push32(&mut out, [variable.mask as u32]);
+            self.narrow_body(variable, absent, bounds, targets, &mut out, &mut depth)
         };
         if let Some(byte) = out.get_mut(node::STORAGE as usize) {
             *byte = how;
@@ -109,57 +126,85 @@ impl Encoder {
             return known;
         }
         self.stats.nodes += 1;
-        self.stats.intervals += targets.len();
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         let target = Target(self.bytes.len() as u32);
         self.bytes.extend_from_slice(&out);
         self.known.insert(out, target);
+        self.depths.insert(target, depth + 1);
         target
     }
 
+    /// The most nodes from a target on.
+    pub fn depth(&self, target: Target) -> usize {
+        self.depths.get(&target).copied().unwrap_or(0)
+    }
+
+    /// Returns the storage; raises `depth` to that of the deepest node behind.
     fn narrow_body(
         &mut self,
         variable: Variable,
+        absent: Target,
         bounds: &[u64],
         targets: &[Target],
         out: &mut Vec<u8>,
+        depth: &mut usize,
     ) -> u8 {
         let mask = variable.mask as u32;
-        push32(out, [mask]);
+        let shallow = |this: &Self| targets.iter().map(|&t| this.depth(t)).fold(0, usize::max);
         if let Some((value, equal, other)) = exact(bounds, targets, mask.into()) {
+            *depth = shallow(self).max(*depth);
             push32(out, [value as u32, equal.0, other.0]);
             return storage::EXACT;
         }
+        if let Some((low, high, inside, outside)) = range(bounds, targets, mask.into()) {
+            *depth = shallow(self).max(*depth);
+            push32(out, [low as u32, inside.0, outside.0, (high - low) as u32]);
+            return storage::RANGE;
+        }
         if mask <= 0xff && targets.len() >= DIRECT_FROM {
-            self.features |= feature::DIRECT;
+            *depth = shallow(self).max(*depth);
             push32(out, [0]);
-            push32(out, (0..256u64).map(|value| at(bounds, targets, value)));
+            push32(out, (0..256u64).map(|value| at(bounds, targets, value).0));
             return storage::DIRECT;
         }
-        self.features |= feature::INTERVALS;
-        let n = bounds.len() as u32;
-        let how = if bounds.len() < RADIX_FROM {
-            push32(out, [n]);
-            storage::INTERVALS
-        } else {
-            self.features |= feature::RADIX;
-            // About two entries for each bound.
-            let bits = n.ilog2() + 2;
-            let shift = (u32::BITS - mask.leading_zeros()).saturating_sub(bits);
-            let entries = (mask >> shift) + 1;
-            push32(out, [n, shift, entries]);
-            push32(
-                out,
-                (0..=u64::from(entries)).map(|entry| {
-                    let start = entry << shift;
-                    bounds.partition_point(|&bound| bound <= start) as u32
-                }),
-            );
-            storage::RADIX
+        let (&[low, ..], &[.., high]) = (bounds, bounds) else {
+            return storage::INTERVALS;
         };
-        push32(out, bounds.iter().map(|&bound| bound as u32));
-        push32(out, targets.iter().map(|target| target.0));
-        how
+        if bounds.len() < MAX_INTERVALS as usize {
+            *depth = shallow(self).max(*depth);
+            self.features |= feature::INTERVALS;
+            push32(out, [bounds.len() as u32]);
+            push32(out, bounds.iter().map(|&bound| bound as u32));
+            push32(out, targets.iter().map(|target| target.0));
+            return storage::INTERVALS;
+        }
+        let (shift, entries) = radix(low, high, bounds.len());
+        // What is below `low` wraps around, and must not come to lie in the last part.
+        let wraps = low + (entries << shift) > 1 << 32;
+        let low = if wraps { 0 } else { low };
+        let (shift, entries) = radix(low, high, bounds.len());
+        push32(out, [low as u32, shift, entries as u32]);
+        for entry in 0..entries {
+            let start = low + (entry << shift);
+            // The last part reaches beyond the highest bound.
+            let end = start + (1 << shift) - 1;
+            let (inner, inner_targets) = cut(bounds, targets, start, end);
+            let target = match inner_targets {
+                [only] => *only,
+                _ => self.part(variable, absent, inner, inner_targets),
+            };
+            *depth = self.depth(target).max(*depth);
+            push32(out, [target.0]);
+        }
+        let outside = match targets {
+            [first, .., last] if first != last => {
+                self.part(variable, absent, &[high], &[*first, *last])
+            }
+            _ => targets.last().copied().unwrap_or(absent),
+        };
+        *depth = self.depth(outside).max(*depth);
+        push32(out, [outside.0]);
+        storage::RADIX
     }
 
     fn wide_body(
@@ -266,6 +311,7 @@ impl Encoder {
     pub fn rewind(&mut self, to: Checkpoint) {
         self.bytes.truncate(to.len);
         self.known.retain(|_, target| (target.0 as usize) < to.len);
+        self.depths.retain(|target, _| (target.0 as usize) < to.len);
         (self.features, self.stats) = (to.features, to.stats);
     }
 
@@ -341,9 +387,43 @@ fn exact(bounds: &[u64], targets: &[Target], highest: u64) -> Option<(u64, Targe
     }
 }
 
-fn at(bounds: &[u64], targets: &[Target], value: u64) -> u32 {
+/// `(low, high, target from low to high, target elsewhere)` where one range stands against all others.
+fn range(bounds: &[u64], targets: &[Target], highest: u64) -> Option<(u64, u64, Target, Target)> {
+    match (bounds, targets) {
+        (&[low, after], &[other, inside, rest]) if other == rest => {
+            Some((low, after - 1, inside, other))
+        }
+        (&[low], &[other, inside]) => Some((low, highest, inside, other)),
+        _ => None,
+    }
+}
+
+/// `(shift, entries)` of a radix node from `low` to `high`: one to two entries for each bound.
+fn radix(low: u64, high: u64, bounds: usize) -> (u32, u64) {
+    let span = high - low;
+    let bits = bounds.ilog2() + 1;
+    let shift = (u64::BITS - (span - 1).leading_zeros()).saturating_sub(bits);
+    (shift, ((span - 1) >> shift) + 1)
+}
+
+/// The part of a node for values from `start` to `end`.
+fn cut<'a>(
+    bounds: &'a [u64],
+    targets: &'a [Target],
+    start: u64,
+    end: u64,
+) -> (&'a [u64], &'a [Target]) {
+    let first = bounds.partition_point(|&bound| bound <= start);
+    let last = bounds.partition_point(|&bound| bound <= end);
+    (
+        bounds.get(first..last).unwrap_or_default(),
+        targets.get(first..=last).unwrap_or_default(),
+    )
+}
+
+fn at(bounds: &[u64], targets: &[Target], value: u64) -> Target {
     let index = bounds.partition_point(|&bound| bound <= value);
-    targets.get(index).map_or(LEAF, |target| target.0)
+    targets.get(index).copied().unwrap_or(Target(LEAF))
 }
 
 fn push32(out: &mut Vec<u8>, words: impl IntoIterator<Item = u32>) {
