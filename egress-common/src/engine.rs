@@ -3,7 +3,7 @@
 use crate::layout::{
     self, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, feature, fetch, meta, node, op, storage,
 };
-use crate::packet::{Headers, Load, Packet};
+use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, Load, Packet};
 
 /// The tables and counters of one program.
 ///
@@ -37,6 +37,30 @@ pub trait Maps {
         Self: Sized,
     {
         step(packet, self, headers, at)
+    }
+}
+
+/// The targets that packets start at: what only asks for `meta protocol` is answered when the tables
+/// are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roots {
+    /// Of IPv4 packets.
+    pub ipv4: u32,
+    /// Of IPv6 packets.
+    pub ipv6: u32,
+    /// Of all others.
+    pub other: u32,
+}
+
+impl Roots {
+    /// Where this packet starts.
+    #[inline(always)]
+    pub fn of<P: Packet>(self, packet: &P) -> u32 {
+        match packet.protocol() {
+            ETH_P_IP => self.ipv4,
+            ETH_P_IPV6 => self.ipv6,
+            _ => self.other,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod packet;
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;
 use egress_common::{
-    engine::{self, Outcome, State},
+    engine::{self, Outcome, Roots, State},
     layout::{MAX_ROUNDS, feature, slot},
     packet::{Headers, Packet as _},
 };
@@ -51,10 +51,16 @@ fn classify(ctx: &TcContext) -> i32 {
     };
     maps::count_own(slot::SEEN, skb.len());
     let headers = Headers::find(&skb, settings::features());
+    let roots = Roots {
+        ipv4: settings::root_ipv4(),
+        ipv6: settings::root_ipv6(),
+        other: settings::root(),
+    };
+    let root = roots.of(&skb);
     let outcome = if settings::features() & feature::ROUNDS == 0 {
-        engine::only_round(&skb, &tables, headers, settings::root())
+        engine::only_round(&skb, &tables, headers, root)
     } else {
-        rounds(ctx, headers)
+        rounds(ctx, headers, root)
     };
     match outcome {
         Outcome::Pass => NEXT,
@@ -85,8 +91,8 @@ struct Rounds {
 }
 
 #[inline(always)]
-fn rounds(ctx: &TcContext, headers: Headers) -> Outcome {
-    let state = State::new(settings::root());
+fn rounds(ctx: &TcContext, headers: Headers, root: u32) -> Outcome {
+    let state = State::new(root);
     let mut rounds = Rounds {
         skb: ctx.skb.skb,
         state,

@@ -37,6 +37,10 @@ pub mod settings {
     #[unsafe(no_mangle)]
     static ROOT: u32 = 0;
     #[unsafe(no_mangle)]
+    static ROOT_IPV4: u32 = 0;
+    #[unsafe(no_mangle)]
+    static ROOT_IPV6: u32 = 0;
+    #[unsafe(no_mangle)]
     static TABLE_MASK: u32 = 0;
     #[unsafe(no_mangle)]
     static LINK_LEN: u32 = 14;
@@ -59,8 +63,12 @@ pub mod settings {
     setting! {
         /// What the ruleset uses ([`egress_common::layout::feature`]).
         features = FEATURES;
-        /// The target that packets start at.
+        /// The target that packets start at which are neither IPv4 nor IPv6.
         root = ROOT;
+        /// The target that IPv4 packets start at.
+        root_ipv4 = ROOT_IPV4;
+        /// The target that IPv6 packets start at.
+        root_ipv6 = ROOT_IPV6;
         /// Bytes of the tables, less one.
         table_mask = TABLE_MASK;
         /// Bytes of the device's link header.

@@ -183,10 +183,11 @@ impl<'a> Simulation<'a> {
     /// What becomes of a packet: [`Outcome::Pass`] or [`Outcome::Drop`], of sound tables.
     pub fn run(&self, packet: &SimPacket) -> Outcome {
         let headers = Headers::find(packet, self.image.features);
+        let root = self.image.roots.of(packet);
         if self.image.features & feature::ROUNDS == 0 {
-            return engine::only_round(packet, self, headers, self.image.root);
+            return engine::only_round(packet, self, headers, root);
         }
-        let mut state = State::new(self.image.root);
+        let mut state = State::new(root);
         for _ in 0..=MAX_ROUNDS {
             match engine::round(packet, self, headers, &mut state) {
                 Outcome::Again => {}

@@ -298,6 +298,12 @@ impl Encoder {
         }
     }
 
+    /// Whether a target is a node on `meta protocol`.
+    pub fn asks_protocol(tables: &[u8], target: u32) -> bool {
+        target & LEAF == 0
+            && tables.get((target + node::FETCH) as usize) == Some(&(fetch::META | meta::PROTOCOL))
+    }
+
     /// What there is now, to come back to by [`Encoder::rewind`].
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {

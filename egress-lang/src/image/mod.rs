@@ -7,11 +7,14 @@ mod encode;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
+use egress_common::engine::{self, Roots};
 use egress_common::layout;
+use egress_common::packet::{ETH_P_IP, ETH_P_IPV6, Headers};
 
 use crate::image::atom::{Action, Atoms};
 use crate::image::encode::{Encoder, Op, Target};
 use crate::ir::{ChainId, Hook, StateId};
+use crate::simulate::{SimPacket, Simulation};
 
 /// A device that the tables are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +44,8 @@ impl Default for Options {
 pub struct Image {
     /// The tables, by [`egress_common::layout`]; not yet padded to a power of two.
     pub tables: Vec<u8>,
-    /// The target that packets start at.
-    pub root: u32,
+    /// The targets that packets start at.
+    pub roots: Roots,
     /// What of the program is used ([`egress_common::layout::feature`]).
     pub features: u32,
     /// What was built.
@@ -109,12 +112,39 @@ pub fn compile(
     if tables.len() > budget {
         return Err(CompileError::Budget { budget });
     }
-    Ok(Image {
+    let roots = Roots {
+        ipv4: root.0,
+        ipv6: root.0,
+        other: root.0,
+    };
+    let image = Image {
         tables,
-        root: root.0,
+        roots,
         features,
         stats,
-    })
+    };
+    let roots = Roots {
+        ipv4: image.start(ETH_P_IP),
+        ipv6: image.start(ETH_P_IPV6),
+        other: root.0,
+    };
+    Ok(Image { roots, ..image })
+}
+
+impl Image {
+    /// Where packets of an EtherType start, past all nodes that ask for no more than that.
+    fn start(&self, protocol: u16) -> u32 {
+        let packet = SimPacket {
+            protocol,
+            ..SimPacket::default()
+        };
+        let (maps, headers) = (Simulation::new(self), Headers::find(&packet, 0));
+        let mut target = self.roots.other;
+        while Encoder::asks_protocol(&self.tables, target) {
+            target = engine::step(&packet, &maps, headers, target);
+        }
+        target
+    }
 }
 
 /// Bytes that operations' arguments of 24 bits can reach in units of four.
