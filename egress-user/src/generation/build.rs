@@ -120,7 +120,7 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
     let settings = Settings {
         hook: group.settings.hook,
         features: image.features | log,
-        root: image.root,
+        roots: image.roots,
         link_len: group.settings.link_len,
         skip_mark: group.settings.skip_mark(),
     };

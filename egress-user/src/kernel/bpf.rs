@@ -111,7 +111,7 @@ fn owned(fd: libc::c_long) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }
 }
 
-fn raw(fd: impl AsFd) -> u32 {
+fn raw(fd: &impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().cast_unsigned()
 }
 
@@ -150,7 +150,7 @@ pub fn map_create(
 /// Those of `BPF_MAP_LOOKUP_ELEM`.
 pub fn map_lookup(map: impl AsFd, key: u32, value: &mut [u8]) -> io::Result<()> {
     let mut attr = MapElement {
-        map_fd: raw(map),
+        map_fd: raw(&map),
         key: (&raw const key) as u64,
         value: value.as_mut_ptr() as u64,
         ..MapElement::default()
@@ -165,7 +165,7 @@ pub fn map_lookup(map: impl AsFd, key: u32, value: &mut [u8]) -> io::Result<()> 
 /// Those of `BPF_MAP_UPDATE_ELEM`.
 pub fn map_update(map: impl AsFd, key: u32, value: &[u8]) -> io::Result<()> {
     let mut attr = MapElement {
-        map_fd: raw(map),
+        map_fd: raw(&map),
         key: (&raw const key) as u64,
         value: value.as_ptr() as u64,
         ..MapElement::default()
@@ -182,7 +182,7 @@ pub fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     let mut attr = Object {
         pathname: path.as_ptr() as u64,
-        bpf_fd: raw(object),
+        bpf_fd: raw(&object),
         ..Object::default()
     };
     bpf(OBJ_PIN, &mut attr).map(drop)
@@ -204,7 +204,7 @@ pub fn get(path: &Path) -> io::Result<OwnedFd> {
 
 fn get_info<T>(object: impl AsFd, info: &mut T) -> io::Result<()> {
     let mut attr = GetInfo {
-        bpf_fd: raw(object),
+        bpf_fd: raw(&object),
         info_len: size_of::<T>() as u32,
         info: (&raw mut *info) as u64,
     };

@@ -7,7 +7,7 @@ use aya::{
     EbpfLoader, VerifierLogLevel,
     programs::{ProgramError, SchedClassifier},
 };
-use egress_common::layout;
+use egress_common::{engine::Roots, layout};
 use egress_lang::checked::Hook;
 use log::debug;
 
@@ -27,7 +27,7 @@ pub struct Settings {
     /// What the tables use.
     pub features: u32,
     /// Where packets start in them.
-    pub root: u32,
+    pub roots: Roots,
     /// Bytes of the link header.
     pub link_len: u32,
     /// Packets that are not classified.
@@ -84,7 +84,9 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
     let table_mask = layout::table_mask(shape.value_size);
     let mut ebpf = EbpfLoader::new()
         .override_global("FEATURES", &settings.features, true)
-        .override_global("ROOT", &settings.root, true)
+        .override_global("ROOT", &settings.roots.other, true)
+        .override_global("ROOT_IPV4", &settings.roots.ipv4, true)
+        .override_global("ROOT_IPV6", &settings.roots.ipv6, true)
         .override_global("TABLE_MASK", &table_mask, true)
         .override_global("LINK_LEN", &settings.link_len, true)
         .override_global("SKIP_VALUE", &settings.skip_mark.value, true)

@@ -68,7 +68,7 @@ pub fn reset(store: &Store, state: &State, what: &ListWhat) -> Result<()> {
     let live = Live::read(state, &generation)?;
     let mut which: Vec<(u64, StateId)> = Vec::new();
     for scope in &state.scopes {
-        for ruleset in select(&scope.ruleset, what)? {
+        if let Some(ruleset) = select(&scope.ruleset, what)? {
             let counters = ruleset.counters();
             which.extend(counters.iter().map(|counter| (scope.id, counter.id)));
         }
