@@ -48,11 +48,11 @@ pub fn converge(
     counters::settle(&mut settled, &generation)?;
     for number in store.generations()? {
         if number != state.generation {
-            store.generation(number).remove()?;
+            store.remove(&store.generation(number))?;
         }
     }
     if state.is_empty() {
-        generation.remove()?;
+        store.remove(&generation)?;
         store.remove_if_unused()?;
     }
     Ok(())

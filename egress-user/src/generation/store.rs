@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `gen-N/` | generation N; the one with the highest number is in force |
 //! | `next/` | a generation that is being built; it means nothing |
+//! | `gone/` | what is being removed; it means nothing either |
 //! | `gen-N/ruleset` | array map with one value: the [`State`] |
 //! | `gen-N/prog-K`, `tables-K`, `own-K` | program K, its tables, what it counts itself |
 //! | `gen-N/counters` | counters of rules, of all programs |
@@ -112,7 +113,31 @@ impl Store {
     ///
     /// Where bpffs refuses.
     pub fn remove_next(&self) -> Result<()> {
-        self.next().remove()
+        self.remove(&self.next())
+    }
+
+    /// Removes a generation, if it is there: at once under its name, and then what is in it. What a
+    /// killed command left of that is removed too.
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn remove(&self, generation: &Generation) -> Result<()> {
+        self.remove_gone()?;
+        if generation.exists() {
+            let gone = self.path.join("gone");
+            fs::rename(&generation.path, gone).context("removing a generation")?;
+            self.remove_gone()?;
+        }
+        Ok(())
+    }
+
+    fn remove_gone(&self) -> Result<()> {
+        let gone = self.path.join("gone");
+        for name in names(&gone)? {
+            remove_pin(&gone.join(name))?;
+        }
+        remove_directory(&gone)
     }
 
     /// Makes `next` the generation `number`: from here on it is the one in force.
@@ -144,6 +169,7 @@ impl Store {
         if !self.generations()?.is_empty() || self.next().exists() {
             return Ok(());
         }
+        self.remove_gone()?;
         for name in self.link_names()? {
             self.remove_link(&name)?;
         }
@@ -161,7 +187,7 @@ impl Store {
     pub fn remove_all(&self) -> Result<()> {
         self.remove_next()?;
         for number in self.generations()? {
-            self.generation(number).remove()?;
+            self.remove(&self.generation(number))?;
         }
         self.remove_if_unused()
     }
@@ -234,21 +260,6 @@ impl Generation {
     /// Whether the directory is there.
     pub fn exists(&self) -> bool {
         self.path.exists()
-    }
-
-    /// Removes it, if it is there. The state goes last: while it can be read, whoever removes the
-    /// rest knows what belongs to it.
-    ///
-    /// # Errors
-    ///
-    /// Where bpffs refuses.
-    pub fn remove(&self) -> Result<()> {
-        let mut pins = self.pins()?;
-        pins.sort_by_key(|path| path.ends_with("ruleset"));
-        for path in pins {
-            remove_pin(&path)?;
-        }
-        remove_directory(&self.path)
     }
 }
 
