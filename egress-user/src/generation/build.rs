@@ -89,6 +89,7 @@ pub fn build(
     }
     wanted.qdiscs = qdiscs(&wanted)?;
     wanted.write(&next.ruleset())?;
+    pin_again(&next.ruleset(), &next.unfinished())?;
     Ok(wanted)
 }
 

@@ -10,7 +10,7 @@ use crate::{
     generation::{
         counters,
         state::{Attachment, Binding, State},
-        store::{Generation, Store, link_name},
+        store::{Generation, Store, link_name, remove_pin},
     },
     kernel::{
         bpf,
@@ -51,6 +51,7 @@ pub fn converge(
             store.remove(&store.generation(number))?;
         }
     }
+    remove_pin(&generation.unfinished())?;
     if state.is_empty() {
         store.remove(&generation)?;
         store.remove_if_unused()?;

@@ -38,8 +38,8 @@ pub fn recover(store: &Store) -> Result<Option<State>> {
         let devices = Devices::read()?;
         remove_failed(store, Some(&state), failed.as_ref(), &devices)?;
     }
-    let unsettled = state.counters.before || store.generation(last).counters_before().exists();
-    if !earlier.is_empty() || unsettled || state.is_empty() {
+    let unfinished = store.generation(last).unfinished().exists();
+    if !earlier.is_empty() || unfinished || state.is_empty() {
         info!("finishing what an earlier command began");
         let others = earlier.iter().filter_map(|&number| {
             let read = store.generation(number).read();

@@ -6,6 +6,7 @@
 //! | `next/` | a generation that is being built; it means nothing |
 //! | `gone/` | what is being removed; it means nothing either |
 //! | `gen-N/ruleset` | array map with one value: the [`State`] |
+//! | `gen-N/unfinished` | the same map, until the interfaces follow the generation |
 //! | `gen-N/prog-K`, `tables-K`, `own-K` | program K, its tables, what it counts itself |
 //! | `gen-N/counters` | counters of rules, of all programs |
 //! | `gen-N/counters-before` | the map that `counters` took over from, until its counts are added |
@@ -206,6 +207,11 @@ impl Generation {
     /// The pin of the state.
     pub fn ruleset(&self) -> PathBuf {
         self.path.join("ruleset")
+    }
+
+    /// The mark that the interfaces do not follow yet.
+    pub fn unfinished(&self) -> PathBuf {
+        self.path.join("unfinished")
     }
 
     /// The pin of a program.
