@@ -69,7 +69,9 @@ impl RuleChecker<'_, '_> {
                 key,
                 MetaKey::Mark | MetaKey::Priority | MetaKey::Pkttype | MetaKey::Nftrace
             ),
-            Expr::Option(option) => option.field.is_some(),
+            Expr::Option(option) => {
+                option.field.is_some() && option.family == crate::checked::OptionFamily::Tcp
+            }
             _ => false,
         };
         let Some(part) = typed.single().cloned().filter(|_| writable) else {
@@ -108,11 +110,23 @@ impl RuleChecker<'_, '_> {
             return self.fail(expr.span, "a concatenation cannot stand here");
         };
         let (a, b) = (found.data_type.row(), part.data_type.row());
-        if a.name != b.name && a.name != "integer" && b.name != "integer" {
+        if a.name != b.name && a.name != "integer" {
             let message = format!(
                 "datatype mismatch: expected {}, expression has type {}",
                 b.description, a.description
             );
+            return self.fail(expr.span, message);
+        }
+        let read = matches!(typed.expr, Expr::Field { .. } | Expr::Raw { .. });
+        if read && found.width % 8 == 0 && found.width != part.width {
+            let message = format!(
+                "datatype mismatch: expected {}, expression has type {} with length {}",
+                b.description, a.description, found.width
+            );
+            return self.fail(expr.span, message);
+        }
+        if part.width % 8 != 0 {
+            let message = "Right hand side of binary operation (^) must be constant";
             return self.fail(expr.span, message);
         }
         Ok(super::bits::canonical(typed.expr, part.width))

@@ -11,7 +11,18 @@ pub(super) fn simplify(
     op: MatchOp,
     value: Value,
 ) -> (Expr, MatchOp, Value) {
-    let left = canonical(left, part.width);
+    let (left, value) = unmasked(canonical(left, part.width), op, value);
+    if let (Value::Prefix(address, length), MatchOp::Eq | MatchOp::Ne) = (&value, op)
+        && !is_short_load(&left, part, *length)
+    {
+        let mask = super::value::prefix_mask(*length, part.width);
+        let masked = Expr::Binary {
+            op: BitOp::And,
+            left: Box::new(left),
+            right: Box::new(Expr::Constant(part.data_type, Value::Int(mask))),
+        };
+        return (masked, op, Value::Int(*address));
+    }
     let Expr::Binary {
         op: BitOp::And,
         left: inner,
@@ -44,6 +55,30 @@ pub(super) fn simplify(
         }
     }
     (left, op, value)
+}
+
+/// Whether a prefix is listed as one: of addresses, and of whole bytes of a header.
+fn is_short_load(left: &Expr, part: &TypePart, length: u8) -> bool {
+    let header = matches!(left, Expr::Field { .. } | Expr::Raw { .. });
+    part.data_type.lists_prefixes() || (header && length % 8 == 0 && length > 0 && part.width % 8 == 0)
+}
+
+/// What is flipped before a comparison can be flipped in what it is compared with.
+fn unmasked(left: Expr, op: MatchOp, value: Value) -> (Expr, Value) {
+    if let (
+        Expr::Binary {
+            op: BitOp::Xor,
+            left: inner,
+            right,
+        },
+        Value::Int(number),
+        MatchOp::Eq | MatchOp::Ne,
+    ) = (&left, &value, op)
+        && let Expr::Constant(_, Value::Int(flip)) = right.as_ref()
+    {
+        return (inner.as_ref().clone(), Value::Int(number ^ flip));
+    }
+    (left, value)
 }
 
 /// `&`, `|` and `^` with constants, united: first the mask, then what is flipped, then what is set.

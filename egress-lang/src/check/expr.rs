@@ -197,9 +197,8 @@ impl RuleChecker<'_, '_> {
         let protocol = match family {
             OptionFamily::Exthdr => Some(Protocol::Ip6),
             OptionFamily::Ip => Some(Protocol::Ip),
-            OptionFamily::SctpChunk => Some(Protocol::Sctp),
-            // nft says nothing of TCP: the option is absent from what is not TCP.
-            OptionFamily::Tcp => None,
+            // nft says nothing of TCP and SCTP: the option is absent from what is neither.
+            OptionFamily::Tcp | OptionFamily::SctpChunk => None,
         };
         if let Some(protocol) = protocol {
             let result = self.context.protocol(protocol, &mut needs);
@@ -216,7 +215,7 @@ impl RuleChecker<'_, '_> {
                 kind,
                 field: None,
             });
-            return Ok(Typed::one(read, DataType::Boolean, 1));
+            return Ok(Typed::one(read, DataType::Boolean, 8));
         };
         if *length == 0 || *length > 128 {
             return self.fail(expr.span, "length of the option's part out of range");

@@ -100,6 +100,22 @@ fn unite(statements: Vec<Statement>) -> Vec<Statement> {
         let Some((&first, rest)) = group.split_first() else {
             continue;
         };
+        // It stands where the field that names the next protocol stood, else where the lowest did.
+        let key = group.iter().copied().find(|&at| {
+            slots.get(at).is_some_and(|slot| slot.as_ref().is_some_and(names_protocol))
+        });
+        let anchor = key.unwrap_or(first);
+        if anchor != first {
+            let lowest = slots.get_mut(first).and_then(Option::take);
+            if let (Some(lowest), Some(list)) = (lowest, followers.get_mut(anchor)) {
+                list.push(lowest);
+            }
+            let kept = slots.get_mut(anchor).and_then(Option::take);
+            if let Some(list) = followers.get_mut(anchor) {
+                list.extend(kept);
+            }
+        }
+        let first = anchor;
         for &at in rest {
             let moved = slots.get_mut(at).and_then(Option::take);
             if let (Some(moved), Some(list)) = (moved, followers.get_mut(first)) {
@@ -108,11 +124,25 @@ fn unite(statements: Vec<Statement>) -> Vec<Statement> {
         }
     }
     let mut out = Vec::with_capacity(slots.len());
-    for (slot, list) in slots.into_iter().zip(followers) {
+    for (slot, mut list) in slots.into_iter().zip(followers) {
         out.extend(slot);
+        list.sort_by_key(|statement| mergeable(statement).map(|(_, offset, _)| offset));
         out.extend(list);
     }
     out
+}
+
+/// Whether a match is of a field that says which protocol follows.
+fn names_protocol(statement: &Statement) -> bool {
+    let Statement::Match(Match {
+        left: Expr::Field { id, .. },
+        ..
+    }) = statement
+    else {
+        return false;
+    };
+    let field = id.get();
+    field.protocol.row().next == Some(field.keyword)
 }
 
 fn can_unite(a: Place, b: Place) -> bool {
@@ -130,6 +160,8 @@ struct Reader {
     link: Option<usize>,
     network: Option<usize>,
     transport: Option<usize>,
+    /// The same of the type of ICMP or ICMPv6, with that type.
+    icmp: Option<(usize, u128)>,
     /// Protocols that matches fixed.
     above_link: Option<Protocol>,
     above_network: Option<Protocol>,
@@ -176,6 +208,7 @@ impl Reader {
         }
         if !matches!(statement, Statement::Match(_)) {
             (self.link, self.network, self.transport) = (None, None, None);
+            self.icmp = None;
         }
     }
 
@@ -202,6 +235,7 @@ impl Reader {
                         self.network = Some(at);
                         self.above_link = Protocol::by_ethertype(ethertype);
                     }
+                    (Protocol::Icmp | Protocol::Icmpv6, "type") => self.icmp = Some((at, value)),
                     (Protocol::Ip, "protocol") | (Protocol::Ip6, "nexthdr") => {
                         let number = u8::try_from(value).unwrap_or(u8::MAX);
                         self.above_network = Protocol::by_l4proto(number);
@@ -256,6 +290,12 @@ impl Reader {
             Base::Network => self.implied.extend(self.network.take()),
             Base::Transport => {
                 self.implied.extend(self.transport.take());
+                if let ([only], Some((at, value))) = (field.icmp_types, self.icmp)
+                    && value == u128::from(*only)
+                {
+                    self.implied.push(at);
+                    self.icmp = None;
+                }
                 let below = match field.protocol {
                     Protocol::Icmp => Some(Protocol::Ip),
                     Protocol::Icmpv6 => Some(Protocol::Ip6),

@@ -202,7 +202,23 @@ pub(super) fn normalize(
         }
         return Ok(out.into_iter().map(|(element, _)| element).collect());
     }
-    elements.sort_by(|(a, _), (b, _)| order(&a.key, &b.key));
+    if interval && parts.len() == 1 {
+        // Ranges of names are in the order of their bytes; what a wildcard covers is left out.
+        elements.sort_by(|(a, _), (b, _)| by_bytes(&a.key).cmp(&by_bytes(&b.key)));
+        let mut covering: Option<String> = None;
+        elements.retain(|(element, _)| match &element.key {
+            Value::Name { text, prefix } => {
+                let covered = covering.as_ref().is_some_and(|before| text.starts_with(before.as_str()));
+                if *prefix && !covered {
+                    covering = Some(text.clone());
+                }
+                !covered
+            }
+            _ => true,
+        });
+    } else {
+        elements.sort_by(|(a, _), (b, _)| order(&a.key, &b.key));
+    }
     let mut out: Vec<Element> = Vec::with_capacity(elements.len());
     for (element, span) in elements {
         match out.last() {
@@ -224,6 +240,9 @@ fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
         (Value::Name { text: a, .. }, Value::Name { text: b, .. }) => {
             name_number(a).cmp(&name_number(b))
         }
+        // The interface that is there first is the loopback.
+        (Value::Name { .. }, Value::Int(_)) => std::cmp::Ordering::Less,
+        (Value::Int(_), Value::Name { .. }) => std::cmp::Ordering::Greater,
         (Value::Any, Value::Any) => std::cmp::Ordering::Equal,
         (Value::Any, _) => std::cmp::Ordering::Greater,
         (_, Value::Any) => std::cmp::Ordering::Less,
@@ -234,6 +253,13 @@ fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
             .find(|order| order.is_ne())
             .unwrap_or(std::cmp::Ordering::Equal),
         _ => a.cmp(b),
+    }
+}
+
+fn by_bytes(key: &Value) -> (bool, &str) {
+    match key {
+        Value::Name { text, .. } => (false, text),
+        _ => (true, ""),
     }
 }
 

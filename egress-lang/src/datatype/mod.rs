@@ -157,7 +157,7 @@ impl DataType {
         let unknown = || format!("Could not parse {}", self.row().description);
         let value =
             match self {
-                Self::EtherAddr => addr::parse_ether(text).ok_or_else(unknown)?,
+                Self::EtherAddr => addr::parse_ether(text).or(number).ok_or_else(unknown)?,
                 Self::Ipv4Addr => match number.and_then(|n| u32::try_from(n).ok()) {
                     Some(number) => u128::from(number),
                     None => addr::parse_ipv4(text).ok_or_else(|| unresolved_host(text))?,

@@ -53,6 +53,9 @@ impl Parser<'_, '_> {
             parser.advance();
             let mask = parser.concat(Side::Right)?;
             let mask_start = mask.span;
+            if !parser.at(Punct::Comma) {
+                return parser.unexpected(&["comma"]);
+            }
             let mask = parser.list(mask, mask_start)?;
             Ok(parser.expr(start, ExprKind::Flags(Box::new(value), Box::new(mask))))
         })
@@ -154,11 +157,14 @@ impl Parser<'_, '_> {
 
     /// Binary operators, the loosest first: `|`, `^`, `&`, shifts.
     fn binary(&mut self, side: Side, level: usize) -> Parsed<Expr> {
-        const LEVELS: [&[(Punct, BitOp)]; 4] = [
-            &[(Punct::Or, BitOp::Or)],
-            &[(Punct::Caret, BitOp::Xor)],
-            &[(Punct::And, BitOp::And)],
-            &[(Punct::Shl, BitOp::Lshift), (Punct::Shr, BitOp::Rshift)],
+        const LEVELS: [&[(Punct, &str, BitOp)]; 4] = [
+            &[(Punct::Or, "or", BitOp::Or)],
+            &[(Punct::Caret, "xor", BitOp::Xor)],
+            &[(Punct::And, "and", BitOp::And)],
+            &[
+                (Punct::Shl, "lshift", BitOp::Lshift),
+                (Punct::Shr, "rshift", BitOp::Rshift),
+            ],
         ];
         let Some(ops) = LEVELS.get(level) else {
             return self.primary(side);
@@ -166,7 +172,10 @@ impl Parser<'_, '_> {
         let start = self.token.span;
         let mut left = self.binary(side, level + 1)?;
         let mut count = 0;
-        while let Some(&(_, op)) = ops.iter().find(|(punct, _)| self.at(*punct)) {
+        while let Some(&(_, _, op)) = ops
+            .iter()
+            .find(|(punct, word, _)| self.at(*punct) || self.at_word(word))
+        {
             self.advance();
             count += 1;
             if count > 64 {
@@ -213,6 +222,9 @@ impl Parser<'_, '_> {
             }
             TokenKind::Punct(Punct::At) if side != Side::Right => self.raw_payload()?,
             TokenKind::Word => {
+                if side == Side::Right && super::ends_values(self.word()) {
+                    return self.unexpected(&[]);
+                }
                 if side != Side::Right
                     && let Some(kind) = self.packet_expr(side)?
                 {

@@ -432,6 +432,16 @@ const KEYWORDS: &[&str] = &[
     "symhash", "table", "tcp", "th", "type", "udp", "udplite", "undefine", "update", "vlan", "vmap",
 ];
 
+/// Words that begin a statement, so that no value can be meant.
+fn ends_values(word: &str) -> bool {
+    matches!(
+        word,
+        "accept" | "add" | "comment" | "continue" | "counter" | "delete" | "drop" | "dup" | "fwd"
+            | "goto" | "jump" | "limit" | "log" | "map" | "meta" | "notrack" | "quota" | "reject"
+            | "return" | "set" | "update" | "vmap"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
