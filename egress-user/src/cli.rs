@@ -265,7 +265,18 @@ mod tests {
         assert_eq!(mark("16/240"), Ok(SkipMark { value, mask }));
         assert_eq!(mark("1").unwrap().mask, u32::MAX);
         assert_eq!(mark("0/0"), Ok(SkipMark::default()));
-        for wrong in ["", "x", "0x", "1/2", "0", "0/1", "4294967296", "-1", "1/", "0x+1"] {
+        for wrong in [
+            "",
+            "x",
+            "0x",
+            "1/2",
+            "0",
+            "0/1",
+            "4294967296",
+            "-1",
+            "1/",
+            "0x+1",
+        ] {
             assert!(mark(wrong).is_err(), "{wrong}");
         }
     }

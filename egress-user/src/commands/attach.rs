@@ -36,7 +36,7 @@ pub fn run(args: &AttachArgs) -> Result<()> {
         Some(rules) => rules.apply(beginning, &interfaces, &Reading::default()),
         None => Ok(beginning.clone()),
     };
-    read(&Ruleset::default())?;
+    let first = read(&Ruleset::default())?;
 
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
@@ -46,6 +46,11 @@ pub fn run(args: &AttachArgs) -> Result<()> {
         }
         let only = args.hook.map(Into::into);
         let settings = Settings::from(&args.settings);
-        state.attach(&interfaces, only, settings, |beginning| read(&beginning))
+        state.attach(&interfaces, only, settings, |beginning| {
+            if beginning == Ruleset::default() {
+                return Ok(first);
+            }
+            read(&beginning)
+        })
     })
 }

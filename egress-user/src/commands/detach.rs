@@ -33,9 +33,9 @@ pub fn run(args: &DetachArgs) -> Result<()> {
 
 fn nothing_there(args: &DetachArgs) -> Result<()> {
     match args.interfaces.first() {
-        Some(interface) if !args.all => bail!(
-            "interface {interface}: nothing is attached to it; `egress status` shows what is"
-        ),
+        Some(interface) if !args.all => {
+            bail!("interface {interface}: nothing is attached to it; `egress status` shows what is")
+        }
         _ => Ok(()),
     }
 }

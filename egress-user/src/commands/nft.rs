@@ -229,12 +229,7 @@ fn running(netns: &Netns) -> Ruleset {
     }
 }
 
-fn answer(
-    questions: &[&Command],
-    script: &Script,
-    netns: &Netns,
-    options: &Options,
-) -> Result<()> {
+fn answer(questions: &[&Command], script: &Script, netns: &Netns, options: &Options) -> Result<()> {
     let pins = Pins::open()?;
     if let Some(pins) = &pins {
         generation::recover_all(pins);
@@ -245,9 +240,19 @@ fn answer(
     };
     for command in questions {
         let text = match &command.kind {
-            CommandKind::List(what) => listing::list(current.as_ref(), what, options.json, &options.print_options()),
+            CommandKind::List(what) => listing::list(
+                current.as_ref(),
+                what,
+                options.json,
+                &options.print_options(),
+            ),
             CommandKind::Reset(what) => {
-                let text = listing::list(current.as_ref(), what, options.json, &options.print_options());
+                let text = listing::list(
+                    current.as_ref(),
+                    what,
+                    options.json,
+                    &options.print_options(),
+                );
                 if let (Some((store, state)), Ok(Some(_))) = (&current, &text) {
                     listing::reset(store, state, what)?;
                 }
@@ -301,7 +306,8 @@ mod tests {
         let parsed = options("-c -f x.nft -D a=b");
         assert!(parsed.check);
         assert_eq!(parsed.define, [("a".to_owned(), "b".to_owned())]);
-        let parsed = options("add chain netdev t c { type filter hook egress device lo priority -5 ; }");
+        let parsed =
+            options("add chain netdev t c { type filter hook egress device lo priority -5 ; }");
         assert_eq!(parsed.command.len(), 15);
         assert!(parsed.command.contains(&"-5".into()));
     }

@@ -19,6 +19,9 @@ use egress_lang::{
 /// Where nft looks for what is included, besides the working directory.
 const INCLUDE_PATH: &str = "/etc";
 
+/// Bytes of a text, at most.
+const MAX_SOURCE: u64 = 256 << 20;
+
 /// A text with the name that errors give it.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -36,18 +39,14 @@ impl Source {
     /// Where it cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
         if path == Path::new("-") {
-            let mut text = Vec::new();
-            io::stdin()
-                .lock()
-                .read_to_end(&mut text)
-                .context("standard input")?;
+            let text = read_all(io::stdin().lock()).context("standard input")?;
             return Ok(Self {
                 name: "/dev/stdin".into(),
                 text,
             });
         }
         let name = path.display().to_string();
-        let text = fs::read(path).with_context(|| name.clone())?;
+        let text = read_file(path).with_context(|| name.clone())?;
         Ok(Self { name, text })
     }
 
@@ -56,7 +55,12 @@ impl Source {
     /// # Errors
     ///
     /// Everything that is wrong with them, in nft's form.
-    pub fn apply(&self, ruleset: &Ruleset, devices: &[String], reading: &Reading) -> Result<Ruleset> {
+    pub fn apply(
+        &self,
+        ruleset: &Ruleset,
+        devices: &[String],
+        reading: &Reading,
+    ) -> Result<Ruleset> {
         let file = SourceFile {
             name: &self.name,
             text: &self.text,
@@ -86,7 +90,8 @@ pub struct Reading {
 impl Loader for Reading {
     fn load(&self, pattern: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
         let path = Path::new(pattern);
-        let anchored = path.is_absolute() || pattern.starts_with("./") || pattern.starts_with("../");
+        let anchored =
+            path.is_absolute() || pattern.starts_with("./") || pattern.starts_with("../");
         let directories = if anchored {
             vec![PathBuf::new()]
         } else {
@@ -99,9 +104,12 @@ impl Loader for Reading {
             if found.is_empty() {
                 continue;
             }
-            let read = |path: PathBuf| match fs::read(&path) {
+            let read = |path: PathBuf| match read_file(&path) {
                 Ok(text) => Ok((path.display().to_string(), text)),
-                Err(error) => Err(format!("Could not open file \"{}\": {error}", path.display())),
+                Err(error) => Err(format!(
+                    "Could not open file \"{}\": {error}",
+                    path.display()
+                )),
             };
             return found.into_iter().map(read).collect();
         }
@@ -109,8 +117,25 @@ impl Loader for Reading {
         if wild {
             return Ok(Vec::new());
         }
-        Err(format!("Could not open file \"{pattern}\": No such file or directory"))
+        Err(format!(
+            "Could not open file \"{pattern}\": No such file or directory"
+        ))
     }
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    read_all(fs::File::open(path)?)
+}
+
+/// Reads to the end, which some files (/dev/zero) do not have.
+fn read_all(from: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    from.take(MAX_SOURCE + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_SOURCE {
+        let mebibytes = MAX_SOURCE >> 20;
+        return Err(io::Error::other(format!("more than {mebibytes} MiB")));
+    }
+    Ok(text)
 }
 
 /// The files that a path with wildcards in its last part means, sorted.
@@ -209,7 +234,10 @@ mod tests {
 
     #[test]
     fn lines_of_passwd() {
-        assert_eq!(name_and_id("root:x:0:0:root:/root:/bin/sh"), Some(("root".into(), 0)));
+        assert_eq!(
+            name_and_id("root:x:0:0:root:/root:/bin/sh"),
+            Some(("root".into(), 0))
+        );
         assert_eq!(name_and_id("root:x"), None);
     }
 }

@@ -14,7 +14,9 @@ use crate::{
         store::{Generation, Store},
     },
     kernel::{
-        bpf, bpffs::Pins, clsact,
+        bpf,
+        bpffs::Pins,
+        clsact,
         device::Devices,
         netns::{Identity, Netns},
         tcx,
@@ -87,7 +89,10 @@ pub fn run(args: &StatusArgs) -> Result<()> {
         generation::recover_all(&pins);
         let own = Netns::own()?.identity.cookie;
         for (cookie, path) in pins.all()? {
-            if only.as_ref().is_none_or(|only| only.identity.cookie == cookie) {
+            if only
+                .as_ref()
+                .is_none_or(|only| only.identity.cookie == cookie)
+            {
                 report.add(&Store::new(path), cookie == own)?;
             }
         }
@@ -145,8 +150,18 @@ impl Report {
         }
         let rows: Vec<_> = self.interfaces.iter().map(Interface::row).collect();
         let heading = [
-            "INTERFACE", "NETNS", "HOOK", "MODE", "PROGRAM", "GENERATION", "RULES", "SEEN",
-            "DROPPED", "SKIPPED", "MEMORY", "SKIP MARK",
+            "INTERFACE",
+            "NETNS",
+            "HOOK",
+            "MODE",
+            "PROGRAM",
+            "GENERATION",
+            "RULES",
+            "SEEN",
+            "DROPPED",
+            "SKIPPED",
+            "MEMORY",
+            "SKIP MARK",
         ];
         let mut text = output::columns(&heading, &rows);
         for namespace in &self.namespaces {
@@ -220,7 +235,8 @@ impl Interface {
             or_dash(self.netns.clone()),
             self.hook.into(),
             self.mode.into(),
-            self.program_id.map_or_else(|| "none".into(), |id| id.to_string()),
+            self.program_id
+                .map_or_else(|| "none".into(), |id| id.to_string()),
             self.generation.to_string(),
             self.rules.to_string(),
             self.packets_seen.to_string(),

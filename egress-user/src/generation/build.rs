@@ -154,10 +154,20 @@ fn keep_own_counts(
     to: &Generation,
 ) -> Result<()> {
     let mut interfaces_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for binding in old.iter().filter(|binding| binding.hook == group.settings.hook) {
-        interfaces_of.entry(binding.program).or_default().push(binding.ifindex);
+    for binding in old
+        .iter()
+        .filter(|binding| binding.hook == group.settings.hook)
+    {
+        interfaces_of
+            .entry(binding.program)
+            .or_default()
+            .push(binding.ifindex);
     }
-    let ours: Vec<u32> = group.devices.iter().map(|(device, _)| device.ifindex).collect();
+    let ours: Vec<u32> = group
+        .devices
+        .iter()
+        .map(|(device, _)| device.ifindex)
+        .collect();
     for (old_number, mut interfaces) in interfaces_of {
         interfaces.sort_unstable();
         if interfaces == ours {

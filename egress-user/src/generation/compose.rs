@@ -85,7 +85,12 @@ pub fn groups(
         BTreeMap::new();
     for ((name, hook), scope_ids) in hooked {
         let device = find_device(state, store, devices, &name, hook)?;
-        let scopes = || state.scopes.iter().filter(|scope| scope_ids.contains(&scope.id));
+        let scopes = || {
+            state
+                .scopes
+                .iter()
+                .filter(|scope| scope_ids.contains(&scope.id))
+        };
         let skip_mark = scopes()
             .rev()
             .find_map(|scope| scope.settings.skip_mark)
@@ -124,7 +129,10 @@ pub fn groups(
         let Some((first, _)) = devices.first() else {
             continue;
         };
-        let scopes = state.scopes.iter().filter(|scope| scope_ids.contains(&scope.id));
+        let scopes = state
+            .scopes
+            .iter()
+            .filter(|scope| scope_ids.contains(&scope.id));
         let chains = lower_all(scopes, &first.name, settings.hook, &slots)?;
         let fingerprint = fingerprint(&settings, &scope_ids, &chains, &devices, counters);
         groups.push(Group {
@@ -265,6 +273,10 @@ impl Group {
 
     /// Rules that packets can come to.
     pub fn rules(&self) -> u64 {
-        self.chains.chains.iter().map(|chain| chain.rules.len() as u64).sum()
+        self.chains
+            .chains
+            .iter()
+            .map(|chain| chain.rules.len() as u64)
+            .sum()
     }
 }

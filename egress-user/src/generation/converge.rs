@@ -27,12 +27,7 @@ use crate::{
 /// # Errors
 ///
 /// Where the kernel refuses.
-pub fn converge(
-    store: &Store,
-    state: &State,
-    others: &[State],
-    devices: &Devices,
-) -> Result<()> {
+pub fn converge(store: &Store, state: &State, others: &[State], devices: &Devices) -> Result<()> {
     let generation = store.generation(state.generation);
     let known = known_programs(state, others);
     for binding in &state.bindings {
@@ -79,11 +74,17 @@ pub fn remove_filters(
         let Attachment::Clsact(place) = binding.attachment else {
             continue;
         };
-        let Some(device) = devices.by_ifindex(binding.ifindex).filter(|_| !wanted(binding)) else {
+        let Some(device) = devices
+            .by_ifindex(binding.ifindex)
+            .filter(|_| !wanted(binding))
+        else {
             continue;
         };
         let filters = clsact::filters(device.ifindex, binding.hook)?;
-        if place.find(&filters).is_some_and(|filter| is_ours(filter, known)) {
+        if place
+            .find(&filters)
+            .is_some_and(|filter| is_ours(filter, known))
+        {
             clsact::delete(&device.name, binding.hook, place)
                 .with_context(|| format!("removing the filter of {}", device.name))?;
         }
@@ -140,7 +141,10 @@ fn follow(
     devices: &Devices,
     known: &BTreeSet<u32>,
 ) -> Result<()> {
-    let id = state.programs.get(&binding.program).map(|program| program.id);
+    let id = state
+        .programs
+        .get(&binding.program)
+        .map(|program| program.id);
     let id = id.context("the generation has lost a program")?;
     let name = devices
         .by_ifindex(binding.ifindex)

@@ -56,7 +56,8 @@ pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
     wanted.sort_by_key(|(scope, counter)| (*scope, counter.id));
     wanted.dedup_by_key(|(scope, counter)| (*scope, counter.id));
 
-    let stays = |&(scope, counter): &(u64, checked::Counter)| known.contains_key(&(scope, counter.id));
+    let stays =
+        |&(scope, counter): &(u64, checked::Counter)| known.contains_key(&(scope, counter.id));
     let added = wanted.iter().filter(|one| !stays(one)).count();
     let mut free: Vec<u32> = before.free.iter().chain(&before.freed).copied().collect();
     let unused = before.unused.max(slot::FIRST_RULE);
@@ -303,7 +304,9 @@ impl Map {
 }
 
 fn number(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    bytes
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 /// CPUs that there may ever be: per-CPU values have that many parts.
@@ -347,7 +350,11 @@ mod tests {
     }
 
     fn slots(plan: &Plan) -> Vec<u32> {
-        plan.counters.entries.iter().map(|entry| entry.slot).collect()
+        plan.counters
+            .entries
+            .iter()
+            .map(|entry| entry.slot)
+            .collect()
     }
 
     #[test]

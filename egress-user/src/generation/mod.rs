@@ -20,10 +20,7 @@ use log::debug;
 pub use recover::recover_all;
 
 use crate::{
-    generation::{
-        state::State,
-        store::Store,
-    },
+    generation::{state::State, store::Store},
     kernel::{bpffs::Pins, device::Devices, netns::Netns},
 };
 
@@ -62,12 +59,7 @@ pub fn current(pins: &Pins, netns: &Netns) -> Result<Option<(Store, State)>> {
 }
 
 /// From the generation `before` to one that does what `wanted` says.
-fn advance(
-    store: &Store,
-    before: Option<&State>,
-    wanted: State,
-    devices: &Devices,
-) -> Result<()> {
+fn advance(store: &Store, before: Option<&State>, wanted: State, devices: &Devices) -> Result<()> {
     let built = store
         .create_next()
         .and_then(|()| build::build(store, before, wanted, devices));
@@ -81,7 +73,12 @@ fn advance(
     };
     debug!("generation {} is built", state.generation);
     store.commit_next(state.generation)?;
-    let followed = converge::converge(store, &state, before.map_or(&[], std::slice::from_ref), devices);
+    let followed = converge::converge(
+        store,
+        &state,
+        before.map_or(&[], std::slice::from_ref),
+        devices,
+    );
     if let Err(error) = followed {
         debug!("generation {} is taken back: {error:#}", state.generation);
         take_back(store, before, &state, devices)
@@ -92,7 +89,12 @@ fn advance(
 }
 
 /// Makes the generation `before` the one that runs again.
-fn take_back(store: &Store, before: Option<&State>, failed: &State, devices: &Devices) -> Result<()> {
+fn take_back(
+    store: &Store,
+    before: Option<&State>,
+    failed: &State,
+    devices: &Devices,
+) -> Result<()> {
     store.uncommit(failed.generation)?;
     recover::roll_back(store, before, failed, devices)
 }

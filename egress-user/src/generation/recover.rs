@@ -43,7 +43,8 @@ pub fn recover(store: &Store) -> Result<Option<State>> {
         info!("finishing what an earlier command began");
         let others = earlier.iter().filter_map(|&number| {
             let read = store.generation(number).read();
-            read.inspect_err(|error| debug!("generation {number}: {error:#}")).ok()
+            read.inspect_err(|error| debug!("generation {number}: {error:#}"))
+                .ok()
         });
         let others: Vec<State> = others.collect();
         converge::converge(store, &state, &others, &Devices::read()?)?;
@@ -119,7 +120,11 @@ fn recover_one(store: &Store) -> Result<()> {
         return store.remove_all();
     };
     let Some(netns) = Netns::find(&described.netns) else {
-        if described.bindings.iter().any(|binding| converge::is_alive(store, binding)) {
+        if described
+            .bindings
+            .iter()
+            .any(|binding| converge::is_alive(store, binding))
+        {
             debug!("a network namespace is not to be found, but its interfaces are there");
             return Ok(());
         }
@@ -137,7 +142,11 @@ fn recover_one(store: &Store) -> Result<()> {
         let cut_off = |binding: &super::state::Binding| {
             binding.attachment == Attachment::Tcx && !converge::is_alive(store, binding)
         };
-        if !state.bindings.iter().any(|binding| gone(binding) || cut_off(binding)) {
+        if !state
+            .bindings
+            .iter()
+            .any(|binding| gone(binding) || cut_off(binding))
+        {
             return Ok(());
         }
         let mut wanted = state.clone();

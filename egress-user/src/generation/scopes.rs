@@ -20,7 +20,8 @@ impl State {
     /// The scope of `egress load` and `egress nft`.
     pub fn global(&mut self) -> &mut Scope {
         if self.scopes.first().is_none_or(|scope| scope.id != 0) {
-            self.scopes.insert(0, State::new(self.netns.clone()).scopes.remove(0));
+            self.scopes
+                .insert(0, State::new(self.netns.clone()).scopes.remove(0));
         }
         &mut self.scopes[0]
     }
@@ -37,7 +38,8 @@ impl Scope {
     /// Forgets an interface. A base chain goes with its last device, as the kernel's do.
     fn remove_device(&mut self, name: &str, only: Option<Hook>) {
         let meant = |hook: Hook| only.is_none_or(|only| only == hook);
-        self.hooks.retain(|(device, hook)| device != name || !meant(*hook));
+        self.hooks
+            .retain(|(device, hook)| device != name || !meant(*hook));
         for table in &mut self.ruleset.tables {
             table.chains.retain_mut(|chain| {
                 let Some(base) = &mut chain.base else {
@@ -59,7 +61,11 @@ impl Scope {
             }
         };
         self.hooks.iter_mut().for_each(|(name, _)| rename(name));
-        let chains = self.ruleset.tables.iter_mut().flat_map(|table| &mut table.chains);
+        let chains = self
+            .ruleset
+            .tables
+            .iter_mut()
+            .flat_map(|table| &mut table.chains);
         chains
             .filter_map(|chain| chain.base.as_mut())
             .flat_map(|base| &mut base.devices)
@@ -168,17 +174,18 @@ impl State {
         for interface in interfaces {
             let hooked = self.scopes.iter().flat_map(Scope::hooked);
             if !hooked.into_iter().any(|(device, _)| device == *interface) {
-                bail!("interface {interface}: nothing is attached to it; `egress status` shows what is");
+                bail!(
+                    "interface {interface}: nothing is attached to it; `egress status` shows what is"
+                );
             }
             for scope in &mut self.scopes {
                 let hooked_before = has_base_chains(&scope.ruleset);
                 scope.remove_device(interface, None);
                 // Tables that nothing leads to any more go as well: detaching leaves nothing.
                 let kept = |name: &str| hooked_before.contains(name);
-                scope
-                    .ruleset
-                    .tables
-                    .retain(|table| !kept(&table.name) || table.chains.iter().any(|c| c.base.is_some()));
+                scope.ruleset.tables.retain(|table| {
+                    !kept(&table.name) || table.chains.iter().any(|c| c.base.is_some())
+                });
             }
         }
         self.drop_unused_scopes();

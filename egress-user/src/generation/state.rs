@@ -283,7 +283,9 @@ impl State {
             .context("the generation's ruleset is too short")?;
         let (magic, numbers) = header.split_at(MAGIC.len());
         ensure!(magic == MAGIC, "the generation's ruleset is none of ours");
-        let abi = numbers.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        let abi = numbers
+            .first_chunk()
+            .map(|bytes| u32::from_ne_bytes(*bytes));
         if abi != Some(ABI) {
             bail!(
                 "what runs was put there by another version of this command (form {}, not {ABI}): \
@@ -291,7 +293,9 @@ impl State {
                 abi.unwrap_or(0)
             );
         }
-        let len = numbers.last_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        let len = numbers
+            .last_chunk()
+            .map_or(0, |bytes| u64::from_ne_bytes(*bytes));
         let body = usize::try_from(len).ok().and_then(|len| rest.get(..len));
         postcard::from_bytes(body.context("the generation's ruleset is cut short")?)
             .context("decoding the generation's ruleset")

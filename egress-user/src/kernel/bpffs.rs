@@ -19,7 +19,8 @@ use nix::{
     fcntl::{Flock, FlockArg},
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
-    sys::statfs::statfs,
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::Uid,
 };
 
 /// Where bpffs is mounted.
@@ -27,9 +28,6 @@ const MOUNT_POINT: &str = "/sys/fs/bpf";
 
 /// Our directory in it.
 const DIRECTORY: &str = "egress";
-
-/// `BPF_FS_MAGIC` (linux/magic.h).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// The pin directory, locked against all other commands until this is dropped.
 #[derive(Debug)]
@@ -78,7 +76,10 @@ impl Pins {
             return Ok(None);
         };
         let path = own_directory(&bpffs);
-        while path.try_exists().context(format!("{MOUNT_POINT}/{DIRECTORY}"))? {
+        while path
+            .try_exists()
+            .context(format!("{MOUNT_POINT}/{DIRECTORY}"))?
+        {
             if let Some(lock) = lock(&path)? {
                 return Ok(Some(Self {
                     path,
@@ -136,7 +137,18 @@ fn lock(path: &Path) -> Result<Option<Flock<File>>> {
             return Err(error).with_context(|| format!("opening {MOUNT_POINT}/{DIRECTORY}"));
         }
     };
-    let inode = file.metadata()?.ino();
+    let metadata = file.metadata()?;
+    // A bpffs may be writable for all: who made the directory could exchange what is pinned in it.
+    let trusted = [0, Uid::effective().as_raw()].contains(&metadata.uid());
+    if !trusted || metadata.mode() & 0o022 != 0 {
+        bail!(
+            "{MOUNT_POINT}/{DIRECTORY} belongs to user {} with mode {:o}, so it is not to be \
+             trusted; remove it",
+            metadata.uid(),
+            metadata.mode() & 0o7777
+        );
+    }
+    let inode = metadata.ino();
     let lock = Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, error)| io::Error::from(error))
         .with_context(|| format!("locking {MOUNT_POINT}/{DIRECTORY}"))?;
@@ -167,7 +179,7 @@ fn open_bpffs(mount_it: bool) -> Result<Option<File>> {
 }
 
 fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| found.filesystem_type().0 as i64 == BPF_FS_MAGIC)
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// The root directory of the mount namespace that lasts: that of the oldest ancestor.

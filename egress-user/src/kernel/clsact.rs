@@ -8,9 +8,7 @@ use aya::programs::{
 };
 use egress_lang::checked::Hook;
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::tc::{
-    TcAttribute, TcFilterBpfOption, TcMessage, TcOption,
-};
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{device::netlink, tcx::attach_type};
@@ -81,10 +79,13 @@ fn filter(message: &TcMessage) -> Option<Filter> {
     if handle == 0 {
         return None;
     }
-    let options = message.attributes.iter().filter_map(|attribute| match attribute {
-        TcAttribute::Options(options) => Some(options),
-        _ => None,
-    });
+    let options = message
+        .attributes
+        .iter()
+        .filter_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Some(options),
+            _ => None,
+        });
     let program_id = options.flatten().find_map(|option| match option {
         TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
         _ => None,
@@ -115,9 +116,8 @@ pub fn has_qdisc(ifindex: u32) -> Result<bool> {
 }
 
 fn is_clsact(message: &TcMessage, ifindex: u32) -> bool {
-    let clsact = |attribute: &TcAttribute| {
-        matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact")
-    };
+    let clsact =
+        |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact");
     message.header.index == ifindex.cast_signed() && message.attributes.iter().any(clsact)
 }
 
@@ -146,7 +146,12 @@ pub fn place(hook: Hook, others: &[Filter]) -> Place {
 ///
 /// Where the kernel refuses, as it does where there is one.
 pub fn create_qdisc(interface: &str) -> Result<()> {
-    qdisc_add_clsact(interface).with_context(|| format!("interface {interface}: adding clsact"))
+    qdisc_add_clsact(interface).with_context(|| {
+        format!(
+            "interface {interface}: adding the clsact qdisc (an ingress qdisc stands in its way; \
+             `tc qdisc show dev {interface}` shows it)"
+        )
+    })
 }
 
 /// Removes the clsact qdisc, and every filter that is in it.
@@ -226,9 +231,9 @@ fn link(interface: &str, hook: Hook, place: Place) -> Result<SchedClassifierLink
 impl Place {
     /// The filter that stands here.
     pub fn find(self, filters: &[Filter]) -> Option<&Filter> {
-        filters.iter().find(|filter| {
-            filter.priority == self.priority && filter.handle == u32::from(HANDLE)
-        })
+        filters
+            .iter()
+            .find(|filter| filter.priority == self.priority && filter.handle == u32::from(HANDLE))
     }
 }
 

@@ -35,10 +35,13 @@ impl Devices {
             let mut found = Vec::new();
             let mut links = handle.link().get().execute();
             while let Some(message) = links.try_next().await? {
-                let name = message.attributes.iter().find_map(|attribute| match attribute {
-                    LinkAttribute::IfName(name) => Some(name.clone()),
-                    _ => None,
-                });
+                let name = message
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        LinkAttribute::IfName(name) => Some(name.clone()),
+                        _ => None,
+                    });
                 let Some(name) = name else { continue };
                 found.push(Device {
                     name,

@@ -16,7 +16,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+};
 use serde::{Deserialize, Serialize};
 
 /// Where `ip netns` keeps names.
@@ -63,16 +66,12 @@ impl Netns {
     pub fn own() -> Result<Self> {
         let own = inode(Path::new("/proc/self/ns/net")).context("/proc/self/ns/net")?;
         let cookie = cookie().context("reading the cookie of the network namespace")?;
-        let named = std::fs::read_dir(NAMED).into_iter().flatten();
-        let path = named
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| inode(path).is_ok_and(|inode| inode == own));
         Ok(Self {
             file: None,
             identity: Identity {
                 cookie,
                 inode: own,
-                path,
+                path: named().find(|path| inode(path).is_ok_and(|inode| inode == own)),
             },
         })
     }
@@ -83,15 +82,16 @@ impl Netns {
     ///
     /// Where it cannot be opened or is no network namespace.
     pub fn at(path: &Path) -> Result<Self> {
-        let file = File::open(path)
-            .with_context(|| format!("network namespace {}", path.display()))?;
+        let file =
+            File::open(path).with_context(|| format!("network namespace {}", path.display()))?;
         let inode = file.metadata()?.ino();
+        let name = named().find(|path| self::inode(path).is_ok_and(|other| other == inode));
         let mut netns = Self {
             file: Some(file),
             identity: Identity {
                 cookie: 0,
                 inode,
-                path: Some(path.to_owned()),
+                path: Some(name.unwrap_or_else(|| path.to_owned())),
             },
         };
         netns.identity.cookie = netns
@@ -106,8 +106,6 @@ impl Netns {
         if let Some(own) = Self::own().ok().filter(same) {
             return Some(own);
         }
-        let named = std::fs::read_dir(NAMED).into_iter().flatten();
-        let named = named.filter_map(|entry| Some(entry.ok()?.path()));
         let processes = std::fs::read_dir("/proc").into_iter().flatten();
         let processes = processes
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -117,7 +115,7 @@ impl Netns {
             .path
             .clone()
             .into_iter()
-            .chain(named)
+            .chain(named())
             .chain(processes)
             .filter(|path| inode(path).is_ok_and(|inode| inode == identity.inode))
             .filter_map(|path| Self::at(&path).ok())
@@ -133,9 +131,10 @@ impl Netns {
         thread::scope(|scope| {
             let entered = scope.spawn(|| {
                 if let Some(file) = &self.file {
-                    setns(file, CloneFlags::CLONE_NEWNET).map_err(|error| {
-                        anyhow!(io::Error::from(error))
-                            .context("entering the network namespace (needs CAP_SYS_ADMIN)")
+                    setns(file, CloneFlags::CLONE_NEWNET).map_err(|error| match error {
+                        Errno::EINVAL => anyhow!("this is no network namespace"),
+                        _ => anyhow!(io::Error::from(error))
+                            .context("entering the network namespace (needs CAP_SYS_ADMIN)"),
                     })?;
                 }
                 work()
@@ -173,6 +172,12 @@ fn path_of(name: &OsStr) -> Result<PathBuf> {
         return Ok(Path::new("/proc").join(path).join("ns/net"));
     }
     Ok(named)
+}
+
+/// The files that `ip netns` gave names to.
+fn named() -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(NAMED).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path()))
 }
 
 fn is_number(name: &OsStr) -> bool {

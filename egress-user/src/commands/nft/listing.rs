@@ -109,11 +109,7 @@ fn comment(scope: &Scope) -> String {
 }
 
 /// The schema of libnftables-json(5).
-fn as_nftables(
-    found: &[(&Scope, Ruleset)],
-    live: &Live,
-    options: &PrintOptions,
-) -> Result<String> {
+fn as_nftables(found: &[(&Scope, Ruleset)], live: &Live, options: &PrintOptions) -> Result<String> {
     let mut all = match json::ruleset(&Ruleset::default(), &Initial, options) {
         Value::Object(mut object) => match object.remove("nftables") {
             Some(Value::Array(items)) => items,
@@ -125,10 +121,17 @@ fn as_nftables(
         let states: &dyn StateValues = &live.of(scope.id);
         let mut value = json::ruleset(ruleset, states, options);
         if let Some(Value::Array(items)) = value.get_mut("nftables").map(Value::take) {
-            all.extend(items.into_iter().filter(|item| item.get("metainfo").is_none()));
+            all.extend(
+                items
+                    .into_iter()
+                    .filter(|item| item.get("metainfo").is_none()),
+            );
         }
     }
-    Ok(format!("{}\n", serde_json::to_string(&json!({ "nftables": all }))?))
+    Ok(format!(
+        "{}\n",
+        serde_json::to_string(&json!({ "nftables": all }))?
+    ))
 }
 
 /// The part of a ruleset that is asked for; `None` where it has no such part.
@@ -153,7 +156,10 @@ fn select(ruleset: &Ruleset, what: &ListWhat) -> Result<Option<Ruleset>> {
         ListWhat::Objects(kind, family, table) => {
             let objects = each(ruleset, |table| only_objects(table, *kind, None));
             let wanted = |one: &Table| table.as_ref().is_none_or(|name| name.name.text == one.name);
-            (objects.into_iter().filter(wanted).collect(), family.as_ref())
+            (
+                objects.into_iter().filter(wanted).collect(),
+                family.as_ref(),
+            )
         }
         ListWhat::Object(kind, path) => {
             let tables = named(ruleset, &path.table.name.text).into_iter();
@@ -196,15 +202,18 @@ fn named(ruleset: &Ruleset, name: &str) -> Vec<Table> {
 fn without_content(mut table: Table) -> Table {
     table.sets.clear();
     table.objects.clear();
-    table.chains.iter_mut().for_each(|chain| chain.rules.clear());
+    table
+        .chains
+        .iter_mut()
+        .for_each(|chain| chain.rules.clear());
     table
 }
 
 fn only_objects(mut table: Table, kind: ObjectKind, name: Option<&str>) -> Table {
     table.chains.clear();
     table.sets.clear();
-    table.objects.retain(|object| {
-        object.kind() == kind && name.is_none_or(|name| object.name == name)
-    });
+    table
+        .objects
+        .retain(|object| object.kind() == kind && name.is_none_or(|name| object.name == name));
     table
 }
