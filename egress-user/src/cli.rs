@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Parser)]
 #[command(name = "egress", version, max_term_width = 100)]
 pub struct Cli {
-    /// Says more on standard error; twice: everything
+    /// Says more on standard error; twice: for developers
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// What to do.

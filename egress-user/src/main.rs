@@ -66,6 +66,7 @@ fn start_logging(verbose: u8) {
     let level = match verbose {
         0 => "warn",
         1 => "egress=info,warn",
+        2 => "egress=debug,warn",
         _ => "debug",
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))

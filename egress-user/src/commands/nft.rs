@@ -36,6 +36,7 @@ mod listing;
     bin_name = "egress nft",
     no_binary_name = true,
     disable_version_flag = true,
+    args_override_self = true,
     max_term_width = 100
 )]
 struct Options {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
-    EbpfLoader, VerifierLogLevel,
+    EbpfLoader,
     programs::{ProgramError, SchedClassifier},
 };
 use egress_common::{engine::Roots, layout};
@@ -95,7 +95,6 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         .map_pin_path("COUNTERS", maps.counters)
         .map_pin_path("OWN", maps.own)
         .map_pin_path("AYA_LOGS", maps.logs)
-        .verifier_log_level(VerifierLogLevel::DISABLE)
         .load(OBJECT)
         .context("preparing the eBPF programs")?;
     let name = settings.hook.keyword();
