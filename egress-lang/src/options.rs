@@ -68,7 +68,6 @@ const fn alias(row: OptionRow) -> OptionRow {
 const NEXT: OptionFieldRow = f("nexthdr", 0, 8, InetProto);
 const HDRLENGTH: OptionFieldRow = f("hdrlength", 8, 8, Integer);
 const LENGTH: OptionFieldRow = f("length", 8, 8, Integer);
-const KIND: OptionFieldRow = f("kind", 0, 8, Integer);
 const ROUTE: &[OptionFieldRow] = &[
     f("type", 0, 8, Integer),
     LENGTH,
@@ -110,12 +109,10 @@ pub const OPTIONS: &[OptionRow] = &[
     o(Exthdr, "rt", 43, &[NEXT, HDRLENGTH, f("type", 16, 8, Integer), f("seg-left", 24, 8, Integer)]),
     o(Exthdr, "srh", 43, &[
         f("last-entry", 32, 8, Integer), f("flags", 40, 8, Integer), f("tag", 48, 16, Integer),
-        f("sid[1]", 64, 128, Ipv6Addr), f("sid[2]", 192, 128, Ipv6Addr), f("sid[3]", 320, 128, Ipv6Addr),
-        f("sid[4]", 448, 128, Ipv6Addr),
+        f("sid[1]", 64, 128, Ipv6Addr), f("sid[2]", 192, 128, Ipv6Addr),
     ]),
     alias(o(Exthdr, "rt0", 43, &[
-        f("addr[1]", 64, 128, Ipv6Addr), f("addr[2]", 192, 128, Ipv6Addr), f("addr[3]", 320, 128, Ipv6Addr),
-        f("addr[4]", 448, 128, Ipv6Addr),
+        f("addr[1]", 64, 128, Ipv6Addr), f("addr[2]", 192, 128, Ipv6Addr),
     ])),
     o(Exthdr, "frag", 44, &[
         NEXT, f("reserved", 8, 8, Integer), f("frag-off", 16, 13, Integer), f("reserved2", 29, 2, Integer),
@@ -128,22 +125,22 @@ pub const OPTIONS: &[OptionRow] = &[
     ]),
 
     // RFC 9293, RFC 7323, RFC 2018, RFC 8684, RFC 7413, RFC 2385.
-    o(Tcp, "eol", 0, &[KIND]),
-    o(Tcp, "nop", 1, &[KIND]),
-    o(Tcp, "maxseg", 2, &[KIND, LENGTH, f("size", 16, 16, Integer)]),
-    alias(o(Tcp, "mss", 2, &[KIND, LENGTH, f("size", 16, 16, Integer)])),
-    o(Tcp, "window", 3, &[KIND, LENGTH, f("count", 16, 8, Integer)]),
-    o(Tcp, "sack-perm", 4, &[KIND, LENGTH]),
-    alias(o(Tcp, "sack-permitted", 4, &[KIND, LENGTH])),
-    o(Tcp, "sack", 5, &[KIND, LENGTH, f("left", 16, 32, Integer), f("right", 48, 32, Integer)]),
-    alias(o(Tcp, "sack0", 5, &[KIND, LENGTH, f("left", 16, 32, Integer), f("right", 48, 32, Integer)])),
+    o(Tcp, "eol", 0, &[]),
+    o(Tcp, "nop", 1, &[]),
+    o(Tcp, "maxseg", 2, &[LENGTH, f("size", 16, 16, Integer)]),
+    alias(o(Tcp, "mss", 2, &[LENGTH, f("size", 16, 16, Integer)])),
+    o(Tcp, "window", 3, &[LENGTH, f("count", 16, 8, Integer)]),
+    o(Tcp, "sack-perm", 4, &[LENGTH]),
+    alias(o(Tcp, "sack-permitted", 4, &[LENGTH])),
+    o(Tcp, "sack", 5, &[LENGTH, f("left", 16, 32, Integer), f("right", 48, 32, Integer)]),
+    alias(o(Tcp, "sack0", 5, &[LENGTH, f("left", 16, 32, Integer), f("right", 48, 32, Integer)])),
     o(Tcp, "sack1", 5, &[f("left", 80, 32, Integer), f("right", 112, 32, Integer)]),
     o(Tcp, "sack2", 5, &[f("left", 144, 32, Integer), f("right", 176, 32, Integer)]),
     o(Tcp, "sack3", 5, &[f("left", 208, 32, Integer), f("right", 240, 32, Integer)]),
-    o(Tcp, "timestamp", 8, &[KIND, LENGTH, f("tsval", 16, 32, Integer), f("tsecr", 48, 32, Integer)]),
-    o(Tcp, "md5sig", 19, &[KIND, LENGTH]),
-    o(Tcp, "mptcp", 30, &[KIND, LENGTH, f("subtype", 16, 4, Integer)]),
-    o(Tcp, "fastopen", 34, &[KIND, LENGTH]),
+    o(Tcp, "timestamp", 8, &[LENGTH, f("tsval", 16, 32, Integer), f("tsecr", 48, 32, Integer)]),
+    o(Tcp, "md5sig", 19, &[LENGTH]),
+    o(Tcp, "mptcp", 30, &[LENGTH, f("subtype", 16, 4, Integer)]),
+    o(Tcp, "fastopen", 34, &[LENGTH]),
 
     // RFC 791, RFC 2113.
     o(Ip, "lsrr", 131, ROUTE),

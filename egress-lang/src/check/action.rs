@@ -62,7 +62,17 @@ impl RuleChecker<'_, '_> {
 
     /// `TARGET set VALUE`.
     pub(super) fn set_statement(&mut self, target: &Ast, value: &Ast) -> Result<Statement> {
-        let typed = self.read(target)?;
+        let typed = match target.kind {
+            // Can be written, but not read.
+            ExprKind::Meta(MetaKey::Nftrace) => Typed {
+                expr: Expr::Meta(MetaKey::Nftrace),
+                parts: vec![TypePart {
+                    data_type: DataType::Integer,
+                    width: 1,
+                }],
+            },
+            _ => self.read(target)?,
+        };
         let writable = match &typed.expr {
             Expr::Field { .. } | Expr::Raw { .. } => true,
             Expr::Meta(key) => matches!(
@@ -70,7 +80,9 @@ impl RuleChecker<'_, '_> {
                 MetaKey::Mark | MetaKey::Priority | MetaKey::Pkttype | MetaKey::Nftrace
             ),
             Expr::Option(option) => {
-                option.field.is_some() && option.family == crate::checked::OptionFamily::Tcp
+                let tcp = option.family == crate::checked::OptionFamily::Tcp;
+                // The kernel writes two or four bytes.
+                tcp && option.field.as_ref().is_some_and(|part| matches!(part.length, 16 | 32))
             }
             _ => false,
         };

@@ -173,6 +173,9 @@ impl RuleChecker<'_, '_> {
             MetaKey::Nfproto => {
                 return self.fail(expr.span, "meta nfproto is only useful in the inet family");
             }
+            MetaKey::Nftrace => {
+                return self.fail(expr.span, "Could not process rule: Operation not supported");
+            }
             MetaKey::Ipsec
             | MetaKey::Sdif
             | MetaKey::Sdifname

@@ -338,7 +338,7 @@ impl Reader {
 
 /// What an expression stands in.
 enum Parent {
-    /// Left of `==` and one value.
+    /// Left of `==` or `!=` and one value.
     Equal,
     /// Anything else.
     Other,
@@ -347,7 +347,7 @@ enum Parent {
 impl Parent {
     fn of(op: MatchOp, right: &Right) -> Self {
         match (op, right) {
-            (MatchOp::Eq, Right::Value(Value::Int(_))) => Self::Equal,
+            (MatchOp::Eq | MatchOp::Ne, Right::Value(Value::Int(_))) => Self::Equal,
             _ => Self::Other,
         }
     }

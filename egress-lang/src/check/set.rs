@@ -217,7 +217,21 @@ pub(super) fn normalize(
             _ => true,
         });
     } else {
-        elements.sort_by(|(a, _), (b, _)| order(&a.key, &b.key));
+        let flags = parts.first().is_some_and(|part| part.data_type.is_bitmask());
+        if flags && parts.len() == 1 {
+            // nft sorts combined flags by the first of them.
+            elements.sort_by_key(|(element, _)| match element.key {
+                Value::Int(bits) => (bits & bits.wrapping_neg(), std::cmp::Reverse(bits)),
+                _ => (u128::MAX, std::cmp::Reverse(0)),
+            });
+        } else if parts.len() > 1 {
+            // Concatenations with ranges stay in the order in which they were added.
+            if !interval {
+                elements.sort_by_cached_key(|(element, _)| by_memory(&element.key, parts));
+            }
+        } else {
+            elements.sort_by(|(a, _), (b, _)| order(&a.key, &b.key));
+        }
     }
     let mut out: Vec<Element> = Vec::with_capacity(elements.len());
     for (element, span) in elements {
@@ -231,6 +245,35 @@ pub(super) fn normalize(
         }
     }
     Ok(out)
+}
+
+/// The bytes of a concatenation as they lie in memory, the last first: the order in which nft lists
+/// them.
+fn by_memory(key: &Value, parts: &[TypePart]) -> Vec<u8> {
+    let Value::Concat(values) = key else {
+        return Vec::new();
+    };
+    let mut bytes = Vec::new();
+    for (value, part) in values.iter().zip(parts) {
+        let length = part.width.div_ceil(8) as usize;
+        let start = bytes.len();
+        match value {
+            Value::Int(number) => {
+                let all = number.to_be_bytes();
+                let big = all.get(all.len().saturating_sub(length)..).unwrap_or_default();
+                if part.data_type.is_host_order() {
+                    bytes.extend(big.iter().rev());
+                } else {
+                    bytes.extend(big);
+                }
+            }
+            Value::Name { text, .. } => bytes.extend(text.bytes()),
+            _ => {}
+        }
+        bytes.resize(start + length.div_ceil(4) * 4, 0);
+    }
+    bytes.reverse();
+    bytes
 }
 
 /// nft sorts concatenations by their bytes, and names as the numbers that their bytes form from the

@@ -136,6 +136,23 @@ impl DataType {
         self.row().format == Flags
     }
 
+    /// Whether the kernel keeps its values in the byte order of the machine.
+    pub fn is_host_order(self) -> bool {
+        matches!(
+            self,
+            Self::Mark
+                | Self::IfaceIndex
+                | Self::IfaceType
+                | Self::DevGroup
+                | Self::ClassId
+                | Self::Realm
+                | Self::Uid
+                | Self::Gid
+                | Self::Time
+                | Self::Hour
+        )
+    }
+
     /// Whether ranges of it that are one prefix are listed as that prefix.
     pub fn lists_prefixes(self) -> bool {
         matches!(self, Self::Ipv4Addr | Self::Ipv6Addr)
@@ -157,7 +174,9 @@ impl DataType {
         let unknown = || format!("Could not parse {}", self.row().description);
         let value =
             match self {
-                Self::EtherAddr => addr::parse_ether(text).or(number).ok_or_else(unknown)?,
+                Self::EtherAddr => addr::parse_ether(text)
+                .or(number.filter(|&number| number == 0))
+                .ok_or_else(unknown)?,
                 Self::Ipv4Addr => match number.and_then(|n| u32::try_from(n).ok()) {
                     Some(number) => u128::from(number),
                     None => addr::parse_ipv4(text).ok_or_else(|| unresolved_host(text))?,

@@ -53,9 +53,6 @@ impl Parser<'_, '_> {
             parser.advance();
             let mask = parser.concat(Side::Right)?;
             let mask_start = mask.span;
-            if !parser.at(Punct::Comma) {
-                return parser.unexpected(&["comma"]);
-            }
             let mask = parser.list(mask, mask_start)?;
             Ok(parser.expr(start, ExprKind::Flags(Box::new(value), Box::new(mask))))
         })
@@ -492,7 +489,9 @@ impl Parser<'_, '_> {
             let word = self.text_of(next);
             let is_field = protocol.fields().any(|id| {
                 let keyword = id.get().keyword;
-                keyword == word || keyword.split(' ').next() == Some(word)
+                keyword == word
+                    || keyword.split(' ').next() == Some(word)
+                    || (keyword == "parameter-problem" && word == "param-problem")
             });
             if !is_field {
                 self.advance();

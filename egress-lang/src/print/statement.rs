@@ -134,8 +134,9 @@ impl Printer<'_> {
             (&matched.left, &matched.right)
             && *op == crate::checked::BitOp::And
             && bitmask
+            && matches!(matched.op, MatchOp::Eq | MatchOp::Ne)
             && let Expr::Constant(data_type, Value::Int(mask)) = right.as_ref()
-            && mask.count_ones() > 1
+            && (mask.count_ones() > 1 || value != mask)
         {
             self.expr(left);
             self.push(if matched.op == MatchOp::Ne {
@@ -170,6 +171,22 @@ impl Printer<'_> {
         };
         self.push(op);
         match &matched.right {
+            // Several flags that must all be as said are shown as a number.
+            Right::Value(Value::Int(number))
+                if bitmask
+                    && matches!(matched.op, MatchOp::Eq | MatchOp::Ne)
+                    && !matches!(matched.left, Expr::Binary { .. })
+                    && number.count_ones() > 1 =>
+            {
+                self.fmt(format_args!("0x{number:x}"));
+            }
+            // In an order, nft shows these as numbers.
+            Right::Value(Value::Int(number))
+                if matched.left.data_type() == Some(DataType::IfaceType)
+                    && !matches!(matched.op, MatchOp::Eq | MatchOp::Ne) =>
+            {
+                self.fmt(format_args!("{number}"));
+            }
             Right::Value(value) => self.match_value(&matched.left, value),
             Right::Set(lookup) => self.lookup(lookup),
             Right::Expr(expr) => self.expr(expr),

@@ -1,0 +1,355 @@
+//! nft itself as oracle: what it loads we accept, what it refuses we refuse, and the listings are equal.
+//!
+//! Every field of the field table, with every operator and every form of value, and the rules of
+//! `corpus/rules.txt`. Needs nft and the right to make a network namespace; says so where it has not.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use egress_lang::check::CheckOptions;
+use egress_lang::checked::Ruleset;
+use egress_lang::datatype::DataType;
+use egress_lang::diagnostic::SourceFile;
+use egress_lang::field::FIELDS;
+use egress_lang::meta::META_KEYS;
+use egress_lang::options::OPTIONS;
+use egress_lang::parse::ParseOptions;
+use egress_lang::print;
+
+/// Rules that differ, and why; a rule is excused if it contains the text.
+const EXCUSED: &[(&str, &str)] = &[
+    ("ah nexthdr", "nft 1.0.6 aborts on an assertion"),
+    ("comp nexthdr", "nft 1.0.6 aborts on an assertion"),
+    ("iifkind", "nft takes bit operations and prefixes of names"),
+    ("oifkind", "nft takes bit operations and prefixes of names"),
+    ("iifname", "nft takes bit operations and prefixes of names"),
+    ("oifname", "nft takes bit operations and prefixes of names"),
+    ("iif ", "interfaces by index: nft lists their names and masks as signed numbers"),
+    ("oif ", "interfaces by index: nft lists their names and masks as signed numbers"),
+    ("/", "nft lists masks of some types as raw payload, or refuses the mask's value"),
+    ("fib ", "fib is not read"),
+    ("last", "newer than nft 1.0.6"),
+    ("comp flags", "nft refuses lists of flags without names"),
+    ("rt0", "nft refuses this type's reserved field"),
+    ("meta day", "nft takes its numbers for days as well as its names"),
+    ("meta time 3402", "nft cuts numbers off that are too large"),
+    ("meta hour 3402", "nft cuts numbers off that are too large"),
+    ("group & default", "nft lists a mask of nothing as a prefix of no bits"),
+    ("icmpv6 type set", "nft 1.0.6 lists it as the ports of th"),
+    ("icmpv6 code set", "nft 1.0.6 lists it as the ports of th"),
+    ("icmp type set", "nft 1.0.6 lists it as the ports of th"),
+    ("icmp code set", "nft 1.0.6 lists it as the ports of th"),
+    ("dccp type", "fields that are not whole bytes: nft lists shifts"),
+    ("ether & 3 ^", "nft reads small numbers as addresses in some places"),
+    ("addr & 3 ^", "nft reads small numbers as addresses in some places"),
+    ("th sport 22 ip saddr", "nft 1.0.6 unites the ports of th and tcp into raw payload"),
+    ("mrt set", "nft 1.0.6 lists it as the ports of th"),
+    ("tcp flags & 0xff == 5", "nft lists a number here, names elsewhere"),
+    ("meta priority", "nft takes any word for a classid"),
+    ("protocol set tcp", "nft reads the word as a header"),
+    ("nexthdr set tcp", "nft reads the word as a header"),
+    ("meta pkttype set", "the kernel refuses it on egress only, at load"),
+    ("rtclassid & cosmos", "nft lists a mask of nothing as a prefix of no bits"),
+    ("meta time & 3", "nft lists seconds where there are nanoseconds"),
+    ("-", "nft 1.0.6 shifts ranges in concatenations with integers"),
+];
+
+/// Fields that are not whole bytes: nft 1.0.6 lists operations on them as raw payload and shifts, and
+/// shifts their values away in concatenations.
+fn is_odd_field(rule: &str) -> bool {
+    FIELDS
+        .iter()
+        .filter(|field| field.width % 8 != 0)
+        .any(|field| rule.contains(&format!("{} {}", field.protocol.keyword(), field.keyword)))
+}
+
+fn is_excused(rule: &str) -> bool {
+    is_odd_field(rule) || EXCUSED.iter().any(|(text, _)| rule.contains(text))
+}
+
+const BATCH: usize = 100;
+
+fn base() -> Ruleset {
+    let text = "table netdev t { chain r { }\n chain c { type filter hook egress device lo priority 0; }\n }\n";
+    load(&Ruleset::default(), text).expect("the base")
+}
+
+fn load(ruleset: &Ruleset, text: &str) -> Result<Ruleset, String> {
+    let file = SourceFile {
+        name: "rule",
+        text: text.as_bytes(),
+    };
+    let mut options = CheckOptions::default();
+    options.names.interfaces = Some(["lo".to_owned()].into());
+    ruleset
+        .load(file, &ParseOptions::default(), &options)
+        .map_err(|errors| errors.to_string())
+}
+
+/// Ours: the listing of the rule, or the error.
+fn ours(base: &Ruleset, rule: &str) -> Result<String, String> {
+    let loaded = load(base, &format!("add rule netdev t c {rule}\n"))?;
+    let chain = loaded.table("t").and_then(|table| table.chain("c"));
+    Ok(chain
+        .and_then(|chain| chain.rules.first())
+        .map(print::rule)
+        .unwrap_or_default())
+}
+
+fn shell(script: &str, input: &str) -> Option<String> {
+    let mut child = Command::new("unshare")
+        .args(["-n", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let mut stdin = child.stdin.take()?;
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().ok()?;
+    let _ = writer.join();
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// nft's: for each rule its listing, if it was loaded.
+fn theirs(rules: &[String]) -> Vec<Option<String>> {
+    let mut input = String::from("add table netdev t\nadd chain netdev t r\n");
+    for at in 0..rules.len() {
+        input.push_str(&format!(
+            "add chain netdev t c{at} {{ type filter hook egress device lo priority {at}; }}\n"
+        ));
+    }
+    for (at, rule) in rules.iter().enumerate() {
+        input.push_str(&format!("add rule netdev t c{at} {rule}\n"));
+    }
+    input.push_str("add chain netdev t the_end\n");
+    let script = "ip link set lo up; nft -i >/dev/null 2>&1; nft list ruleset";
+    let listing = shell(script, &input).unwrap_or_default();
+    if !listing.contains("chain the_end {") && rules.len() > 1 {
+        // nft died on one of them.
+        let (first, second) = rules.split_at(rules.len() / 2);
+        let mut all = theirs(first);
+        all.extend(theirs(second));
+        return all;
+    }
+    let mut found = vec![None; rules.len()];
+    let mut chain = None;
+    for line in listing.lines() {
+        if let Some(name) = line.strip_prefix("\tchain c") {
+            chain = name.trim_end_matches(" {").parse::<usize>().ok();
+        } else if line.starts_with("\t\ttype ") {
+            continue;
+        } else if let (Some(rule), Some(at)) = (line.strip_prefix("\t\t"), chain)
+            && let Some(slot) = found.get_mut(at)
+        {
+            *slot = Some(rule.to_owned());
+        }
+    }
+    found
+}
+
+fn samples(data_type: DataType, width: u32) -> (Vec<&'static str>, bool) {
+    match data_type {
+        DataType::EtherAddr => (vec!["00:11:22:33:44:55", "ff:ff:ff:ff:ff:ff", "1:2:3:4:5:6"], true),
+        DataType::Ipv4Addr => (vec!["1.2.3.4", "10.0.0.0", "192.168.0.255"], true),
+        DataType::Ipv6Addr => (vec!["::1", "2001:db8::", "fe80::1:2", "::ffff:1.2.3.4"], true),
+        DataType::EtherType => (vec!["arp", "0x88f7", "0x0800"], true),
+        DataType::ArpOp => (vec!["request", "reply", "7"], true),
+        DataType::InetProto => (vec!["tcp", "udp", "99", "icmp", "ipv6-icmp"], true),
+        DataType::InetService => (vec!["22", "80", "443"], true),
+        DataType::IcmpType => (vec!["echo-request", "echo-reply", "99"], true),
+        DataType::Icmpv6Type => (vec!["echo-request", "nd-neighbor-solicit", "99"], true),
+        DataType::IcmpCode => (vec!["port-unreachable", "9"], true),
+        DataType::Icmpv6Code => (vec!["port-unreachable", "9"], true),
+        DataType::IgmpType => (vec!["membership-query", "99"], true),
+        DataType::TcpFlag => (vec!["syn", "ack", "0x12"], true),
+        DataType::Dscp => (vec!["cs1", "af11", "5"], true),
+        DataType::Ecn => (vec!["ce", "ect0", "0"], true),
+        DataType::DccpPkttype => (vec!["request", "sync", "12"], true),
+        DataType::PktType => (vec!["host", "multicast", "5"], true),
+        DataType::IfaceType => (vec!["ether", "ppp", "5"], true),
+        DataType::IfaceIndex => (vec!["lo", "5", "99"], true),
+        DataType::Ifname => (vec!["\"lo\"", "\"eth0\"", "\"eth*\"", "veth1"], false),
+        DataType::DevGroup => (vec!["default", "5", "77"], true),
+        DataType::Mark => (vec!["5", "0x10", "0xffffffff"], true),
+        DataType::ClassId => (vec!["1:2", "root", "none", "abcd:1"], true),
+        DataType::Realm => (vec!["cosmos", "5"], true),
+        DataType::Uid | DataType::Gid => (vec!["0", "1000", "root"], true),
+        DataType::Time => (vec!["\"2026-11-23 10:00:00\"", "\"2030-01-01\""], true),
+        DataType::Day => (vec!["Monday", "\"Friday\"", "3"], true),
+        DataType::Hour => (vec!["\"10:00\"", "\"12:30:05\""], true),
+        DataType::MhType => (vec!["home-test", "binding-update", "99"], true),
+        _ if width == 1 => (vec!["0", "1"], true),
+        _ if width < 4 => (vec!["1", "2", "3"], true),
+        _ => (vec!["1", "5", "12", "0xa"], true),
+    }
+}
+
+/// A left side with each operator and each form of value.
+fn forms(left: &str, data_type: DataType, width: u32, out: &mut Vec<String>) {
+    let (values, _) = samples(data_type, width);
+    let (first, second) = (values[0], values[1]);
+    let last = values[values.len() - 1];
+    for value in &values {
+        out.push(format!("{left} {value}"));
+    }
+    for op in ["==", "!=", "<", ">", "<=", ">=", "!"] {
+        out.push(format!("{left} {op} {second}"));
+    }
+    out.push(format!("{left} {first}-{second}"));
+    out.push(format!("{left} {second}-{last}"));
+    out.push(format!("{left} != {second}-{last}"));
+    out.push(format!("{left} > {first}-{second}"));
+    out.push(format!("{left} {second}/4"));
+    out.push(format!("{left} {first}/8"));
+    out.push(format!("{left} != {second}/16"));
+    out.push(format!("{left} {second}/{width}"));
+    out.push(format!("{left} {second}/{}", width + 1));
+    out.push(format!("{left} {{ {} }}", values.join(", ")));
+    out.push(format!("{left} != {{ {} }}", values.join(", ")));
+    out.push(format!("{left} == {{ {second} }}"));
+    out.push(format!("{left} {{ {first}, {second}-{last} }}"));
+    out.push(format!("{left} {{ {second}/8 }}"));
+    out.push(format!("{left} vmap {{ {first} : accept, {second} : drop }}"));
+    out.push(format!("{left} vmap {{ {first} : jump r, * : continue }}"));
+    out.push(format!("{left} & {first} == {second}"));
+    out.push(format!("{left} & {second} == {second}"));
+    out.push(format!("{left} & {second} != 0"));
+    out.push(format!("{left} and {second} eq {first}"));
+    out.push(format!("{left} | {second} == {last}"));
+    out.push(format!("{left} ^ {second} == {last}"));
+    out.push(format!("{left} & 3 ^ 1 == 2"));
+    out.push(format!("{left} & 0xff == 5"));
+    out.push(format!("{left} & 0xf0 < 5"));
+    out.push(format!("{left} {first},{second}"));
+    out.push(format!("{left} {first} | {second}"));
+    out.push(format!("{left} ({first} | {second})"));
+    out.push(format!("{left} {first},{second} / {first},{second}"));
+    out.push(format!("{left} . meta mark {{ {first} . 5, {second} . 6 }}"));
+    out.push(format!("{left} . meta mark {{ {first}-{second} . 5 }}"));
+    out.push(format!("meta mark . {left} vmap {{ 5 . {second} : accept }}"));
+    out.push(format!("{left} 340282366920938463463374607431768211456"));
+    out.push(format!("{left} nosuchname"));
+    out.push(format!("{left} {{ }}"));
+    out.push(format!("{left}"));
+    out.push(format!("{left} counter"));
+    out.push(format!("{left} {first} {left} {second} counter"));
+    out.push(format!("{left} {first} ip saddr 1.2.3.4 tcp dport 80 counter accept"));
+    out.push(format!("ip saddr 1.2.3.4 {left} {second} drop"));
+    out.push(format!("ether saddr 00:11:22:33:44:55 {left} {second} drop"));
+    out.push(format!("vlan id 5 {left} {second} drop"));
+    out.push(format!("{left} set {first}"));
+    out.push(format!("meta mark set {left}"));
+    out.push(format!("meta mark set {left} map {{ {first} : 5, {second} : 6 }}"));
+    out.push(format!("{left} set meta mark"));
+    out.push(format!("counter {left} != {second} log {left} {first} drop comment \"x\""));
+}
+
+fn corpus() -> Vec<String> {
+    let mut rules = Vec::new();
+    for field in FIELDS {
+        let left = match (field.protocol.keyword(), field.keyword) {
+            ("icmpv6", "parameter-problem") => "icmpv6 param-problem".to_owned(),
+            (protocol, keyword) => format!("{protocol} {keyword}"),
+        };
+        forms(&left, field.data_type, field.width, &mut rules);
+    }
+    for row in META_KEYS {
+        forms(&format!("meta {}", row.keyword), row.data_type, row.width, &mut rules);
+        rules.push(format!("{} 1", row.keyword));
+    }
+    for row in OPTIONS {
+        let family = match row.family {
+            egress_lang::checked::OptionFamily::Exthdr => "",
+            egress_lang::checked::OptionFamily::Tcp => "tcp option ",
+            egress_lang::checked::OptionFamily::Ip => "ip option ",
+            egress_lang::checked::OptionFamily::SctpChunk => "sctp chunk ",
+        };
+        let exists = if family.is_empty() { "exthdr " } else { family };
+        for form in ["exists", "missing", "== exists", "!= exists", "1", "2"] {
+            rules.push(format!("{exists}{} {form}", row.keyword));
+        }
+        for field in row.fields {
+            let left = format!("{family}{} {}", row.keyword, field.keyword);
+            let (values, _) = samples(field.data_type, field.width);
+            rules.push(format!("{left} {}", values[0]));
+            rules.push(format!("{left} != {}", values[1]));
+            rules.push(format!("{left} > {}", values[1]));
+            rules.push(format!("{left} {}-{}", values[0], values[1]));
+            rules.push(format!("{left} {{ {} }}", values.join(", ")));
+            rules.push(format!("{left} set {}", values[0]));
+            rules.push(format!("udp dport 5 {left} {}", values[0]));
+        }
+    }
+    let file = include_str!("corpus/rules.txt");
+    rules.extend(file.lines().map(str::to_owned));
+    let mut seen = std::collections::HashSet::new();
+    rules.retain(|rule| seen.insert(rule.clone()));
+    rules
+}
+
+#[test]
+fn rules_are_accepted_and_listed_as_nft_does() {
+    let probe = shell("nft list ruleset && echo works", "").unwrap_or_default();
+    if !probe.contains("works") {
+        println!("SKIPPED: this needs nft, and root to make a network namespace");
+        return;
+    }
+    let filter = std::env::var("ORACLE_FILTER").unwrap_or_default();
+    let mut rules = corpus();
+    rules.retain(|rule| rule.contains(&filter));
+    let base = base();
+    let mut differences = Vec::new();
+    let (mut accepted, mut refused) = (0, 0);
+    let batches: Vec<_> = rules.chunks(BATCH).collect();
+    let results: Vec<Vec<Option<String>>> = std::thread::scope(|scope| {
+        let halves = batches.chunks(batches.len().div_ceil(2).max(1));
+        let threads: Vec<_> = halves
+            .map(|half| scope.spawn(|| half.iter().map(|batch| theirs(batch)).collect::<Vec<_>>()))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect()
+    });
+    for (rule, theirs) in batches.iter().copied().flatten().zip(results.into_iter().flatten()) {
+        match (theirs, ours(&base, rule)) {
+            (Some(theirs), Ok(ours)) if theirs == ours => {
+                accepted += 1;
+                // What is listed can be read again. nft leaves redundant matches and sets of one
+                // element out one at a time.
+                match self::ours(&base, &ours) {
+                    Ok(again) if again == ours || again.len() < ours.len() => {}
+                    Ok(again) => differences.push(format!("AGAIN  {rule}\n  once  {ours}\n  again {again}")),
+                    Err(error) => {
+                        let error = error.lines().next().unwrap_or_default().to_owned();
+                        differences.push(format!("AGAIN  {rule}\n  once  {ours}\n  again {error}"));
+                    }
+                }
+            }
+            (None, Err(_)) => refused += 1,
+            (Some(theirs), Ok(ours)) => {
+                differences.push(format!("LIST   {rule}\n  nft   {theirs}\n  ours  {ours}"));
+            }
+            (Some(theirs), Err(error)) => {
+                let error = error.lines().next().unwrap_or_default().to_owned();
+                differences.push(format!("REFUSE {rule}\n  nft   {theirs}\n  ours  {error}"));
+            }
+            (None, Ok(ours)) => differences.push(format!("ACCEPT {rule}\n  ours  {ours}")),
+        }
+    }
+    let all = differences.len();
+    differences.retain(|difference| {
+        let rule = difference.lines().next().unwrap_or_default();
+        !is_excused(rule.get(7..).unwrap_or_default())
+    });
+    let excused = all - differences.len();
+    let summary = format!(
+        "{} rules: {accepted} accepted and listed alike, {refused} refused by both, {excused} excused, {} differ",
+        rules.len(),
+        differences.len()
+    );
+    println!("{summary}");
+    if let Ok(path) = std::env::var("ORACLE_REPORT") {
+        let _ = std::fs::write(path, format!("{summary}\n{}\n", differences.join("\n")));
+    }
+    assert!(differences.is_empty(), "{summary}\n{}", differences.join("\n"));
+}
