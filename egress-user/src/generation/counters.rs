@@ -80,12 +80,13 @@ pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
             },
             None => {
                 let slot = if let Some(slot) = free.pop() {
-                    zero.push(slot);
                     slot
                 } else {
                     counters.unused += 1;
                     counters.unused - 1
                 };
+                // Also a slot that no generation has used: one that was taken back may have.
+                zero.push(slot);
                 Entry {
                     scope,
                     id: counter.id,
@@ -373,6 +374,7 @@ mod tests {
 
         let third = plan(&second.counters, &[scope(0, &[1, 3, 4, 5])]).unwrap();
         assert_eq!(slots(&third), [4, 6, 7, 5]);
+        assert_eq!(second.zero, [7]);
         assert_eq!(third.zero, [5]);
     }
 
