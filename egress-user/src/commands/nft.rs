@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(parsed.define, [("a".to_owned(), "b".to_owned())]);
         let parsed =
             options("add chain netdev t c { type filter hook egress device lo priority -5 ; }");
-        assert_eq!(parsed.command.len(), 15);
+        assert_eq!(parsed.command.len(), 16);
         assert!(parsed.command.contains(&"-5".into()));
     }
 }

@@ -13,6 +13,8 @@ mod recover;
 pub mod scopes;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+mod test;
 
 use anyhow::{Context as _, Result};
 use log::debug;

@@ -80,6 +80,12 @@ impl Devices {
     }
 }
 
+impl FromIterator<Device> for Devices {
+    fn from_iter<T: IntoIterator<Item = Device>>(devices: T) -> Self {
+        Self(devices.into_iter().collect())
+    }
+}
+
 /// By ARPHRD_ type: tc programs of these devices see a link header.
 fn link_len(link_type: LinkLayerType) -> u32 {
     match link_type {
