@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 use aya_log::EbpfLogger;
-use log::info;
+use log::{debug, info};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     cli::MonitorArgs,
     generation,
-    kernel::{bpf, bpffs::Pins, netns::Netns},
+    kernel::{bpffs::Pins, netns::Netns},
 };
 
 /// Prints what the programs of a namespace log, until Ctrl-C or SIGTERM.
@@ -57,7 +57,7 @@ fn logging(args: &MonitorArgs) -> Result<BTreeSet<u32>> {
     let Some((store, state)) = generation::current(&pins, &netns)? else {
         return Ok(BTreeSet::new());
     };
-    bpf::get(&store.generation(state.generation).logs()).context("opening the programs' log")?;
+    debug!("the log is {}", store.generation(state.generation).logs(true).display());
     let logging = state.programs.values().filter(|program| program.log);
     Ok(logging.map(|program| program.id).collect())
 }

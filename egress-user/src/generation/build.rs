@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail};
-use egress_common::layout::feature;
 use egress_lang::{checked::Hook, image};
 use log::{debug, warn};
 
@@ -44,7 +43,11 @@ pub fn build(
     wanted.counters = plan.counters;
 
     if let Some(generation) = &generation {
-        pin_again(&generation.logs(), &next.logs())?;
+        for log in [false, true] {
+            if generation.logs(log).exists() {
+                pin_again(&generation.logs(log), &next.logs(log))?;
+            }
+        }
     }
     let old_programs = std::mem::take(&mut wanted.programs);
     let old_bindings = std::mem::take(&mut wanted.bindings);
@@ -115,12 +118,12 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
         tables: &next.tables(number),
         counters: &next.counters(),
         own: &next.own(number),
-        logs: &next.logs(),
+        logs: &next.logs(group.settings.log),
     };
-    let log = if group.settings.log { feature::LOG } else { 0 };
     let settings = Settings {
         hook: group.settings.hook,
-        features: image.features | log,
+        features: image.features,
+        log: group.settings.log,
         roots: image.roots,
         link_len: group.settings.link_len,
         skip_mark: group.settings.skip_mark(),

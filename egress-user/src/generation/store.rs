@@ -10,7 +10,8 @@
 //! | `gen-N/prog-K`, `tables-K`, `own-K` | program K, its tables, what it counts itself |
 //! | `gen-N/counters` | counters of rules, of all programs |
 //! | `gen-N/counters-before` | the map that `counters` took over from, until its counts are added |
-//! | `gen-N/logs` | ring buffer of the programs' diagnostics |
+//! | `gen-N/logs` | ring buffer of the diagnostics of programs that log |
+//! | `gen-N/no-logs` | the smallest one there can be, for those that do not |
 //! | `links/IFINDEX-HOOK` | TCX links |
 
 use std::{
@@ -239,9 +240,9 @@ impl Generation {
         self.path.join("counters-before")
     }
 
-    /// The pin of the programs' diagnostics.
-    pub fn logs(&self) -> PathBuf {
-        self.path.join("logs")
+    /// The pin of the ring buffer for diagnostics.
+    pub fn logs(&self, log: bool) -> PathBuf {
+        self.path.join(if log { "logs" } else { "no-logs" })
     }
 
     /// Everything that is pinned here.

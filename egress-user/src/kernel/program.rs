@@ -7,7 +7,10 @@ use aya::{
     EbpfLoader,
     programs::{ProgramError, SchedClassifier},
 };
-use egress_common::{engine::Roots, layout};
+use egress_common::{
+    engine::Roots,
+    layout::{self, feature},
+};
 use egress_lang::checked::Hook;
 use log::debug;
 
@@ -26,6 +29,8 @@ pub struct Settings {
     pub hook: Hook,
     /// What the tables use.
     pub features: u32,
+    /// Whether the program logs its diagnostics.
+    pub log: bool,
     /// Where packets start in them.
     pub roots: Roots,
     /// Bytes of the link header.
@@ -81,9 +86,17 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
     let shape = bpf::get(maps.tables)
         .and_then(bpf::map_shape)
         .context("opening the tables")?;
+    let mut features = settings.features;
+    let mut loader = EbpfLoader::new();
+    if settings.log {
+        features |= feature::LOG;
+    } else {
+        // The program keeps the map although it never writes to it: one page will do.
+        loader.map_max_entries("AYA_LOGS", 4096);
+    }
     let table_mask = layout::table_mask(shape.value_size);
-    let mut ebpf = EbpfLoader::new()
-        .override_global("FEATURES", &settings.features, true)
+    let mut ebpf = loader
+        .override_global("FEATURES", &features, true)
         .override_global("ROOT", &settings.roots.other, true)
         .override_global("ROOT_IPV4", &settings.roots.ipv4, true)
         .override_global("ROOT_IPV6", &settings.roots.ipv6, true)
