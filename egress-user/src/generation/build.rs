@@ -44,7 +44,8 @@ pub fn build(
 
     if let Some(generation) = &generation {
         for log in [false, true] {
-            if generation.logs(log).exists() {
+            let wanted = groups.iter().any(|group| group.settings.log == log);
+            if wanted && generation.logs(log).exists() {
                 pin_again(&generation.logs(log), &next.logs(log))?;
             }
         }
