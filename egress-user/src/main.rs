@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod generation;
 mod kernel;
+mod settings;
 
 use std::{
     io::{self, Write as _},

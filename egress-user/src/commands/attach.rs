@@ -6,8 +6,9 @@ use egress_lang::checked::Ruleset;
 use crate::{
     cli::{AttachArgs, SettingsArgs},
     commands::source::{Reading, Source},
-    generation::{self, state::Settings},
+    generation,
     kernel::{bpffs::Pins, netns::Netns},
+    settings::Settings,
 };
 
 impl From<&SettingsArgs> for Settings {

@@ -57,7 +57,10 @@ fn logging(args: &MonitorArgs) -> Result<BTreeSet<u32>> {
     let Some((store, state)) = generation::current(&pins, &netns)? else {
         return Ok(BTreeSet::new());
     };
-    debug!("the log is {}", store.generation(state.generation).logs(true).display());
+    debug!(
+        "the log is {}",
+        store.generation(state.generation).logs(true).display()
+    );
     let logging = state.programs.values().filter(|program| program.log);
     Ok(logging.map(|program| program.id).collect())
 }

@@ -7,7 +7,6 @@ use egress_lang::{checked::Hook, image};
 use log::{debug, warn};
 
 use crate::{
-    cli::Mode,
     generation::{
         compose::{self, Group},
         counters,
@@ -20,6 +19,7 @@ use crate::{
         program::{self, MapPins, Settings},
         tcx,
     },
+    settings::Mode,
 };
 
 /// Builds what `wanted` says into `next/`, which is there and empty.

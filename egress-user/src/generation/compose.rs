@@ -15,7 +15,6 @@ use egress_lang::{
 };
 
 use crate::{
-    cli::{Mode, SkipMark},
     generation::{
         converge,
         state::{Counters, Scope, State},
@@ -25,6 +24,7 @@ use crate::{
         device::{Device, Devices},
         program,
     },
+    settings::{Mode, SkipMark},
 };
 
 /// Interfaces that run the same program.

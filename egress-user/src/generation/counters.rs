@@ -318,7 +318,7 @@ fn cpus() -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generation::state::Settings;
+    use crate::settings::Settings;
     use egress_lang::checked::{Chain, Rule, Ruleset, Statement, Table};
 
     fn scope(id: u64, ids: &[u64]) -> Scope {

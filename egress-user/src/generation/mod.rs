@@ -98,5 +98,5 @@ fn take_back(
     devices: &Devices,
 ) -> Result<()> {
     store.uncommit(failed.generation)?;
-    recover::roll_back(store, before, failed, devices)
+    recover::roll_back(store, before, Some(failed), devices)
 }

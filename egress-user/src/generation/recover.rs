@@ -26,7 +26,7 @@ pub fn recover(store: &Store) -> Result<Option<State>> {
             info!("taking back what an earlier command did not finish");
             let failed = store.next().read().ok();
             let devices = Devices::read()?;
-            remove_failed(store, None, failed.as_ref(), &devices)?;
+            roll_back(store, None, failed.as_ref(), &devices)?;
         }
         store.remove_if_unused()?;
         return Ok(None);
@@ -36,7 +36,7 @@ pub fn recover(store: &Store) -> Result<Option<State>> {
         info!("taking back what an earlier command did not finish");
         let failed = store.next().read().ok();
         let devices = Devices::read()?;
-        remove_failed(store, Some(&state), failed.as_ref(), &devices)?;
+        roll_back(store, Some(&state), failed.as_ref(), &devices)?;
     }
     let unfinished = store.generation(last).unfinished().exists();
     if !earlier.is_empty() || unfinished || state.is_empty() {
@@ -56,21 +56,13 @@ pub fn recover(store: &Store) -> Result<Option<State>> {
     Ok(Some(state))
 }
 
-/// Removes `next`, with what was attached for it, and makes the interfaces run what they ran before.
+/// Removes `next`, with what was attached for it (`failed` says what), and makes the interfaces run
+/// what they ran before.
 ///
 /// # Errors
 ///
 /// Where the kernel refuses.
 pub fn roll_back(
-    store: &Store,
-    before: Option<&State>,
-    failed: &State,
-    devices: &Devices,
-) -> Result<()> {
-    remove_failed(store, before, Some(failed), devices)
-}
-
-fn remove_failed(
     store: &Store,
     before: Option<&State>,
     failed: Option<&State>,

@@ -10,10 +10,11 @@ use log::info;
 use crate::{
     generation::{
         converge,
-        state::{Scope, Settings, State},
+        state::{Scope, State},
         store::Store,
     },
     kernel::device::Devices,
+    settings::Settings,
 };
 
 impl State {

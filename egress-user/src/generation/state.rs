@@ -7,12 +7,12 @@ use egress_lang::checked::{Hook, Ruleset, StateId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cli::{Mode, SkipMark},
     kernel::{
         bpf::{self, MapType},
         clsact::Place,
         netns::Identity,
     },
+    settings::{Settings, SkipMark},
 };
 
 /// Number of this form; another one is not read.
@@ -58,17 +58,6 @@ pub struct Scope {
     pub hooks: Vec<(String, Hook)>,
     /// How its programs are attached.
     pub settings: Settings,
-}
-
-/// How the programs of a scope are attached.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    /// TCX or clsact.
-    pub mode: Mode,
-    /// Packets that are not classified; `None` where nothing was said.
-    pub skip_mark: Option<SkipMark>,
-    /// Whether the programs log.
-    pub log: bool,
 }
 
 /// A program on a hook of an interface.

@@ -9,15 +9,12 @@ use egress_lang::{
     parse::ParseOptions,
 };
 
-use super::{
-    compose, counters,
-    state::{Settings, State},
-    store::Store,
-};
+use super::{compose, counters, state::State, store::Store};
 use crate::kernel::{
     device::{Device, Devices},
     netns::Identity,
 };
+use crate::settings::Settings;
 
 const RULES: &str = "
 table netdev filter {

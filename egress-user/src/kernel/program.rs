@@ -15,8 +15,8 @@ use egress_lang::checked::Hook;
 use log::debug;
 
 use crate::{
-    cli::SkipMark,
     kernel::bpf::{self, MapType},
+    settings::SkipMark,
 };
 
 /// The eBPF object; empty where it was built without its toolchain.
