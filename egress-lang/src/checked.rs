@@ -243,7 +243,7 @@ pub enum Right {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Lookup {
     /// `{ ... }`.
-    Anonymous(Set),
+    Anonymous(Box<Set>),
     /// `@NAME`, in the same table.
     Named(String),
 }
@@ -474,7 +474,7 @@ pub enum MapData {
         /// Types of the parts.
         parts: Vec<TypePart>,
         /// What it was declared with, where that was `typeof`.
-        type_of: Option<Expr>,
+        type_of: Option<Box<Expr>>,
     },
     /// Verdicts.
     Verdict,

@@ -124,10 +124,8 @@ pub const PROTOCOLS: &[ProtocolRow] = &[
 impl Protocol {
     /// Its row.
     pub fn row(self) -> &'static ProtocolRow {
-        PROTOCOLS
-            .iter()
-            .find(|row| row.protocol == self)
-            .unwrap_or(&PROTOCOLS[0])
+        // A test checks that the table is in the order of the enum.
+        PROTOCOLS.get(self as usize).unwrap_or(&PROTOCOLS[0])
     }
 
     /// nft's word.
@@ -375,6 +373,13 @@ impl<'de> Deserialize<'de> for FieldId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn protocols_are_in_the_order_of_the_enum() {
+        for row in PROTOCOLS {
+            assert_eq!(row.protocol.row().keyword, row.keyword);
+        }
+    }
 
     #[test]
     fn every_row_is_found_by_its_name_and_lies_in_its_header() {

@@ -151,7 +151,7 @@ impl<'a> Lexer<'a> {
             }
         }
         for (text, punct) in PUNCTS {
-            if rest.starts_with(text.as_bytes()) {
+            if first.is_ascii_punctuation() && rest.starts_with(text.as_bytes()) {
                 offer(TokenKind::Punct(*punct), text.len());
             }
         }

@@ -16,5 +16,6 @@ pub mod meta;
 pub mod options;
 pub mod parse;
 pub mod print;
+pub mod query;
 pub mod ranges;
 pub mod simulate;

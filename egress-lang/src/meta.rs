@@ -78,10 +78,8 @@ meta_keys! {
 impl MetaKey {
     /// Its row.
     pub fn row(self) -> &'static MetaRow {
-        META_KEYS
-            .iter()
-            .find(|row| row.key == self)
-            .unwrap_or(&META_KEYS[0])
+        // The table and the enum are written as one, in one order.
+        META_KEYS.get(self as usize).unwrap_or(&META_KEYS[0])
     }
 
     /// The key with this word; nft also takes `ibriport`, `obriport` and `secpath`.

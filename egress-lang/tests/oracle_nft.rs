@@ -24,34 +24,76 @@ const EXCUSED: &[(&str, &str)] = &[
     ("oifkind", "nft takes bit operations and prefixes of names"),
     ("iifname", "nft takes bit operations and prefixes of names"),
     ("oifname", "nft takes bit operations and prefixes of names"),
-    ("iif ", "interfaces by index: nft lists their names and masks as signed numbers"),
-    ("oif ", "interfaces by index: nft lists their names and masks as signed numbers"),
-    ("/", "nft lists masks of some types as raw payload, or refuses the mask's value"),
+    (
+        "iif ",
+        "interfaces by index: nft lists their names and masks as signed numbers",
+    ),
+    (
+        "oif ",
+        "interfaces by index: nft lists their names and masks as signed numbers",
+    ),
+    (
+        "/",
+        "nft lists masks of some types as raw payload, or refuses the mask's value",
+    ),
     ("fib ", "fib is not read"),
     ("last", "newer than nft 1.0.6"),
     ("comp flags", "nft refuses lists of flags without names"),
     ("rt0", "nft refuses this type's reserved field"),
-    ("meta day", "nft takes its numbers for days as well as its names"),
+    (
+        "meta day",
+        "nft takes its numbers for days as well as its names",
+    ),
     ("meta time 3402", "nft cuts numbers off that are too large"),
     ("meta hour 3402", "nft cuts numbers off that are too large"),
-    ("group & default", "nft lists a mask of nothing as a prefix of no bits"),
+    (
+        "group & default",
+        "nft lists a mask of nothing as a prefix of no bits",
+    ),
     ("icmpv6 type set", "nft 1.0.6 lists it as the ports of th"),
     ("icmpv6 code set", "nft 1.0.6 lists it as the ports of th"),
     ("icmp type set", "nft 1.0.6 lists it as the ports of th"),
     ("icmp code set", "nft 1.0.6 lists it as the ports of th"),
-    ("dccp type", "fields that are not whole bytes: nft lists shifts"),
-    ("ether & 3 ^", "nft reads small numbers as addresses in some places"),
-    ("addr & 3 ^", "nft reads small numbers as addresses in some places"),
-    ("th sport 22 ip saddr", "nft 1.0.6 unites the ports of th and tcp into raw payload"),
+    (
+        "dccp type",
+        "fields that are not whole bytes: nft lists shifts",
+    ),
+    (
+        "ether & 3 ^",
+        "nft reads small numbers as addresses in some places",
+    ),
+    (
+        "addr & 3 ^",
+        "nft reads small numbers as addresses in some places",
+    ),
+    (
+        "th sport 22 ip saddr",
+        "nft 1.0.6 unites the ports of th and tcp into raw payload",
+    ),
     ("mrt set", "nft 1.0.6 lists it as the ports of th"),
-    ("tcp flags & 0xff == 5", "nft lists a number here, names elsewhere"),
+    (
+        "tcp flags & 0xff == 5",
+        "nft lists a number here, names elsewhere",
+    ),
     ("meta priority", "nft takes any word for a classid"),
     ("protocol set tcp", "nft reads the word as a header"),
     ("nexthdr set tcp", "nft reads the word as a header"),
-    ("meta pkttype set", "the kernel refuses it on egress only, at load"),
-    ("rtclassid & cosmos", "nft lists a mask of nothing as a prefix of no bits"),
-    ("meta time & 3", "nft lists seconds where there are nanoseconds"),
-    ("-", "nft 1.0.6 shifts ranges in concatenations with integers"),
+    (
+        "meta pkttype set",
+        "the kernel refuses it on egress only, at load",
+    ),
+    (
+        "rtclassid & cosmos",
+        "nft lists a mask of nothing as a prefix of no bits",
+    ),
+    (
+        "meta time & 3",
+        "nft lists seconds where there are nanoseconds",
+    ),
+    (
+        "-",
+        "nft 1.0.6 shifts ranges in concatenations with integers",
+    ),
 ];
 
 /// Fields that are not whole bytes: nft 1.0.6 lists operations on them as raw payload and shifts, and
@@ -151,9 +193,15 @@ fn theirs(rules: &[String]) -> Vec<Option<String>> {
 
 fn samples(data_type: DataType, width: u32) -> (Vec<&'static str>, bool) {
     match data_type {
-        DataType::EtherAddr => (vec!["00:11:22:33:44:55", "ff:ff:ff:ff:ff:ff", "1:2:3:4:5:6"], true),
+        DataType::EtherAddr => (
+            vec!["00:11:22:33:44:55", "ff:ff:ff:ff:ff:ff", "1:2:3:4:5:6"],
+            true,
+        ),
         DataType::Ipv4Addr => (vec!["1.2.3.4", "10.0.0.0", "192.168.0.255"], true),
-        DataType::Ipv6Addr => (vec!["::1", "2001:db8::", "fe80::1:2", "::ffff:1.2.3.4"], true),
+        DataType::Ipv6Addr => (
+            vec!["::1", "2001:db8::", "fe80::1:2", "::ffff:1.2.3.4"],
+            true,
+        ),
         DataType::EtherType => (vec!["arp", "0x88f7", "0x0800"], true),
         DataType::ArpOp => (vec!["request", "reply", "7"], true),
         DataType::InetProto => (vec!["tcp", "udp", "99", "icmp", "ipv6-icmp"], true),
@@ -211,7 +259,9 @@ fn forms(left: &str, data_type: DataType, width: u32, out: &mut Vec<String>) {
     out.push(format!("{left} == {{ {second} }}"));
     out.push(format!("{left} {{ {first}, {second}-{last} }}"));
     out.push(format!("{left} {{ {second}/8 }}"));
-    out.push(format!("{left} vmap {{ {first} : accept, {second} : drop }}"));
+    out.push(format!(
+        "{left} vmap {{ {first} : accept, {second} : drop }}"
+    ));
     out.push(format!("{left} vmap {{ {first} : jump r, * : continue }}"));
     out.push(format!("{left} & {first} == {second}"));
     out.push(format!("{left} & {second} == {second}"));
@@ -226,24 +276,36 @@ fn forms(left: &str, data_type: DataType, width: u32, out: &mut Vec<String>) {
     out.push(format!("{left} {first} | {second}"));
     out.push(format!("{left} ({first} | {second})"));
     out.push(format!("{left} {first},{second} / {first},{second}"));
-    out.push(format!("{left} . meta mark {{ {first} . 5, {second} . 6 }}"));
+    out.push(format!(
+        "{left} . meta mark {{ {first} . 5, {second} . 6 }}"
+    ));
     out.push(format!("{left} . meta mark {{ {first}-{second} . 5 }}"));
-    out.push(format!("meta mark . {left} vmap {{ 5 . {second} : accept }}"));
+    out.push(format!(
+        "meta mark . {left} vmap {{ 5 . {second} : accept }}"
+    ));
     out.push(format!("{left} 340282366920938463463374607431768211456"));
     out.push(format!("{left} nosuchname"));
     out.push(format!("{left} {{ }}"));
     out.push(format!("{left}"));
     out.push(format!("{left} counter"));
     out.push(format!("{left} {first} {left} {second} counter"));
-    out.push(format!("{left} {first} ip saddr 1.2.3.4 tcp dport 80 counter accept"));
+    out.push(format!(
+        "{left} {first} ip saddr 1.2.3.4 tcp dport 80 counter accept"
+    ));
     out.push(format!("ip saddr 1.2.3.4 {left} {second} drop"));
-    out.push(format!("ether saddr 00:11:22:33:44:55 {left} {second} drop"));
+    out.push(format!(
+        "ether saddr 00:11:22:33:44:55 {left} {second} drop"
+    ));
     out.push(format!("vlan id 5 {left} {second} drop"));
     out.push(format!("{left} set {first}"));
     out.push(format!("meta mark set {left}"));
-    out.push(format!("meta mark set {left} map {{ {first} : 5, {second} : 6 }}"));
+    out.push(format!(
+        "meta mark set {left} map {{ {first} : 5, {second} : 6 }}"
+    ));
     out.push(format!("{left} set meta mark"));
-    out.push(format!("counter {left} != {second} log {left} {first} drop comment \"x\""));
+    out.push(format!(
+        "counter {left} != {second} log {left} {first} drop comment \"x\""
+    ));
 }
 
 fn corpus() -> Vec<String> {
@@ -256,7 +318,12 @@ fn corpus() -> Vec<String> {
         forms(&left, field.data_type, field.width, &mut rules);
     }
     for row in META_KEYS {
-        forms(&format!("meta {}", row.keyword), row.data_type, row.width, &mut rules);
+        forms(
+            &format!("meta {}", row.keyword),
+            row.data_type,
+            row.width,
+            &mut rules,
+        );
         rules.push(format!("{} 1", row.keyword));
     }
     for row in OPTIONS {
@@ -308,9 +375,17 @@ fn rules_are_accepted_and_listed_as_nft_does() {
         let threads: Vec<_> = halves
             .map(|half| scope.spawn(|| half.iter().map(|batch| theirs(batch)).collect::<Vec<_>>()))
             .collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a thread"))
+            .collect()
     });
-    for (rule, theirs) in batches.iter().copied().flatten().zip(results.into_iter().flatten()) {
+    for (rule, theirs) in batches
+        .iter()
+        .copied()
+        .flatten()
+        .zip(results.into_iter().flatten())
+    {
         match (theirs, ours(&base, rule)) {
             (Some(theirs), Ok(ours)) if theirs == ours => {
                 accepted += 1;
@@ -318,7 +393,9 @@ fn rules_are_accepted_and_listed_as_nft_does() {
                 // element out one at a time.
                 match self::ours(&base, &ours) {
                     Ok(again) if again == ours || again.len() < ours.len() => {}
-                    Ok(again) => differences.push(format!("AGAIN  {rule}\n  once  {ours}\n  again {again}")),
+                    Ok(again) => {
+                        differences.push(format!("AGAIN  {rule}\n  once  {ours}\n  again {again}"))
+                    }
                     Err(error) => {
                         let error = error.lines().next().unwrap_or_default().to_owned();
                         differences.push(format!("AGAIN  {rule}\n  once  {ours}\n  again {error}"));
@@ -351,5 +428,9 @@ fn rules_are_accepted_and_listed_as_nft_does() {
     if let Ok(path) = std::env::var("ORACLE_REPORT") {
         let _ = std::fs::write(path, format!("{summary}\n{}\n", differences.join("\n")));
     }
-    assert!(differences.is_empty(), "{summary}\n{}", differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "{summary}\n{}",
+        differences.join("\n")
+    );
 }

@@ -82,7 +82,10 @@ impl RuleChecker<'_, '_> {
             Expr::Option(option) => {
                 let tcp = option.family == crate::checked::OptionFamily::Tcp;
                 // The kernel writes two or four bytes.
-                tcp && option.field.as_ref().is_some_and(|part| matches!(part.length, 16 | 32))
+                tcp && option
+                    .field
+                    .as_ref()
+                    .is_some_and(|part| matches!(part.length, 16 | 32))
             }
             _ => false,
         };
@@ -137,7 +140,7 @@ impl RuleChecker<'_, '_> {
             );
             return self.fail(expr.span, message);
         }
-        if part.width % 8 != 0 {
+        if !part.width.is_multiple_of(8) {
             let message = "Right hand side of binary operation (^) must be constant";
             return self.fail(expr.span, message);
         }

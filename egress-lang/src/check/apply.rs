@@ -10,7 +10,8 @@ use crate::ast::{
     self, AddOp, Command, CommandKind, DeleteOp, NameOrHandle, Path, Position, TableName,
 };
 use crate::checked::{
-    Chain, Lookup, ObjectChoice, ObjectKind, Policy, Right, Rule, Ruleset, Statement, Table,
+    Chain, Element, ElementData, Lookup, ObjectChoice, ObjectKind, Policy, Right, Rule, Ruleset,
+    SetUpdateOp, Statement, Table,
 };
 use crate::diagnostic::{Diagnostic, Span, nearest};
 
@@ -26,6 +27,8 @@ pub(super) struct Applier {
     /// For each table of the ruleset, at the same place.
     indexes: Vec<Index>,
     by_name: HashMap<String, usize>,
+    /// Elements that were added and are still to be merged into their sets, by table and set.
+    pending: HashMap<(usize, usize), Vec<(Element, Span)>>,
     /// Where the last jump of each table was added, to say where a loop was closed.
     jumps: HashMap<String, Span>,
 }
@@ -42,6 +45,7 @@ impl Applier {
             indexes: Vec::new(),
             by_name: HashMap::new(),
             jumps: HashMap::new(),
+            pending: HashMap::new(),
         };
         applier.reindex();
         applier
@@ -49,6 +53,8 @@ impl Applier {
 
     /// The new ruleset, if nothing was wrong.
     pub(super) fn finish(mut self) -> std::result::Result<Ruleset, Vec<Diagnostic>> {
+        // What went wrong is in the list of errors.
+        let _ = self.merge_pending();
         if self.shared.errors.is_empty() {
             for table in &self.ruleset.tables {
                 let Some(&span) = self.jumps.get(&table.name) else {
@@ -102,6 +108,12 @@ impl Applier {
     }
 
     fn run(&mut self, command: &Command) -> Result<()> {
+        if !matches!(
+            command.kind,
+            CommandKind::AddElements(AddOp::Add, ..) | CommandKind::Rule { .. }
+        ) {
+            self.merge_pending()?;
+        }
         match &command.kind {
             CommandKind::Table(op, name, block) => self.add_table(*op, name, block),
             CommandKind::Chain(op, path, block) => {
@@ -420,12 +432,32 @@ impl Applier {
             out: Vec::new(),
         };
         let mut checked = checker.rule(rule)?;
+        let filled: Vec<String> = checked
+            .statements
+            .iter()
+            .filter_map(|statement| match statement {
+                Statement::SetUpdate(update) if update.op != SetUpdateOp::Delete => {
+                    Some(update.set.clone())
+                }
+                _ => None,
+            })
+            .collect();
         if checked
             .statements
             .iter()
             .any(|statement| !graph::targets(found, statement).is_empty())
         {
             self.jumps.insert(found.name.clone(), rule.span);
+        }
+        for name in filled {
+            // A set that rules fill is limited, to what nft says where the declaration does not.
+            let at = self
+                .indexes
+                .get(table)
+                .and_then(|index| index.sets.get(&name).copied());
+            if let Some(set) = at.and_then(|at| self.set_mut(table, at)) {
+                set.size.get_or_insert(65_535);
+            }
         }
         if let Some(found) = self.ruleset.tables.get_mut(table) {
             checked
@@ -577,34 +609,60 @@ impl Applier {
             return self.fail(span, EXISTS);
         }
         let span = elements.span;
+        for (element, _) in &mut all {
+            if element.statements.is_empty() {
+                let templates = set.statements.iter();
+                element.statements = templates.map(|one| self.shared.own_state(one)).collect();
+            }
+        }
         let mut jumps = false;
         for (element, _) in &all {
-            jumps |= matches!(element.data, Some(crate::checked::ElementData::Verdict(_)));
+            jumps |= matches!(element.data, Some(ElementData::Verdict(_)));
         }
-        let (parts, interval, merge, size) =
-            (set.key.clone(), set.interval, set.auto_merge, set.size);
-        if let Some(set) = self.set_mut(table, at) {
+        self.pending
+            .entry((table, at))
+            .or_default()
+            .append(&mut all);
+        if jumps && let Some(table) = self.ruleset.tables.get(table) {
+            self.jumps.insert(table.name.clone(), span);
+        }
+        Ok(())
+    }
+
+    /// Merges what was added into the sets. Many commands that add one element each are one merge.
+    fn merge_pending(&mut self) -> Result<()> {
+        let mut pending: Vec<_> = self.pending.drain().collect();
+        pending.sort_by_key(|(place, _)| *place);
+        let mut failed = false;
+        for ((table, at), mut added) in pending {
+            let span = added.first().map_or_else(Span::default, |(_, span)| *span);
+            let Some(set) = self.set_mut(table, at) else {
+                continue;
+            };
+            let (parts, interval, merge, size) =
+                (set.key.clone(), set.interval, set.auto_merge, set.size);
             // What is there already comes first: of equal elements it stays.
             let mut merged: Vec<_> = std::mem::take(&mut set.elements)
                 .into_iter()
                 .map(|element| (element, span))
                 .collect();
-            merged.append(&mut all);
+            merged.append(&mut added);
             match set::normalize(merged, &parts, interval, merge) {
+                Ok(elements) if size.is_some_and(|size| elements.len() > size as usize) => {
+                    self.shared.error(
+                        span,
+                        "Could not process rule: Too many open files in system",
+                    );
+                    failed = true;
+                }
                 Ok(elements) => set.elements = elements,
-                Err((span, message)) => return self.fail(span, message),
-            }
-            if size.is_some_and(|size| set.elements.len() > size as usize) {
-                return self.fail(
-                    span,
-                    "Could not process rule: Too many open files in system",
-                );
+                Err((span, message)) => {
+                    self.shared.error(span, message);
+                    failed = true;
+                }
             }
         }
-        if jumps && let Some(table) = self.ruleset.tables.get(table) {
-            self.jumps.insert(table.name.clone(), span);
-        }
-        Ok(())
+        if failed { Err(Failed) } else { Ok(()) }
     }
 
     fn delete_elements(&mut self, op: DeleteOp, path: &Path, elements: &ast::Expr) -> Result<()> {

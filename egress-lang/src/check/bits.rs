@@ -60,7 +60,8 @@ pub(super) fn simplify(
 /// Whether a prefix is listed as one: of addresses, and of whole bytes of a header.
 fn is_short_load(left: &Expr, part: &TypePart, length: u8) -> bool {
     let header = matches!(left, Expr::Field { .. } | Expr::Raw { .. });
-    part.data_type.lists_prefixes() || (header && length % 8 == 0 && length > 0 && part.width % 8 == 0)
+    part.data_type.lists_prefixes()
+        || (header && length.is_multiple_of(8) && length > 0 && part.width.is_multiple_of(8))
 }
 
 /// What is flipped before a comparison can be flipped in what it is compared with.

@@ -216,7 +216,7 @@ impl Context {
             Statement::Match(Match {
                 left,
                 op: MatchOp::Eq,
-                right: Right::Set(Lookup::Anonymous(Set {
+                right: Right::Set(Lookup::Anonymous(Box::new(Set {
                     key: vec![TypePart {
                         data_type,
                         width: 8,
@@ -227,7 +227,7 @@ impl Context {
                         .map(|&t| super::set::plain(Value::Int(t.into())))
                         .collect(),
                     ..Set::default()
-                })),
+                }))),
                 implied: false,
             })
         });

@@ -50,10 +50,65 @@ impl Shared {
         }
     }
 
+    /// A statement like this one, with a state of its own.
+    fn own_state(&mut self, template: &crate::checked::Statement) -> crate::checked::Statement {
+        use crate::checked::Statement;
+        let id = self.state_id();
+        match template.clone() {
+            Statement::Counter(counter) => {
+                Statement::Counter(crate::checked::Counter { id, ..counter })
+            }
+            Statement::Limit(limit) => Statement::Limit(crate::checked::Limit { id, ..limit }),
+            Statement::Quota(quota) => Statement::Quota(crate::checked::Quota { id, ..quota }),
+            Statement::Last { .. } => Statement::Last { id },
+            other => other,
+        }
+    }
+
     fn state_id(&mut self) -> StateId {
         self.state_ids += 1;
         StateId(self.state_ids)
     }
+}
+
+/// The elements of a set that `get element` names: each one as it stands in the set.
+pub(crate) fn find_elements(
+    table: &crate::checked::Table,
+    set: &crate::checked::Set,
+    named: &ast::Expr,
+) -> Result<Vec<crate::checked::Element>, Diagnostic> {
+    let mut shared = Shared {
+        options: CheckOptions::default(),
+        errors: Vec::new(),
+        state_ids: 0,
+    };
+    let mut keys = set.clone();
+    keys.data = None;
+    let index = rule::Index::default();
+    let failed = |shared: Shared| {
+        let first = shared.errors.into_iter().next();
+        first.unwrap_or_else(|| Diagnostic::new(named.span, "these are no elements of this set"))
+    };
+    let Ok(wanted) = shared.set_elements(table, &index, &keys, named) else {
+        return Err(failed(shared));
+    };
+    let width = set.key.first().map_or(0, |part| part.width);
+    let mut found = Vec::new();
+    for (element, span) in wanted {
+        let wanted = bounds(&element.key, width);
+        let holds = set.elements.iter().find(|held| {
+            held.key == element.key
+                || match (bounds(&held.key, width), wanted) {
+                    (Some(held), Some(wanted)) => held.0 <= wanted.0 && wanted.1 <= held.1,
+                    _ => false,
+                }
+        });
+        match holds {
+            Some(held) => found.push(held.clone()),
+            None => return Err(Diagnostic::new(span, "No such file or directory")),
+        }
+    }
+    Ok(found)
 }
 
 impl Ruleset {

@@ -102,7 +102,9 @@ fn unite(statements: Vec<Statement>) -> Vec<Statement> {
         };
         // It stands where the field that names the next protocol stood, else where the lowest did.
         let key = group.iter().copied().find(|&at| {
-            slots.get(at).is_some_and(|slot| slot.as_ref().is_some_and(names_protocol))
+            slots
+                .get(at)
+                .is_some_and(|slot| slot.as_ref().is_some_and(names_protocol))
         });
         let anchor = key.unwrap_or(first);
         if anchor != first {

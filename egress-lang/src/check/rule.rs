@@ -302,14 +302,14 @@ impl<'t> RuleChecker<'_, 't> {
                 let interval = set::has_intervals(&checked)
                     || checked.iter().any(|(element, _)| element.key == Value::Any);
                 match set::normalize(checked, &key.parts, interval, true) {
-                    Ok(elements) => Ok(Lookup::Anonymous(Set {
+                    Ok(elements) => Ok(Lookup::Anonymous(Box::new(Set {
                         key: key.parts.clone(),
                         data,
                         constant: true,
                         interval,
                         elements,
                         ..Set::default()
-                    })),
+                    }))),
                     Err((span, message)) => self.fail(span, message),
                 }
             }

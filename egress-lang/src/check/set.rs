@@ -208,7 +208,9 @@ pub(super) fn normalize(
         let mut covering: Option<String> = None;
         elements.retain(|(element, _)| match &element.key {
             Value::Name { text, prefix } => {
-                let covered = covering.as_ref().is_some_and(|before| text.starts_with(before.as_str()));
+                let covered = covering
+                    .as_ref()
+                    .is_some_and(|before| text.starts_with(before.as_str()));
                 if *prefix && !covered {
                     covering = Some(text.clone());
                 }
@@ -217,7 +219,9 @@ pub(super) fn normalize(
             _ => true,
         });
     } else {
-        let flags = parts.first().is_some_and(|part| part.data_type.is_bitmask());
+        let flags = parts
+            .first()
+            .is_some_and(|part| part.data_type.is_bitmask());
         if flags && parts.len() == 1 {
             // nft sorts combined flags by the first of them.
             elements.sort_by_key(|(element, _)| match element.key {
@@ -260,7 +264,9 @@ fn by_memory(key: &Value, parts: &[TypePart]) -> Vec<u8> {
         match value {
             Value::Int(number) => {
                 let all = number.to_be_bytes();
-                let big = all.get(all.len().saturating_sub(length)..).unwrap_or_default();
+                let big = all
+                    .get(all.len().saturating_sub(length)..)
+                    .unwrap_or_default();
                 if part.data_type.is_host_order() {
                     bytes.extend(big.iter().rev());
                 } else {

@@ -190,7 +190,10 @@ impl Shared {
             Some(DataSpec::Object(kind)) => Some(MapData::Object(*kind)),
             Some(DataSpec::Key(spec)) => {
                 let (parts, type_of) = self.key_spec(table, spec)?;
-                Some(MapData::Value { parts, type_of })
+                Some(MapData::Value {
+                    parts,
+                    type_of: type_of.map(Box::new),
+                })
             }
         };
         let mut set = Set {

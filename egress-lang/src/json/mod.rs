@@ -1,12 +1,252 @@
-//! The libnftables JSON schema (libnftables-json(5)).
+//! The libnftables JSON schema (libnftables-json(5)): what `nft -j list` prints.
 
-use serde_json::{Value, json};
+mod expr;
+mod statement;
 
-use crate::checked::{Ruleset, StateValues};
+use serde_json::{Map, Value, json};
+
+use crate::checked::{
+    Chain, Element, ElementData, MapData, Object, ObjectState, Policy, Rule, Ruleset, Set,
+    StateValues, Table, TypePart,
+};
 use crate::print::PrintOptions;
+
+/// The version of nft whose schema this is.
+const VERSION: &str = "1.0.6";
+
+/// Where states come from, and what is shown.
+struct Writer<'w> {
+    states: &'w dyn StateValues,
+    options: PrintOptions,
+}
 
 /// What `nft -j list ruleset` prints.
 pub fn ruleset(ruleset: &Ruleset, states: &dyn StateValues, options: &PrintOptions) -> Value {
-    let _ = (ruleset, states, options);
-    json!({ "nftables": [] })
+    let writer = Writer {
+        states,
+        options: *options,
+    };
+    let mut all = vec![json!({
+        "metainfo": {
+            "version": VERSION,
+            "release_name": "egress",
+            "json_schema_version": 1,
+        }
+    })];
+    for table in &ruleset.tables {
+        writer.table(table, &mut all);
+    }
+    json!({ "nftables": all })
+}
+
+/// An object with its keys in the order given; `Null` values are left out.
+fn object(entries: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+    let entries = entries.into_iter().filter(|(_, value)| !value.is_null());
+    Value::Object(
+        entries
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+    )
+}
+
+/// One key with its value.
+fn entry(key: &str, value: Value) -> Value {
+    let mut map = Map::new();
+    map.insert(key.to_owned(), value);
+    Value::Object(map)
+}
+
+impl Writer<'_> {
+    fn table(&self, table: &Table, all: &mut Vec<Value>) {
+        let flags = table.dormant.then(|| json!(["dormant"]));
+        all.push(entry(
+            "table",
+            object([
+                ("family", json!("netdev")),
+                ("name", json!(table.name)),
+                ("handle", json!(table.handle)),
+                ("flags", json!(flags)),
+                ("comment", json!(table.comment)),
+            ]),
+        ));
+        all.extend(
+            table
+                .objects
+                .iter()
+                .map(|object| self.named_object(table, object)),
+        );
+        all.extend(table.sets.iter().map(|set| self.set(table, set)));
+        all.extend(table.chains.iter().map(|chain| chain_value(table, chain)));
+        for chain in &table.chains {
+            all.extend(chain.rules.iter().map(|rule| self.rule(table, chain, rule)));
+        }
+    }
+
+    fn rule(&self, table: &Table, chain: &Chain, rule: &Rule) -> Value {
+        entry(
+            "rule",
+            object([
+                ("family", json!("netdev")),
+                ("table", json!(table.name)),
+                ("chain", json!(chain.name)),
+                ("handle", json!(rule.handle)),
+                ("comment", json!(rule.comment)),
+                ("expr", Value::Array(self.statements(&rule.statements))),
+            ]),
+        )
+    }
+
+    fn named_object(&self, table: &Table, named: &Object) -> Value {
+        let mut entries = vec![
+            ("family", json!("netdev")),
+            ("name", json!(named.name)),
+            ("table", json!(table.name)),
+            ("handle", json!(named.handle)),
+            ("comment", json!(named.comment)),
+        ];
+        match &named.state {
+            ObjectState::Counter(counter) => {
+                let (packets, bytes) = self.counter(counter);
+                entries.extend([("packets", json!(packets)), ("bytes", json!(bytes))]);
+            }
+            ObjectState::Quota(quota) => {
+                let used = self.states.quota_used(quota.id).unwrap_or(quota.used);
+                entries.extend([
+                    ("bytes", json!(quota.bytes)),
+                    ("used", json!(used)),
+                    ("inv", json!(quota.over)),
+                ]);
+            }
+            ObjectState::Limit(limit) => entries.extend(statement::limit_entries(limit)),
+        }
+        entry(named.kind().keyword(), object(entries))
+    }
+
+    fn set(&self, table: &Table, set: &Set) -> Value {
+        let mut flags = Vec::new();
+        for (is, flag) in [
+            (set.constant, "constant"),
+            (set.interval, "interval"),
+            (set.has_timeout, "timeout"),
+        ] {
+            if is {
+                flags.push(flag);
+            }
+        }
+        let map = match &set.data {
+            None => Value::Null,
+            Some(MapData::Verdict) => json!("verdict"),
+            Some(MapData::Object(kind)) => json!(kind.keyword()),
+            Some(MapData::Value { parts, .. }) => types(parts),
+        };
+        let elements = (!set.elements.is_empty() && !self.options.terse).then(|| {
+            set.elements
+                .iter()
+                .map(|element| self.element(set, element))
+                .collect::<Vec<_>>()
+        });
+        entry(
+            if set.data.is_some() { "map" } else { "set" },
+            object([
+                ("family", json!("netdev")),
+                ("name", json!(set.name)),
+                ("table", json!(table.name)),
+                ("type", types(&set.key)),
+                ("handle", json!(set.handle)),
+                ("comment", json!(set.comment)),
+                ("map", map),
+                ("policy", json!(set.policy_memory.then_some("memory"))),
+                ("size", json!(set.size)),
+                ("flags", json!((!flags.is_empty()).then_some(flags))),
+                ("timeout", json!(set.timeout.map(|ms| ms / 1000))),
+                ("gc-interval", json!(set.gc_interval.map(|ms| ms / 1000))),
+                ("auto-merge", json!(set.auto_merge.then_some(true))),
+                ("elem", json!(elements)),
+                (
+                    "stmt",
+                    match set.statements.is_empty() {
+                        true => Value::Null,
+                        false => Value::Array(self.templates(&set.statements)),
+                    },
+                ),
+            ]),
+        )
+    }
+
+    /// An element; one with more than a key is an object of its own.
+    fn element(&self, set: &Set, element: &Element) -> Value {
+        let mut key = self.key(&element.key, &set.key);
+        let bare =
+            element.timeout.is_none() && element.comment.is_none() && element.statements.is_empty();
+        if !bare {
+            let mut entries = vec![
+                ("val", key),
+                ("timeout", json!(element.timeout.map(|ms| ms / 1000))),
+                ("expires", json!(element.expires.map(|ms| ms / 1000))),
+                ("comment", json!(element.comment)),
+            ];
+            for value in self.statements(&element.statements) {
+                if let Value::Object(map) = value {
+                    for (name, value) in map {
+                        if name == "counter" {
+                            entries.push(("counter", value));
+                        } else if name == "limit" {
+                            entries.push(("limit", value));
+                        } else if name == "quota" {
+                            entries.push(("quota", value));
+                        }
+                    }
+                }
+            }
+            key = entry("elem", object(entries));
+        }
+        match (&element.data, &set.data) {
+            (None, _) => key,
+            (Some(ElementData::Verdict(verdict)), _) => json!([key, statement::verdict(verdict)]),
+            (Some(ElementData::Object(name)), _) => json!([key, name]),
+            (Some(ElementData::Value(value)), Some(MapData::Value { parts, .. })) => {
+                json!([key, self.key(value, parts)])
+            }
+            (Some(ElementData::Value(_)), _) => key,
+        }
+    }
+}
+
+fn chain_value(table: &Table, chain: &Chain) -> Value {
+    let mut entries = vec![
+        ("family", json!("netdev")),
+        ("table", json!(table.name)),
+        ("name", json!(chain.name)),
+        ("handle", json!(chain.handle)),
+        ("comment", json!(chain.comment)),
+    ];
+    if let Some(base) = &chain.base {
+        let devices = match base.devices.as_slice() {
+            [] => Value::Null,
+            [device] => json!(device),
+            devices => json!(devices),
+        };
+        let policy = match base.policy {
+            Policy::Accept => "accept",
+            Policy::Drop => "drop",
+        };
+        entries.extend([
+            ("dev", devices),
+            ("type", json!("filter")),
+            ("hook", json!(base.hook.keyword())),
+            ("prio", json!(base.priority)),
+            ("policy", json!(policy)),
+        ]);
+    }
+    entry("chain", object(entries))
+}
+
+fn types(parts: &[TypePart]) -> Value {
+    match parts {
+        [part] => json!(part.data_type.row().name),
+        parts => parts
+            .iter()
+            .map(|part| json!(part.data_type.row().name))
+            .collect(),
+    }
 }

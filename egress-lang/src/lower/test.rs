@@ -134,7 +134,7 @@ fn test(left: &Expr, op: MatchOp, values: &[Value]) -> Result<Test> {
 
 fn finish(place: &Place, mask: u128, op: MatchOp, values: &[Value], xor: u128) -> Result<Test> {
     let all = full(place.width);
-    let any = values.iter().any(|value| *value == Value::Any);
+    let any = values.contains(&Value::Any);
     let mut ranges: Vec<(u128, u128)> = Vec::with_capacity(values.len());
     let mut mask = mask;
     for value in values.iter().filter(|value| **value != Value::Any) {

@@ -436,9 +436,28 @@ const KEYWORDS: &[&str] = &[
 fn ends_values(word: &str) -> bool {
     matches!(
         word,
-        "accept" | "add" | "comment" | "continue" | "counter" | "delete" | "drop" | "dup" | "fwd"
-            | "goto" | "jump" | "limit" | "log" | "map" | "meta" | "notrack" | "quota" | "reject"
-            | "return" | "set" | "update" | "vmap"
+        "accept"
+            | "add"
+            | "comment"
+            | "continue"
+            | "counter"
+            | "delete"
+            | "drop"
+            | "dup"
+            | "fwd"
+            | "goto"
+            | "jump"
+            | "limit"
+            | "log"
+            | "map"
+            | "meta"
+            | "notrack"
+            | "quota"
+            | "reject"
+            | "return"
+            | "set"
+            | "update"
+            | "vmap"
     )
 }
 

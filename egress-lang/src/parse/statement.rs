@@ -155,6 +155,18 @@ impl Parser<'_, '_> {
     /// `LEFT [OP] RIGHT`, `LEFT vmap MAP`, `LEFT set VALUE`.
     fn match_or_set(&mut self) -> Parsed<StatementKind> {
         let left = self.left_side()?;
+        if let ExprKind::Symbol(word) = &left.kind {
+            let known = STATEMENTS.iter().copied();
+            let known = known.chain(crate::field::PROTOCOLS.iter().map(|row| row.keyword));
+            let known = known.chain(crate::meta::META_KEYS.iter().map(|row| row.keyword));
+            if let Some(near) = crate::diagnostic::nearest(word, known).filter(|near| near != word)
+            {
+                let message = format!(
+                    "syntax error, unexpected {word}; did you mean \u{2018}{near}\u{2019}?"
+                );
+                return self.error(left.span, message);
+            }
+        }
         match self.word() {
             "vmap" => {
                 self.advance();
@@ -503,6 +515,12 @@ impl Parser<'_, '_> {
         }
     }
 }
+
+/// The words that statements begin with.
+const STATEMENTS: &[&str] = &[
+    "accept", "drop", "continue", "return", "jump", "goto", "counter", "limit", "quota", "last",
+    "log", "dup", "fwd", "add", "update", "delete", "set", "notrack", "reset", "meta", "comment",
+];
 
 const FOREIGN: &[&str] = &[
     "reject",

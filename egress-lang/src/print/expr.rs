@@ -38,7 +38,7 @@ pub(crate) struct Aligned {
 
 /// The whole bytes around a raw expression; `None` where it already is whole bytes.
 pub(crate) fn aligned(offset: u32, length: u32) -> Option<Aligned> {
-    if offset % 8 == 0 && length % 8 == 0 {
+    if offset.is_multiple_of(8) && length.is_multiple_of(8) {
         return None;
     }
     let start = offset / 8 * 8;

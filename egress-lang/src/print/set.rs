@@ -17,7 +17,7 @@ impl Printer<'_> {
             Some(MapData::Object(kind)) => self.fmt(format_args!(" : {}", kind.keyword())),
             Some(MapData::Value { parts, type_of }) => {
                 self.push(" : ");
-                let type_of = type_of.as_ref().filter(|_| set.type_of.is_some());
+                let type_of = type_of.as_deref().filter(|_| set.type_of.is_some());
                 self.types(parts, type_of, false);
             }
         }

@@ -219,13 +219,7 @@ impl Printer<'_> {
     }
 
     pub(crate) fn limit_config(&mut self, limit: &Limit) {
-        let per = match limit.per {
-            1 => "second",
-            60 => "minute",
-            3600 => "hour",
-            86_400 => "day",
-            _ => "week",
-        };
+        let per = period(limit.per);
         let over = if limit.over { "over " } else { "" };
         if limit.bytes {
             let (rate, unit) = bytes(limit.rate);
@@ -304,15 +298,26 @@ fn is_unaligned(expr: &Expr) -> bool {
     matches!(expr, Expr::Raw { offset, length, .. } if super::expr::aligned(*offset, *length).is_some())
 }
 
+/// The word for a number of seconds.
+pub(crate) fn period(seconds: u64) -> &'static str {
+    match seconds {
+        1 => "second",
+        60 => "minute",
+        3600 => "hour",
+        86_400 => "day",
+        _ => "week",
+    }
+}
+
 /// The largest unit in which a number of bytes is whole.
-fn bytes(count: u64) -> (u64, &'static str) {
+pub(crate) fn bytes(count: u64) -> (u64, &'static str) {
     if count == 0 {
         return (0, "bytes");
     }
-    if count % (1 << 20) == 0 {
+    if count.is_multiple_of(1 << 20) {
         return (count >> 20, "mbytes");
     }
-    if count % (1 << 10) == 0 {
+    if count.is_multiple_of(1 << 10) {
         return (count >> 10, "kbytes");
     }
     (count, "bytes")
