@@ -82,16 +82,19 @@ fn explain(error: &Error) -> String {
         return diagnostics.to_string();
     }
     let mut text = format!("egress: {error:#}\n");
-    let denied = error
+    let codes: Vec<i32> = error
         .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| matches!(cause.raw_os_error(), Some(libc::EPERM | libc::EACCES)));
-    if denied {
+        .filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
+        .collect();
+    if codes.contains(&libc::EPERM) || codes.contains(&libc::EACCES) {
         let missing = capability::missing();
         if !missing.is_empty() {
             text.push_str(&format!("egress: missing: {}\n", missing.join(", ")));
         } else if !capability::has_sys_admin() {
-            text.push_str("egress: missing: CAP_SYS_ADMIN (mount bpffs, enter namespaces)\n");
+            text.push_str(
+                "egress: missing: CAP_SYS_ADMIN (mount bpffs, enter namespaces, use the pins of \
+                 another user)\n",
+            );
         }
     }
     text

@@ -47,7 +47,18 @@ pub fn recover(store: &Store) -> Result<Option<State>> {
                 .ok()
         });
         let others: Vec<State> = others.collect();
-        converge::converge(store, &state, &others, &Devices::read()?)?;
+        let devices = Devices::read()?;
+        if let Err(error) = converge::converge(store, &state, &others, &devices) {
+            let before = others.into_iter().next_back();
+            if before.is_none() && state.generation > 1 {
+                return Err(error);
+            }
+            // It would have failed in the command that was killed, too.
+            warn!("what an earlier command began cannot be finished and is taken back: {error:#}");
+            store.uncommit(last)?;
+            roll_back(store, before.as_ref(), Some(&state), &devices)?;
+            return Ok(before);
+        }
         if state.is_empty() {
             return Ok(None);
         }
