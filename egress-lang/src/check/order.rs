@@ -4,7 +4,7 @@
 //! with the lowest offset stood, before or behind counters and other statements. That is part of
 //! what a rule means, so it is done here too.
 
-use crate::checked::{Expr, Match, MatchOp, RawBase, Right, Statement, Value};
+use crate::checked::{Expr, Lookup, Match, MatchOp, RawBase, Right, Statement, Value};
 use crate::field::{FIELDS, Field, FieldId, Protocol};
 use crate::ir::Base;
 use crate::meta::MetaKey;
@@ -187,13 +187,19 @@ impl Reader {
         match statement {
             Statement::Match(matched) => {
                 self.expr(&mut matched.left, &Parent::of(matched.op, &matched.right));
+                if let Right::Set(lookup) = &mut matched.right {
+                    retype(&matched.left, lookup);
+                }
                 if matched.op == MatchOp::Eq
                     && let Right::Value(Value::Int(value)) = matched.right
                 {
                     self.fixed(at, &matched.left, value);
                 }
             }
-            Statement::VerdictMap { key, .. } => self.expr(key, &Parent::Other),
+            Statement::VerdictMap { key, map } => {
+                self.expr(key, &Parent::Other);
+                retype(key, map);
+            }
             Statement::Set { target, value } => {
                 self.expr(value, &Parent::Other);
                 self.expr(target, &Parent::Other);
@@ -335,6 +341,15 @@ impl Reader {
         }) {
             *expr = Expr::Field { id, shift: 0 };
         }
+    }
+}
+
+/// Elements are shown as what they are compared with is, once that has a name.
+fn retype(left: &Expr, lookup: &mut Lookup) {
+    if let (Expr::Field { id, .. }, Lookup::Anonymous(set)) = (left, lookup)
+        && let [part] = set.key.as_mut_slice()
+    {
+        part.data_type = id.get().data_type;
     }
 }
 

@@ -1,11 +1,12 @@
 //! Checked ruleset to the intermediate form: the same loads and tests, in the same order, as nft
 //! hands to the kernel.
 
+mod rule;
 mod test;
 
 use std::collections::HashMap;
 
-use crate::checked::{self, ElementData, Lookup, Right, Ruleset, Statement, Table};
+use crate::checked::{self, Ruleset, Statement, Table};
 use crate::ir;
 
 /// Why a ruleset cannot be enforced.
@@ -62,8 +63,14 @@ pub fn hook(ruleset: &Ruleset, device: &str, hook: checked::Hook) -> Result<ir::
 /// What of these statements, as they stand in a rule, the data plane cannot do.
 pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
     statements.iter().find_map(|statement| match statement {
-        Statement::Match(matched) => test::lower(matched).err(),
-        Statement::Counter(_) | Statement::Verdict(_) => None,
+        Statement::Match(matched) => rule::unsupported_match(matched),
+        Statement::Counter(_)
+        | Statement::Verdict(_)
+        | Statement::Object {
+            kind: checked::ObjectKind::Counter,
+            object: checked::ObjectChoice::Name(_),
+        } => None,
+        Statement::VerdictMap { key, .. } => test::parts(key).err(),
         other => Some(describe(other).to_owned()),
     })
 }
@@ -112,39 +119,6 @@ impl<'r> Lowering<'r> {
         id
     }
 
-    fn rule(
-        &mut self,
-        table: &'r Table,
-        rule: &checked::Rule,
-        out: &mut Vec<ir::Rule>,
-    ) -> Result<(), String> {
-        let mut steps = Vec::with_capacity(rule.statements.len());
-        for statement in &rule.statements {
-            match statement {
-                Statement::Match(matched) => {
-                    if let Right::Set(Lookup::Named(name)) = &matched.right
-                        && let Some(set) = table.set(name)
-                    {
-                        steps.extend(test::named_set(matched, set)?);
-                    } else {
-                        steps.extend(test::lower(matched)?);
-                    }
-                }
-                Statement::Counter(counter) => steps.push(ir::Step::Counter(counter.id)),
-                Statement::Verdict(verdict) => {
-                    let verdict = self.verdict(table, verdict);
-                    steps.push(ir::Step::Verdict(verdict));
-                }
-                other => return Err(describe(other).to_owned()),
-            }
-        }
-        out.push(ir::Rule {
-            handle: rule.handle,
-            steps,
-        });
-        Ok(())
-    }
-
     fn verdict(&mut self, table: &'r Table, verdict: &checked::Verdict) -> ir::Verdict {
         match verdict {
             checked::Verdict::Accept => ir::Verdict::Accept,
@@ -154,13 +128,5 @@ impl<'r> Lowering<'r> {
             checked::Verdict::Jump(chain) => ir::Verdict::Jump(self.chain(table, chain)),
             checked::Verdict::Goto(chain) => ir::Verdict::Goto(self.chain(table, chain)),
         }
-    }
-}
-
-#[allow(dead_code)]
-fn data_verdict(data: &ElementData) -> Option<&checked::Verdict> {
-    match data {
-        ElementData::Verdict(verdict) => Some(verdict),
-        _ => None,
     }
 }

@@ -38,32 +38,55 @@ pub(super) fn lower(matched: &Match) -> Result<Vec<Step>> {
     }
 }
 
-/// A match against a named set: as its elements are now.
-pub(super) fn named_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
+/// The test of one part of a key.
+pub(super) fn part(left: &Expr, values: &[Value]) -> Result<Vec<Step>> {
+    let matched = Match {
+        left: left.clone(),
+        op: MatchOp::Eq,
+        right: Right::Value(Value::Any),
+        implied: false,
+    };
+    self::values(&matched, values)
+}
+
+/// The parts of a key, each of which can be tested.
+pub(super) fn parts(key: &Expr) -> Result<Vec<&Expr>> {
+    let parts: Vec<&Expr> = match key {
+        Expr::Concat(parts) => parts.iter().collect(),
+        key => vec![key],
+    };
+    for part in &parts {
+        match part {
+            Expr::Meta(MetaKey::Iifname | MetaKey::Oifname) => {}
+            part => {
+                let (base, ..) = masked(part)?;
+                place(base)?;
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// Whether a set can be used as its elements are now.
+pub(super) fn constant(set: &Set) -> Result<()> {
     if set.dynamic || set.has_timeout {
         return Err("a set whose elements change".to_owned());
     }
-    in_set(matched, set)
-}
-
-fn in_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
-    if set
-        .elements
-        .iter()
-        .any(|element| !element.statements.is_empty())
-        || !set.statements.is_empty()
-    {
+    let statements = set.elements.iter().any(|element| !element.statements.is_empty());
+    if statements || !set.statements.is_empty() {
         return Err("a set whose elements carry statements".to_owned());
     }
-    let values_of: Vec<_> = set
-        .elements
-        .iter()
-        .map(|element| element.key.clone())
-        .collect();
-    values(matched, &values_of)
+    Ok(())
 }
 
-fn values(matched: &Match, values: &[Value]) -> Result<Vec<Step>> {
+/// A match against a set: one step for all of its elements.
+pub(super) fn in_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
+    constant(set)?;
+    let keys: Vec<_> = set.elements.iter().map(|element| element.key.clone()).collect();
+    values(matched, &keys)
+}
+
+pub(super) fn values(matched: &Match, values: &[Value]) -> Result<Vec<Step>> {
     match &matched.left {
         Expr::Meta(MetaKey::Iifname | MetaKey::Oifname) => names(matched, values),
         Expr::Meta(MetaKey::Iif | MetaKey::Oif)

@@ -260,14 +260,14 @@ impl Printer<'_> {
                 let star = if *prefix { "*" } else { "" };
                 self.fmt(format_args!("\"{escaped}{star}\""));
             }
+            // In ranges and prefixes, nft shows numbers where there are symbols.
             Value::Range(low, high) => {
-                self.number(*low, data_type);
-                self.push("-");
-                self.number(*high, data_type);
+                let (low, high) = (data_type.print_int(*low, true), data_type.print_int(*high, true));
+                self.fmt(format_args!("{low}-{high}"));
             }
             Value::Prefix(address, length) => {
-                self.number(*address, data_type);
-                self.fmt(format_args!("/{length}"));
+                let address = data_type.print_int(*address, true);
+                self.fmt(format_args!("{address}/{length}"));
             }
             Value::Any => self.push("*"),
             Value::Concat(_) => {}

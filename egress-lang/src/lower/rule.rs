@@ -1,0 +1,225 @@
+//! Rules. One that looks something up in a verdict map, or a concatenation in a set, becomes several:
+//! one for each element, of which at most one matches.
+
+use super::{Lowering, describe, test};
+use crate::checked::{
+    ElementData, Expr, Lookup, Match, MatchOp, ObjectChoice, ObjectKind, ObjectState, Right, Rule,
+    Set, Statement, Table, Value, Verdict,
+};
+use crate::ir;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// The most rules that one rule may become.
+const MAX_ALTERNATIVES: usize = 1 << 20;
+
+/// Ways through a rule; at most one of them matches a packet.
+type Alternatives = Vec<Vec<ir::Step>>;
+
+/// What cannot be done about a match, as far as can be seen without the named sets.
+pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
+    match (&matched.left, &matched.right, matched.op) {
+        (Expr::Concat(_), Right::Set(_), MatchOp::Eq) => test::parts(&matched.left).err(),
+        _ => test::lower(matched).err(),
+    }
+}
+
+fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
+    match lookup {
+        Lookup::Anonymous(set) => Ok(set),
+        Lookup::Named(name) => table.set(name).ok_or_else(|| format!("the missing set {name}")),
+    }
+}
+
+/// The steps that test whether a key is an element's.
+fn element_steps(parts: &[&Expr], key: &Value) -> Result<Vec<ir::Step>> {
+    let mut steps = Vec::with_capacity(parts.len());
+    match key {
+        Value::Concat(values) => {
+            for (part, value) in parts.iter().zip(values) {
+                steps.extend(test::part(part, std::slice::from_ref(value))?);
+            }
+        }
+        // `*`: whatever the others leave, which the caller sees to; here only that it is there.
+        key => {
+            for part in parts {
+                steps.extend(test::part(part, std::slice::from_ref(key))?);
+            }
+        }
+    }
+    Ok(steps)
+}
+
+fn only_tests(alternatives: &Alternatives) -> bool {
+    let mut steps = alternatives.iter().flatten();
+    steps.all(|step| matches!(step, ir::Step::Test(_) | ir::Step::Ifname { .. }))
+}
+
+impl<'r> Lowering<'r> {
+    /// Adds what a rule becomes to the rules of its chain.
+    pub(super) fn rule(
+        &mut self,
+        table: &'r Table,
+        rule: &Rule,
+        out: &mut Vec<ir::Rule>,
+    ) -> Result<()> {
+        let mut alternatives: Alternatives = vec![Vec::with_capacity(rule.statements.len())];
+        for statement in &rule.statements {
+            let all: Vec<ir::Step> = match statement {
+                Statement::Match(matched) => match (&matched.left, &matched.right) {
+                    (left @ Expr::Concat(_), Right::Set(lookup)) => {
+                        if matched.op != MatchOp::Eq {
+                            return Err("!= of a concatenation".to_owned());
+                        }
+                        let set = set_of(table, lookup)?;
+                        alternatives = in_concatenations(alternatives, left, set)?;
+                        continue;
+                    }
+                    (_, Right::Set(lookup)) => test::in_set(matched, set_of(table, lookup)?)?,
+                    _ => test::lower(matched)?,
+                },
+                Statement::Counter(counter) => vec![ir::Step::Counter(counter.id)],
+                Statement::Object {
+                    kind: ObjectKind::Counter,
+                    object: ObjectChoice::Name(name),
+                } => match table.object(ObjectKind::Counter, name).map(|object| &object.state) {
+                    Some(ObjectState::Counter(counter)) => vec![ir::Step::Counter(counter.id)],
+                    _ => return Err(format!("the missing counter {name}")),
+                },
+                Statement::Verdict(verdict) => {
+                    vec![ir::Step::Verdict(self.verdict(table, verdict))]
+                }
+                Statement::VerdictMap { key, map } => {
+                    let set = set_of(table, map)?;
+                    alternatives = self.verdict_map(table, alternatives, key, set, rule, out)?;
+                    continue;
+                }
+                other => return Err(describe(other).to_owned()),
+            };
+            for alternative in &mut alternatives {
+                alternative.extend(all.iter().cloned());
+            }
+        }
+        out.extend(alternatives.into_iter().map(|steps| ir::Rule {
+            handle: rule.handle,
+            steps,
+        }));
+        Ok(())
+    }
+
+    /// Adds a rule for each element whose verdict ends the rule; returns the ways on from those that
+    /// say `continue`.
+    fn verdict_map(
+        &mut self,
+        table: &'r Table,
+        alternatives: Alternatives,
+        key: &Expr,
+        set: &Set,
+        rule: &Rule,
+        out: &mut Vec<ir::Rule>,
+    ) -> Result<Alternatives> {
+        test::constant(set)?;
+        let parts = test::parts(key)?;
+        let rest = set.elements.iter().any(|element| element.key == Value::Any);
+        if rest && parts.len() > 1 {
+            return Err("a verdict map of concatenations with *".to_owned());
+        }
+        if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
+            return Err("a rule that becomes more than a million".to_owned());
+        }
+        let mut choices = Vec::with_capacity(set.elements.len());
+        for element in &set.elements {
+            let Some(ElementData::Verdict(verdict)) = &element.data else {
+                return Err("a verdict map without verdicts".to_owned());
+            };
+            let steps = match (&element.key, parts.as_slice()) {
+                (Value::Any, [part]) => all_but(part, set)?,
+                (key, parts) => element_steps(parts, key)?,
+            };
+            choices.push((steps, verdict));
+        }
+        let mut on = Vec::new();
+        if only_tests(&alternatives) {
+            for alternative in &alternatives {
+                for (tests, verdict) in &choices {
+                    let mut steps = alternative.clone();
+                    steps.extend(tests.iter().cloned());
+                    if **verdict == Verdict::Continue {
+                        on.push(steps);
+                    } else {
+                        steps.push(ir::Step::Verdict(self.verdict(table, verdict)));
+                        out.push(ir::Rule {
+                            handle: rule.handle,
+                            steps,
+                        });
+                    }
+                }
+            }
+            return Ok(on);
+        }
+        // What stands before counts: it must run once, so the choice is a chain of its own.
+        let last = matches!(rule.statements.last(), Some(Statement::VerdictMap { .. }));
+        let comes_back = |verdict: &Verdict| !matches!(verdict, Verdict::Return | Verdict::Goto(_));
+        if !last || !choices.iter().all(|(_, verdict)| comes_back(verdict)) {
+            return Err("this verdict map behind a counter".to_owned());
+        }
+        let mut rules = Vec::with_capacity(choices.len());
+        for (mut steps, verdict) in choices {
+            steps.push(ir::Step::Verdict(self.verdict(table, verdict)));
+            rules.push(ir::Rule {
+                handle: rule.handle,
+                steps,
+            });
+        }
+        let id = ir::ChainId(u32::try_from(self.hook.chains.len()).unwrap_or(u32::MAX));
+        self.hook.chains.push(ir::Chain {
+            name: format!("{} vmap of rule {}", table.name, rule.handle),
+            rules,
+        });
+        for mut steps in alternatives {
+            steps.push(ir::Step::Verdict(ir::Verdict::Jump(id)));
+            out.push(ir::Rule {
+                handle: rule.handle,
+                steps,
+            });
+        }
+        Ok(on)
+    }
+}
+
+/// What no other element of the set is.
+fn all_but(part: &Expr, set: &Set) -> Result<Vec<ir::Step>> {
+    let others = set.elements.iter().map(|element| &element.key);
+    let others: Vec<Value> = others.filter(|key| **key != Value::Any).cloned().collect();
+    if others.is_empty() {
+        return test::part(part, &[Value::Any]);
+    }
+    let matched = Match {
+        left: part.clone(),
+        op: MatchOp::Ne,
+        right: Right::Value(Value::Any),
+        implied: false,
+    };
+    test::values(&matched, &others)
+}
+
+fn in_concatenations(alternatives: Alternatives, left: &Expr, set: &Set) -> Result<Alternatives> {
+    test::constant(set)?;
+    if !only_tests(&alternatives) {
+        return Err("a concatenation behind a counter".to_owned());
+    }
+    if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
+        return Err("a rule that becomes more than a million".to_owned());
+    }
+    let parts = test::parts(left)?;
+    let mut out = Vec::with_capacity(alternatives.len() * set.elements.len());
+    for element in &set.elements {
+        let tests = element_steps(&parts, &element.key)?;
+        for alternative in &alternatives {
+            let mut steps = alternative.clone();
+            steps.extend(tests.iter().cloned());
+            out.push(steps);
+        }
+    }
+    Ok(out)
+}

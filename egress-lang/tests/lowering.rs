@@ -1,0 +1,192 @@
+//! What rules are lowered to, against the bytecode that nft makes of them (`nft --debug=netlink`).
+
+use egress_lang::check::CheckOptions;
+use egress_lang::checked::{Hook, Ruleset};
+use egress_lang::diagnostic::SourceFile;
+use egress_lang::ir::{Base, Source, Step, Verdict};
+use egress_lang::lower;
+use egress_lang::parse::ParseOptions;
+
+fn load(text: &str) -> Result<Ruleset, String> {
+    let file = SourceFile {
+        name: "rules",
+        text: text.as_bytes(),
+    };
+    Ruleset::default()
+        .load(file, &ParseOptions::default(), &CheckOptions::default())
+        .map_err(|errors| errors.to_string())
+}
+
+fn show(step: &Step) -> String {
+    match step {
+        Step::Test(test) => {
+            let source = match test.key.source {
+                Source::Payload { base, offset, len } => {
+                    let base = match base {
+                        Base::Link => "ll",
+                        Base::Network => "nh",
+                        Base::Transport => "th",
+                    };
+                    format!("{base}+{offset}:{len}")
+                }
+                Source::Meta(meta) => format!("{meta:?}").to_lowercase(),
+            };
+            let mask = if test.key.mask == test.key.source.full_mask() {
+                String::new()
+            } else {
+                format!("&{:x}", test.key.mask)
+            };
+            let ranges: Vec<_> = test
+                .values
+                .ranges()
+                .iter()
+                .map(|&(low, high)| {
+                    if low == high {
+                        format!("{low:x}")
+                    } else {
+                        format!("{low:x}-{high:x}")
+                    }
+                })
+                .collect();
+            format!("{source}{mask}={}", ranges.join(","))
+        }
+        Step::Ifname { patterns, negated } => {
+            let names: Vec<_> = patterns
+                .iter()
+                .map(|p| format!("{}{}", p.name, if p.prefix { "*" } else { "" }))
+                .collect();
+            format!("name{}{}", if *negated { "!=" } else { "=" }, names.join(","))
+        }
+        Step::Counter(_) => "counter".to_owned(),
+        Step::Verdict(Verdict::Jump(_)) => "jump".to_owned(),
+        Step::Verdict(Verdict::Goto(_)) => "goto".to_owned(),
+        Step::Verdict(verdict) => format!("{verdict:?}").to_lowercase(),
+        #[allow(unreachable_patterns)]
+        other => format!("{other:?}"),
+    }
+}
+
+/// The rules that one rule becomes.
+fn lowered(rule: &str) -> Vec<String> {
+    let text = format!(
+        "table netdev t {{\n chain r {{\n }}\n chain c {{\n type filter hook egress device lo priority 0\n {rule}\n }}\n}}\n"
+    );
+    let ruleset = load(&text).expect(rule);
+    let hook = lower::hook(&ruleset, "lo", Hook::Egress).expect(rule);
+    let base = hook.base_chains[0].chain;
+    hook.chains[base.0 as usize]
+        .rules
+        .iter()
+        .map(|rule| rule.steps.iter().map(show).collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+#[test]
+fn the_same_tests_in_the_same_order() {
+    let cases = [
+        ("ip saddr 1.2.3.4", "protocol=800 nh+12:4=1020304"),
+        ("tcp dport 80", "l4proto=6 th+2:2=50"),
+        ("ip saddr 10.0.0.0/8", "protocol=800 nh+12:1=a"),
+        ("ip saddr 10.0.0.0/9", "protocol=800 nh+12:4&ff800000=a000000"),
+        ("ip saddr != 10.0.0.0/8", "protocol=800 nh+12:1=0-9,b-ff"),
+        (
+            "vlan id 5 ip saddr 1.2.3.4",
+            "iftype=1 ll+12:2=8100 ll+14:2&fff=5 ll+16:2=800 nh+12:4=1020304",
+        ),
+        ("ether type 0x88f7", "iftype=1 ll+12:2=88f7"),
+        ("icmp type 8", "protocol=800 l4proto=1 th+0:1=8"),
+        ("icmp id 5", "protocol=800 l4proto=1 th+0:1=0,8 th+4:2=5"),
+        ("icmpv6 type 1", "protocol=86dd l4proto=3a th+0:1=1"),
+        ("arp operation request", "protocol=806 nh+6:2=1"),
+        ("ip dscp > 5", "protocol=800 nh+1:1&fc=18-ff"),
+        ("ip dscp { 1-5, 9 }", "protocol=800 nh+1:1&fc=4-17,24-27"),
+        ("ip version 4", "protocol=800 nh+0:1&f0=40-4f"),
+        ("ip6 flowlabel 5", "protocol=86dd nh+1:3&fffff=5"),
+        ("ip6 dscp 4", "protocol=86dd nh+0:2&fc0=100-13f"),
+        ("tcp flags syn", "l4proto=6 th+13:1&2=1-ff"),
+        ("tcp flags ! syn,ack", "l4proto=6 th+13:1&12=0"),
+        ("tcp flags syn / syn,ack", "l4proto=6 th+13:1&12=2"),
+        ("tcp dport != 1024-65535", "l4proto=6 th+2:2=0-3ff"),
+        ("tcp dport > 65535", "l4proto=6 th+2:2="),
+        ("tcp dport { 22, 80-90 }", "l4proto=6 th+2:2=16,50-5a"),
+        ("meta mark & 0xf0 == 0x10", "mark&f0=10"),
+        ("meta mark | 1 == 3", "mark&fffffffe=2"),
+        ("oifname \"eth*\"", "name=eth*"),
+        ("oif != lo", "name!=lo"),
+        ("counter tcp dport 80 drop", "counter l4proto=6 th+2:2=50 drop"),
+        // nft unites the two ports across the counter.
+        ("tcp dport 6 counter tcp sport 7", "l4proto=6 counter th+0:2=7 th+2:2=6"),
+        ("@nh,1,9 5", "nh+0:2&7fc0=140-17f"),
+        ("th dport 53", "th+2:2=35"),
+    ];
+    for (rule, expected) in cases {
+        assert_eq!(lowered(rule), [expected], "{rule}");
+    }
+}
+
+#[test]
+fn maps_become_rules() {
+    assert_eq!(
+        lowered("tcp dport vmap { 80 : accept, 443 : jump r, * : drop }"),
+        [
+            "l4proto=6 th+2:2=50 accept",
+            "l4proto=6 th+2:2=1bb jump",
+            "l4proto=6 th+2:2=0-4f,51-1ba,1bc-ffff drop",
+        ]
+    );
+    assert_eq!(
+        lowered("ip saddr . tcp dport { 1.2.3.4 . 80, 10.0.0.0/8 . 1-5 } counter drop"),
+        [
+            "protocol=800 l4proto=6 nh+12:4=1020304 th+2:2=50 counter drop",
+            "protocol=800 l4proto=6 nh+12:1=a th+2:2=1-5 counter drop",
+        ]
+    );
+    assert_eq!(lowered("counter tcp dport vmap { 80 : accept }"), ["counter l4proto=6 jump"]);
+    assert_eq!(
+        lowered("tcp dport vmap { 80 : continue, 90 : drop } counter"),
+        ["l4proto=6 th+2:2=5a drop", "l4proto=6 th+2:2=50 counter"]
+    );
+}
+
+#[test]
+fn what_cannot_be_enforced_is_refused_where_it_stands() {
+    let text = "table netdev t {\n chain c {\n type filter hook egress device lo priority 0\n tcp dport 80 log drop\n }\n}\n";
+    let file = SourceFile {
+        name: "rules",
+        text: text.as_bytes(),
+    };
+    let options = CheckOptions {
+        enforceable: true,
+        ..CheckOptions::default()
+    };
+    let checked = Ruleset::default().load(file, &ParseOptions::default(), &options);
+    let error = checked.expect_err("log is not enforced").to_string();
+    assert!(error.starts_with("rules:4:15-17: Error: log is not supported yet\n"), "{error}");
+
+    let ruleset = load(text).expect("log is a statement of nft's");
+    let error = lower::hook(&ruleset, "lo", Hook::Egress).expect_err("log is not enforced");
+    assert_eq!(
+        error.to_string(),
+        "table netdev t, chain c, rule handle 2: log is not supported yet"
+    );
+}
+
+#[test]
+fn of_equal_priority_the_later_chain_runs_first() {
+    let ruleset = load(
+        "table netdev t {
+            chain a { type filter hook egress device lo priority 5; }
+            chain b { type filter hook egress device lo priority 0; policy drop; }
+            chain d { type filter hook egress devices = { lo, eth0 } priority 0; }
+            chain e { type filter hook ingress device lo priority 0; }
+        }\n",
+    )
+    .expect("a ruleset");
+    let chains = ruleset.base_chains("lo", Hook::Egress);
+    let names: Vec<_> = chains.iter().map(|(_, chain, _)| chain.name.as_str()).collect();
+    assert_eq!(names, ["d", "b", "a"]);
+    let hook = lower::hook(&ruleset, "lo", Hook::Egress).expect("nothing to refuse");
+    let drops: Vec<_> = hook.base_chains.iter().map(|base| base.policy_drop).collect();
+    assert_eq!(drops, [false, true, false]);
+    assert_eq!(ruleset.hooked_devices().len(), 3);
+}

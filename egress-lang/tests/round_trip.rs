@@ -1,0 +1,91 @@
+//! What is listed can be read again; and nothing that is read ends in a panic.
+
+use egress_lang::check::CheckOptions;
+use egress_lang::checked::{Initial, Ruleset};
+use egress_lang::diagnostic::SourceFile;
+use egress_lang::parse::ParseOptions;
+use egress_lang::print::{self, PrintOptions};
+use proptest::prelude::*;
+
+const EVERYTHING: &str = include_str!("corpus/everything.nft");
+
+fn load(ruleset: &Ruleset, text: &[u8]) -> Result<Ruleset, String> {
+    let file = SourceFile { name: "rules", text };
+    ruleset
+        .load(file, &ParseOptions::default(), &CheckOptions::default())
+        .map_err(|errors| errors.to_string())
+}
+
+fn list(ruleset: &Ruleset) -> String {
+    print::ruleset(ruleset, &Initial, &PrintOptions::default())
+}
+
+#[test]
+fn a_listing_is_the_ruleset_again() {
+    let once = load(&Ruleset::default(), EVERYTHING.as_bytes()).expect("a ruleset of everything");
+    let again = load(&Ruleset::default(), list(&once).as_bytes()).expect("its listing");
+    assert_eq!(list(&once), list(&again));
+}
+
+#[test]
+fn a_ruleset_survives_serialisation() {
+    let once = load(&Ruleset::default(), EVERYTHING.as_bytes()).expect("a ruleset of everything");
+    let text = serde_json::to_string(&once).expect("it can be written");
+    let again: Ruleset = serde_json::from_str(&text).expect("it can be read");
+    assert_eq!(once, again);
+}
+
+#[test]
+fn every_rule_of_the_corpus_can_be_listed_and_read() {
+    let base = load(
+        &Ruleset::default(),
+        b"table netdev t { chain r { }\n chain c { type filter hook egress device lo priority 0; }\n }\n",
+    )
+    .expect("the base");
+    for rule in include_str!("corpus/rules.txt").lines() {
+        let Ok(once) = load(&base, format!("add rule netdev t c {rule}\n").as_bytes()) else {
+            continue;
+        };
+        let listing = list(&once);
+        let again = load(&Ruleset::default(), listing.as_bytes());
+        assert!(again.is_ok(), "{rule}\n{listing}\n{again:?}");
+    }
+}
+
+/// Words of the language, in any order.
+fn soup() -> impl Strategy<Value = String> {
+    let words: Vec<String> = EVERYTHING
+        .split_whitespace()
+        .chain(["{", "}", "(", ")", ";", "\n", ",", ".", "-", "/", "&", "|", "==", "!=", "$", "@", "\"", "*"])
+        .map(str::to_owned)
+        .collect();
+    proptest::collection::vec(proptest::sample::select(words), 0..40).prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = load(&Ruleset::default(), &bytes);
+    }
+
+    #[test]
+    fn any_words_are_read_without_a_panic(text in soup()) {
+        let base = load(&Ruleset::default(), EVERYTHING.as_bytes()).expect("a ruleset");
+        for text in [text.clone(), format!("add rule netdev t c {text}"), format!("table netdev t {{ {text}")] {
+            if let Ok(ruleset) = load(&base, text.as_bytes()) {
+                let _ = list(&ruleset);
+                let _ = egress_lang::json::ruleset(&ruleset, &Initial, &PrintOptions::default());
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_or_changed_ruleset_is_read_without_a_panic(cut in 0..EVERYTHING.len(), byte in any::<u8>()) {
+        let mut text = EVERYTHING.as_bytes().to_vec();
+        text[cut] = byte;
+        let _ = load(&Ruleset::default(), &text);
+        let _ = load(&Ruleset::default(), &text[..cut]);
+    }
+}
