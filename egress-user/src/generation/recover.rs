@@ -20,6 +20,7 @@ use crate::{
 ///
 /// Where what is pinned cannot be read, or the kernel refuses.
 pub fn recover(store: &Store) -> Result<Option<State>> {
+    store.remove_gone()?;
     let numbers = store.generations()?;
     let Some((&last, earlier)) = numbers.split_last() else {
         if store.next().exists() {

@@ -134,7 +134,12 @@ impl Store {
         Ok(())
     }
 
-    fn remove_gone(&self) -> Result<()> {
+    /// Removes what a killed command left of [`remove`](Self::remove).
+    ///
+    /// # Errors
+    ///
+    /// Where bpffs refuses.
+    pub fn remove_gone(&self) -> Result<()> {
         let gone = self.path.join("gone");
         for name in names(&gone)? {
             remove_pin(&gone.join(name))?;
