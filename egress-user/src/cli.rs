@@ -5,7 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use egress_lang::checked::Hook;
 
-use crate::settings::{Mode, SkipMark};
+pub use crate::settings::Mode;
+use crate::settings::SkipMark;
 
 /// An nftables-like filter on the egress side of Linux interfaces, in eBPF.
 #[derive(Debug, Parser)]
