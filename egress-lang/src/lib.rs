@@ -18,4 +18,5 @@ pub mod parse;
 pub mod print;
 pub mod query;
 pub mod ranges;
+pub mod reference;
 pub mod simulate;

@@ -55,7 +55,11 @@ fn show(step: &Step) -> String {
                 .iter()
                 .map(|p| format!("{}{}", p.name, if p.prefix { "*" } else { "" }))
                 .collect();
-            format!("name{}{}", if *negated { "!=" } else { "=" }, names.join(","))
+            format!(
+                "name{}{}",
+                if *negated { "!=" } else { "=" },
+                names.join(",")
+            )
         }
         Step::Counter(_) => "counter".to_owned(),
         Step::Verdict(Verdict::Jump(_)) => "jump".to_owned(),
@@ -87,7 +91,10 @@ fn the_same_tests_in_the_same_order() {
         ("ip saddr 1.2.3.4", "protocol=800 nh+12:4=1020304"),
         ("tcp dport 80", "l4proto=6 th+2:2=50"),
         ("ip saddr 10.0.0.0/8", "protocol=800 nh+12:1=a"),
-        ("ip saddr 10.0.0.0/9", "protocol=800 nh+12:4&ff800000=a000000"),
+        (
+            "ip saddr 10.0.0.0/9",
+            "protocol=800 nh+12:4&ff800000=a000000",
+        ),
         ("ip saddr != 10.0.0.0/8", "protocol=800 nh+12:1=0-9,b-ff"),
         (
             "vlan id 5 ip saddr 1.2.3.4",
@@ -113,9 +120,15 @@ fn the_same_tests_in_the_same_order() {
         ("meta mark | 1 == 3", "mark&fffffffe=2"),
         ("oifname \"eth*\"", "name=eth*"),
         ("oif != lo", "name!=lo"),
-        ("counter tcp dport 80 drop", "counter l4proto=6 th+2:2=50 drop"),
+        (
+            "counter tcp dport 80 drop",
+            "counter l4proto=6 th+2:2=50 drop",
+        ),
         // nft unites the two ports across the counter.
-        ("tcp dport 6 counter tcp sport 7", "l4proto=6 counter th+0:2=7 th+2:2=6"),
+        (
+            "tcp dport 6 counter tcp sport 7",
+            "l4proto=6 counter th+0:2=7 th+2:2=6",
+        ),
         ("@nh,1,9 5", "nh+0:2&7fc0=140-17f"),
         ("th dport 53", "th+2:2=35"),
     ];
@@ -141,7 +154,10 @@ fn maps_become_rules() {
             "protocol=800 l4proto=6 nh+12:1=a th+2:2=1-5 counter drop",
         ]
     );
-    assert_eq!(lowered("counter tcp dport vmap { 80 : accept }"), ["counter l4proto=6 jump"]);
+    assert_eq!(
+        lowered("counter tcp dport vmap { 80 : accept }"),
+        ["counter l4proto=6 jump"]
+    );
     assert_eq!(
         lowered("tcp dport vmap { 80 : continue, 90 : drop } counter"),
         ["l4proto=6 th+2:2=5a drop", "l4proto=6 th+2:2=50 counter"]
@@ -161,7 +177,10 @@ fn what_cannot_be_enforced_is_refused_where_it_stands() {
     };
     let checked = Ruleset::default().load(file, &ParseOptions::default(), &options);
     let error = checked.expect_err("log is not enforced").to_string();
-    assert!(error.starts_with("rules:4:15-17: Error: log is not supported yet\n"), "{error}");
+    assert!(
+        error.starts_with("rules:4:15-17: Error: log is not supported yet\n"),
+        "{error}"
+    );
 
     let ruleset = load(text).expect("log is a statement of nft's");
     let error = lower::hook(&ruleset, "lo", Hook::Egress).expect_err("log is not enforced");
@@ -183,10 +202,17 @@ fn of_equal_priority_the_later_chain_runs_first() {
     )
     .expect("a ruleset");
     let chains = ruleset.base_chains("lo", Hook::Egress);
-    let names: Vec<_> = chains.iter().map(|(_, chain, _)| chain.name.as_str()).collect();
+    let names: Vec<_> = chains
+        .iter()
+        .map(|(_, chain, _)| chain.name.as_str())
+        .collect();
     assert_eq!(names, ["d", "b", "a"]);
     let hook = lower::hook(&ruleset, "lo", Hook::Egress).expect("nothing to refuse");
-    let drops: Vec<_> = hook.base_chains.iter().map(|base| base.policy_drop).collect();
+    let drops: Vec<_> = hook
+        .base_chains
+        .iter()
+        .map(|base| base.policy_drop)
+        .collect();
     assert_eq!(drops, [false, true, false]);
     assert_eq!(ruleset.hooked_devices().len(), 3);
 }

@@ -54,7 +54,10 @@ const EXCUSED: &[(&str, &str)] = &[
     ("icmpv6 code set", "nft 1.0.6 lists it as the ports of th"),
     ("icmp type set", "nft 1.0.6 lists it as the ports of th"),
     ("igmp type set", "nft 1.0.6 lists it as the ports of th"),
-    ("icmpv6 parameter-problem", "nft does not read what it lists"),
+    (
+        "icmpv6 parameter-problem",
+        "nft does not read what it lists",
+    ),
     ("icmp code set", "nft 1.0.6 lists it as the ports of th"),
     (
         "dccp type",
@@ -290,7 +293,7 @@ fn forms(left: &str, data_type: DataType, width: u32, out: &mut Vec<String>) {
     out.push(format!("{left} 340282366920938463463374607431768211456"));
     out.push(format!("{left} nosuchname"));
     out.push(format!("{left} {{ }}"));
-    out.push(format!("{left}"));
+    out.push(left.to_owned());
     out.push(format!("{left} counter"));
     out.push(format!("{left} {first} {left} {second} counter"));
     out.push(format!(

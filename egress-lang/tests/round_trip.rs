@@ -10,7 +10,10 @@ use proptest::prelude::*;
 const EVERYTHING: &str = include_str!("corpus/everything.nft");
 
 fn load(ruleset: &Ruleset, text: &[u8]) -> Result<Ruleset, String> {
-    let file = SourceFile { name: "rules", text };
+    let file = SourceFile {
+        name: "rules",
+        text,
+    };
     ruleset
         .load(file, &ParseOptions::default(), &CheckOptions::default())
         .map_err(|errors| errors.to_string())
@@ -56,10 +59,14 @@ fn every_rule_of_the_corpus_can_be_listed_and_read() {
 fn soup() -> impl Strategy<Value = String> {
     let words: Vec<String> = EVERYTHING
         .split_whitespace()
-        .chain(["{", "}", "(", ")", ";", "\n", ",", ".", "-", "/", "&", "|", "==", "!=", "$", "@", "\"", "*"])
+        .chain([
+            "{", "}", "(", ")", ";", "\n", ",", ".", "-", "/", "&", "|", "==", "!=", "$", "@",
+            "\"", "*",
+        ])
         .map(str::to_owned)
         .collect();
-    proptest::collection::vec(proptest::sample::select(words), 0..40).prop_map(|words| words.join(" "))
+    proptest::collection::vec(proptest::sample::select(words), 0..40)
+        .prop_map(|words| words.join(" "))
 }
 
 proptest! {

@@ -5,32 +5,30 @@ use std::collections::HashMap;
 use super::context::Context;
 use super::graph::{self, GraphError};
 use super::rule::{Failed, Index, RuleChecker};
-use super::{CheckOptions, Shared, set};
-use crate::ast::{
-    self, AddOp, Command, CommandKind, DeleteOp, NameOrHandle, Path, Position, TableName,
-};
+use super::{CheckOptions, Shared};
+use crate::ast::{self, AddOp, Command, CommandKind, Path, Position, TableName};
 use crate::checked::{
-    Chain, Element, ElementData, Lookup, ObjectChoice, ObjectKind, Policy, Right, Rule, Ruleset,
-    SetUpdateOp, Statement, Table,
+    Chain, Element, Lookup, ObjectChoice, Policy, Right, Rule, Ruleset, SetUpdateOp, Statement,
+    Table,
 };
 use crate::diagnostic::{Diagnostic, Span, nearest};
 
 type Result<T> = std::result::Result<T, Failed>;
 
-const NOT_THERE: &str = "Could not process rule: No such file or directory";
-const EXISTS: &str = "Could not process rule: File exists";
-const BUSY: &str = "Could not process rule: Device or resource busy";
+pub(super) const NOT_THERE: &str = "Could not process rule: No such file or directory";
+pub(super) const EXISTS: &str = "Could not process rule: File exists";
+pub(super) const BUSY: &str = "Could not process rule: Device or resource busy";
 
 pub(super) struct Applier {
-    ruleset: Ruleset,
+    pub(super) ruleset: Ruleset,
     pub(super) shared: Shared,
     /// For each table of the ruleset, at the same place.
-    indexes: Vec<Index>,
-    by_name: HashMap<String, usize>,
+    pub(super) indexes: Vec<Index>,
+    pub(super) by_name: HashMap<String, usize>,
     /// Elements that were added and are still to be merged into their sets, by table and set.
-    pending: HashMap<(usize, usize), Vec<(Element, Span)>>,
+    pub(super) pending: HashMap<(usize, usize), Vec<(Element, Span)>>,
     /// Where the last jump of each table was added, to say where a loop was closed.
-    jumps: HashMap<String, Span>,
+    pub(super) jumps: HashMap<String, Span>,
 }
 
 impl Applier {
@@ -86,12 +84,12 @@ impl Applier {
         let _ = self.run(command);
     }
 
-    fn fail<T>(&mut self, span: Span, message: impl Into<String>) -> Result<T> {
+    pub(super) fn fail<T>(&mut self, span: Span, message: impl Into<String>) -> Result<T> {
         self.shared.error(span, message);
         Err(Failed)
     }
 
-    fn reindex(&mut self) {
+    pub(super) fn reindex(&mut self) {
         self.by_name.clear();
         self.indexes.clear();
         for (at, table) in self.ruleset.tables.iter().enumerate() {
@@ -191,7 +189,7 @@ impl Applier {
         }
     }
 
-    fn check_family(&mut self, family: &ast::Name) -> Result<()> {
+    pub(super) fn check_family(&mut self, family: &ast::Name) -> Result<()> {
         if family.text == "netdev" {
             return Ok(());
         }
@@ -202,7 +200,7 @@ impl Applier {
         self.fail(family.span, message)
     }
 
-    fn find(&mut self, name: &TableName) -> Result<usize> {
+    pub(super) fn find(&mut self, name: &TableName) -> Result<usize> {
         self.check_family(&name.family)?;
         match self.by_name.get(&name.name.text) {
             Some(&at) => Ok(at),
@@ -221,7 +219,7 @@ impl Applier {
         }
     }
 
-    fn find_chain(&mut self, path: &Path) -> Result<(usize, usize)> {
+    pub(super) fn find_chain(&mut self, path: &Path) -> Result<(usize, usize)> {
         let table = self.find(&path.table)?;
         let chains = self.indexes.get(table).map(|index| &index.chains);
         if let Some(&at) = chains.and_then(|chains| chains.get(&path.name.text)) {
@@ -246,7 +244,7 @@ impl Applier {
             .ok_or(Failed)
     }
 
-    fn find_set(&mut self, path: &Path) -> Result<(usize, usize)> {
+    pub(super) fn find_set(&mut self, path: &Path) -> Result<(usize, usize)> {
         let table = self.find(&path.table)?;
         let sets = self.indexes.get(table).map(|index| &index.sets);
         if let Some(&at) = sets.and_then(|sets| sets.get(&path.name.text)) {
@@ -263,7 +261,7 @@ impl Applier {
         self.fail(path.name.span, message)
     }
 
-    fn set_mut(&mut self, table: usize, set: usize) -> Option<&mut crate::checked::Set> {
+    pub(super) fn set_mut(&mut self, table: usize, set: usize) -> Option<&mut crate::checked::Set> {
         self.ruleset.tables.get_mut(table)?.sets.get_mut(set)
     }
 
@@ -414,7 +412,7 @@ impl Applier {
         if failed { Err(Failed) } else { Ok(()) }
     }
 
-    fn chain_at(&mut self, table: usize, chain: usize) -> Option<&mut Chain> {
+    pub(super) fn chain_at(&mut self, table: usize, chain: usize) -> Option<&mut Chain> {
         self.ruleset.tables.get_mut(table)?.chains.get_mut(chain)
     }
 
@@ -561,144 +559,6 @@ impl Applier {
         Ok(())
     }
 
-    fn declared_elements(
-        &mut self,
-        table: usize,
-        name: &ast::Name,
-        block: &ast::SetBlock,
-    ) -> Result<()> {
-        let Some(elements) = &block.elements else {
-            return Ok(());
-        };
-        let at = self
-            .indexes
-            .get(table)
-            .and_then(|index| index.sets.get(&name.text));
-        let Some(&at) = at else {
-            return Err(Failed);
-        };
-        self.insert_elements(table, at, elements, AddOp::Add)
-    }
-
-    fn add_elements(&mut self, op: AddOp, path: &Path, elements: &ast::Expr) -> Result<()> {
-        let (table, at) = self.find_set(path)?;
-        self.insert_elements(table, at, elements, op)
-    }
-
-    fn insert_elements(
-        &mut self,
-        table: usize,
-        at: usize,
-        elements: &ast::Expr,
-        op: AddOp,
-    ) -> Result<()> {
-        let (Some(found), Some(index)) = (self.ruleset.tables.get(table), self.indexes.get(table))
-        else {
-            return Err(Failed);
-        };
-        let Some(set) = found.sets.get(at) else {
-            return Err(Failed);
-        };
-        let mut all = self.shared.set_elements(found, index, set, elements)?;
-        if op == AddOp::Create
-            && let Some((_, span)) = all
-                .iter()
-                .find(|(new, _)| set.elements.iter().any(|old| old.key == new.key))
-        {
-            let span = *span;
-            return self.fail(span, EXISTS);
-        }
-        let span = elements.span;
-        for (element, _) in &mut all {
-            if element.statements.is_empty() {
-                let templates = set.statements.iter();
-                element.statements = templates.map(|one| self.shared.own_state(one)).collect();
-            }
-        }
-        let mut jumps = false;
-        for (element, _) in &all {
-            jumps |= matches!(element.data, Some(ElementData::Verdict(_)));
-        }
-        self.pending
-            .entry((table, at))
-            .or_default()
-            .append(&mut all);
-        if jumps && let Some(table) = self.ruleset.tables.get(table) {
-            self.jumps.insert(table.name.clone(), span);
-        }
-        Ok(())
-    }
-
-    /// Merges what was added into the sets. Many commands that add one element each are one merge.
-    fn merge_pending(&mut self) -> Result<()> {
-        let mut pending: Vec<_> = self.pending.drain().collect();
-        pending.sort_by_key(|(place, _)| *place);
-        let mut failed = false;
-        for ((table, at), mut added) in pending {
-            let span = added.first().map_or_else(Span::default, |(_, span)| *span);
-            let Some(set) = self.set_mut(table, at) else {
-                continue;
-            };
-            let (parts, interval, merge, size) =
-                (set.key.clone(), set.interval, set.auto_merge, set.size);
-            // What is there already comes first: of equal elements it stays.
-            let mut merged: Vec<_> = std::mem::take(&mut set.elements)
-                .into_iter()
-                .map(|element| (element, span))
-                .collect();
-            merged.append(&mut added);
-            match set::normalize(merged, &parts, interval, merge) {
-                Ok(elements) if size.is_some_and(|size| elements.len() > size as usize) => {
-                    self.shared.error(
-                        span,
-                        "Could not process rule: Too many open files in system",
-                    );
-                    failed = true;
-                }
-                Ok(elements) => set.elements = elements,
-                Err((span, message)) => {
-                    self.shared.error(span, message);
-                    failed = true;
-                }
-            }
-        }
-        if failed { Err(Failed) } else { Ok(()) }
-    }
-
-    fn delete_elements(&mut self, op: DeleteOp, path: &Path, elements: &ast::Expr) -> Result<()> {
-        let (table, at) = self.find_set(path)?;
-        let (Some(found), Some(index)) = (self.ruleset.tables.get(table), self.indexes.get(table))
-        else {
-            return Err(Failed);
-        };
-        let Some(set) = found.sets.get(at) else {
-            return Err(Failed);
-        };
-        // Elements of a map are named by their keys alone.
-        let mut keys_only = set.clone();
-        keys_only.elements.clear();
-        let mut named = elements.clone();
-        if let ast::ExprKind::Set(elements) = &mut named.kind {
-            elements.iter_mut().for_each(|element| element.data = None);
-        }
-        keys_only.data = None;
-        let gone = self.shared.set_elements(found, index, &keys_only, &named)?;
-        let mut missing = None;
-        if let Some(set) = self.set_mut(table, at) {
-            let mut keys: std::collections::BTreeMap<_, _> = gone
-                .into_iter()
-                .map(|(element, span)| (element.key, span))
-                .collect();
-            set.elements
-                .retain(|element| keys.remove(&element.key).is_none());
-            missing = keys.into_values().next();
-        }
-        match missing {
-            Some(span) if op == DeleteOp::Delete => self.fail(span, NOT_THERE),
-            _ => Ok(()),
-        }
-    }
-
     fn add_object(
         &mut self,
         table: usize,
@@ -722,177 +582,6 @@ impl Applier {
         Ok(())
     }
 
-    fn delete_table(
-        &mut self,
-        op: DeleteOp,
-        family: &ast::Name,
-        name: &NameOrHandle,
-    ) -> Result<()> {
-        self.check_family(family)?;
-        let (at, span) = match name {
-            NameOrHandle::Name(name) => (self.by_name.get(&name.text).copied(), name.span),
-            NameOrHandle::Handle(handle, span) => {
-                let mut tables = self.ruleset.tables.iter();
-                (tables.position(|table| table.handle == *handle), *span)
-            }
-        };
-        let Some(at) = at else {
-            return self.missing(op, span);
-        };
-        self.ruleset.tables.remove(at);
-        self.reindex();
-        Ok(())
-    }
-
-    fn missing(&mut self, op: DeleteOp, span: Span) -> Result<()> {
-        match op {
-            DeleteOp::Delete => self.fail(span, NOT_THERE),
-            DeleteOp::Destroy => Ok(()),
-        }
-    }
-
-    /// The table that something is deleted from; `None` where that need not be there.
-    fn find_for(&mut self, op: DeleteOp, table: &TableName) -> Result<Option<usize>> {
-        self.check_family(&table.family)?;
-        if op == DeleteOp::Destroy && !self.by_name.contains_key(&table.name.text) {
-            return Ok(None);
-        }
-        self.find(table).map(Some)
-    }
-
-    fn delete_chain(&mut self, op: DeleteOp, table: &TableName, name: &NameOrHandle) -> Result<()> {
-        let Some(at) = self.find_for(op, table)? else {
-            return Ok(());
-        };
-        let Some(table) = self.ruleset.tables.get(at) else {
-            return Err(Failed);
-        };
-        let (chain, span) = place(
-            table.chains.iter().map(|c| (c.name.as_str(), c.handle)),
-            name,
-        );
-        let Some(chain) = chain else {
-            return self.missing(op, span);
-        };
-        let busy = table.chains.get(chain).is_some_and(|chain| {
-            let statements = table
-                .chains
-                .iter()
-                .flat_map(|c| &c.rules)
-                .flat_map(|r| &r.statements);
-            !chain.rules.is_empty()
-                || statements
-                    .flat_map(|s| graph::targets(table, s))
-                    .any(|target| target == chain.name)
-        });
-        if busy {
-            return self.fail(span, BUSY);
-        }
-        if let Some(table) = self.ruleset.tables.get_mut(at) {
-            table.chains.remove(chain);
-        }
-        self.reindex();
-        Ok(())
-    }
-
-    fn delete_rule(&mut self, op: DeleteOp, path: &Path, handle: (u64, Span)) -> Result<()> {
-        if self.find_for(op, &path.table)?.is_none() {
-            return Ok(());
-        }
-        let (table, chain) = self.find_chain(path)?;
-        let rules = self
-            .chain_at(table, chain)
-            .map_or(&[][..], |chain| &chain.rules);
-        let Some(at) = rules.iter().position(|rule| rule.handle == handle.0) else {
-            return self.missing(op, handle.1);
-        };
-        if let Some(chain) = self.chain_at(table, chain) {
-            chain.rules.remove(at);
-        }
-        Ok(())
-    }
-
-    fn delete_set(&mut self, op: DeleteOp, table: &TableName, name: &NameOrHandle) -> Result<()> {
-        let Some(at) = self.find_for(op, table)? else {
-            return Ok(());
-        };
-        let Some(table) = self.ruleset.tables.get(at) else {
-            return Err(Failed);
-        };
-        let (set, span) = place(table.sets.iter().map(|s| (s.name.as_str(), s.handle)), name);
-        let Some(set) = set else {
-            return self.missing(op, span);
-        };
-        let set_name = table.sets.get(set).map_or("", |set| set.name.as_str());
-        let mut statements = table
-            .chains
-            .iter()
-            .flat_map(|c| &c.rules)
-            .flat_map(|r| &r.statements);
-        if statements.any(|statement| uses_set(statement, set_name)) {
-            return self.fail(span, BUSY);
-        }
-        if let Some(table) = self.ruleset.tables.get_mut(at) {
-            table.sets.remove(set);
-        }
-        self.reindex();
-        Ok(())
-    }
-
-    fn delete_object(
-        &mut self,
-        op: DeleteOp,
-        kind: ObjectKind,
-        table: &TableName,
-        name: &NameOrHandle,
-    ) -> Result<()> {
-        let Some(at) = self.find_for(op, table)? else {
-            return Ok(());
-        };
-        let Some(table) = self.ruleset.tables.get(at) else {
-            return Err(Failed);
-        };
-        let objects = table
-            .objects
-            .iter()
-            .enumerate()
-            .filter(|(_, object)| object.kind() == kind);
-        let found = match name {
-            NameOrHandle::Name(name) => objects
-                .clone()
-                .find(|(_, object)| object.name == name.text)
-                .map(|(at, _)| at),
-            NameOrHandle::Handle(handle, _) => objects
-                .clone()
-                .find(|(_, object)| object.handle == *handle)
-                .map(|(at, _)| at),
-        };
-        let span = span_of(name);
-        let Some(object) = found else {
-            return self.missing(op, span);
-        };
-        let object_name = table
-            .objects
-            .get(object)
-            .map_or("", |object| object.name.as_str());
-        let mut statements = table
-            .chains
-            .iter()
-            .flat_map(|c| &c.rules)
-            .flat_map(|r| &r.statements);
-        let used = statements.any(|statement| {
-            matches!(statement, Statement::Object { kind: k, object: ObjectChoice::Name(n) }
-                if *k == kind && n == object_name)
-        });
-        if used {
-            return self.fail(span, BUSY);
-        }
-        if let Some(table) = self.ruleset.tables.get_mut(at) {
-            table.objects.remove(object);
-        }
-        Ok(())
-    }
-
     fn rename_chain(&mut self, path: &Path, new: &ast::Name) -> Result<()> {
         let (table, chain) = self.find_chain(path)?;
         let index = self.indexes.get(table);
@@ -904,31 +593,11 @@ impl Applier {
             if let Some(chain) = table.chains.get_mut(chain) {
                 chain.name.clone_from(&new.text);
             }
-            rename::everywhere(table, &old, &new.text);
+            super::rename::everywhere(table, &old, &new.text);
         }
         self.reindex();
         Ok(())
     }
-}
-
-fn span_of(name: &NameOrHandle) -> Span {
-    match name {
-        NameOrHandle::Name(name) => name.span,
-        NameOrHandle::Handle(_, span) => *span,
-    }
-}
-
-/// Where something with this name or handle stands, and where that was written.
-fn place<'n>(
-    all: impl Iterator<Item = (&'n str, u64)>,
-    name: &NameOrHandle,
-) -> (Option<usize>, Span) {
-    let mut all = all;
-    let at = match name {
-        NameOrHandle::Name(name) => all.position(|(known, _)| known == name.text),
-        NameOrHandle::Handle(handle, _) => all.position(|(_, known)| known == *handle),
-    };
-    (at, span_of(name))
 }
 
 /// Gives handles to the anonymous sets of a statement, in order.
@@ -959,62 +628,5 @@ fn give_handles(statement: &mut Statement, handles: &mut u64) {
 fn maps(expr: &mut crate::checked::Expr, give: &mut impl FnMut(&mut Lookup)) {
     if let crate::checked::Expr::Map { map, .. } = expr {
         give(map);
-    }
-}
-
-fn uses_set(statement: &Statement, name: &str) -> bool {
-    let is = |lookup: &Lookup| matches!(lookup, Lookup::Named(used) if used == name);
-    let expr = |expr: &crate::checked::Expr| matches!(expr, crate::checked::Expr::Map { map, .. } if is(map));
-    match statement {
-        Statement::Match(matched) => {
-            expr(&matched.left) || matches!(&matched.right, Right::Set(lookup) if is(lookup))
-        }
-        Statement::VerdictMap { map, .. }
-        | Statement::Object {
-            object: ObjectChoice::Map { map, .. },
-            ..
-        } => is(map),
-        Statement::SetUpdate(update) => update.set == name,
-        Statement::Set { value, .. } => expr(value),
-        Statement::Dup { device } | Statement::Fwd { device, .. } => expr(device),
-        _ => false,
-    }
-}
-
-mod rename {
-    //! A renamed chain keeps its callers.
-
-    use crate::checked::{ElementData, Lookup, Set, Statement, Table, Verdict};
-
-    pub(super) fn everywhere(table: &mut Table, old: &str, new: &str) {
-        for rule in table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
-            for statement in &mut rule.statements {
-                match statement {
-                    Statement::Verdict(verdict) => one(verdict, old, new),
-                    Statement::VerdictMap {
-                        map: Lookup::Anonymous(set),
-                        ..
-                    } => in_set(set, old, new),
-                    _ => {}
-                }
-            }
-        }
-        table.sets.iter_mut().for_each(|set| in_set(set, old, new));
-    }
-
-    fn in_set(set: &mut Set, old: &str, new: &str) {
-        for element in &mut set.elements {
-            if let Some(ElementData::Verdict(verdict)) = &mut element.data {
-                one(verdict, old, new);
-            }
-        }
-    }
-
-    fn one(verdict: &mut Verdict, old: &str, new: &str) {
-        if let Verdict::Jump(chain) | Verdict::Goto(chain) = verdict
-            && chain == old
-        {
-            new.clone_into(chain);
-        }
     }
 }

@@ -27,7 +27,9 @@ pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
 fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
     match lookup {
         Lookup::Anonymous(set) => Ok(set),
-        Lookup::Named(name) => table.set(name).ok_or_else(|| format!("the missing set {name}")),
+        Lookup::Named(name) => table
+            .set(name)
+            .ok_or_else(|| format!("the missing set {name}")),
     }
 }
 
@@ -82,7 +84,10 @@ impl<'r> Lowering<'r> {
                 Statement::Object {
                     kind: ObjectKind::Counter,
                     object: ObjectChoice::Name(name),
-                } => match table.object(ObjectKind::Counter, name).map(|object| &object.state) {
+                } => match table
+                    .object(ObjectKind::Counter, name)
+                    .map(|object| &object.state)
+                {
                     Some(ObjectState::Counter(counter)) => vec![ir::Step::Counter(counter.id)],
                     _ => return Err(format!("the missing counter {name}")),
                 },

@@ -72,7 +72,10 @@ pub(super) fn constant(set: &Set) -> Result<()> {
     if set.dynamic || set.has_timeout {
         return Err("a set whose elements change".to_owned());
     }
-    let statements = set.elements.iter().any(|element| !element.statements.is_empty());
+    let statements = set
+        .elements
+        .iter()
+        .any(|element| !element.statements.is_empty());
     if statements || !set.statements.is_empty() {
         return Err("a set whose elements carry statements".to_owned());
     }
@@ -82,7 +85,11 @@ pub(super) fn constant(set: &Set) -> Result<()> {
 /// A match against a set: one step for all of its elements.
 pub(super) fn in_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
     constant(set)?;
-    let keys: Vec<_> = set.elements.iter().map(|element| element.key.clone()).collect();
+    let keys: Vec<_> = set
+        .elements
+        .iter()
+        .map(|element| element.key.clone())
+        .collect();
     values(matched, &keys)
 }
 

@@ -440,7 +440,8 @@ impl Parser<'_, '_> {
                 if let Some(protocol) = Protocol::by_keyword(word)
                     && (next_is_word || side == Side::Left)
                 {
-                    self.header_field(protocol, side)?.unwrap_or_else(|| ExprKind::Symbol(word.to_owned()))
+                    self.header_field(protocol, side)?
+                        .unwrap_or_else(|| ExprKind::Symbol(word.to_owned()))
                 } else if options::by_keyword(OptionFamily::Exthdr, word).is_some() && next_is_word
                 {
                     self.extension_header()?

@@ -262,7 +262,10 @@ impl Printer<'_> {
             }
             // In ranges and prefixes, nft shows numbers where there are symbols.
             Value::Range(low, high) => {
-                let (low, high) = (data_type.print_int(*low, true), data_type.print_int(*high, true));
+                let (low, high) = (
+                    data_type.print_int(*low, true),
+                    data_type.print_int(*high, true),
+                );
                 self.fmt(format_args!("{low}-{high}"));
             }
             Value::Prefix(address, length) => {

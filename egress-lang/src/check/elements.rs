@@ -1,0 +1,160 @@
+//! Elements that commands and declarations add to sets and take from them.
+
+use super::apply::{Applier, EXISTS, NOT_THERE};
+use super::rule::Failed;
+use super::set;
+use crate::ast::{self, AddOp, DeleteOp, Path};
+use crate::checked::ElementData;
+use crate::diagnostic::Span;
+
+type Result<T> = std::result::Result<T, Failed>;
+
+impl Applier {
+    pub(super) fn declared_elements(
+        &mut self,
+        table: usize,
+        name: &ast::Name,
+        block: &ast::SetBlock,
+    ) -> Result<()> {
+        let Some(elements) = &block.elements else {
+            return Ok(());
+        };
+        let at = self
+            .indexes
+            .get(table)
+            .and_then(|index| index.sets.get(&name.text));
+        let Some(&at) = at else {
+            return Err(Failed);
+        };
+        self.insert_elements(table, at, elements, AddOp::Add)
+    }
+
+    pub(super) fn add_elements(
+        &mut self,
+        op: AddOp,
+        path: &Path,
+        elements: &ast::Expr,
+    ) -> Result<()> {
+        let (table, at) = self.find_set(path)?;
+        self.insert_elements(table, at, elements, op)
+    }
+
+    fn insert_elements(
+        &mut self,
+        table: usize,
+        at: usize,
+        elements: &ast::Expr,
+        op: AddOp,
+    ) -> Result<()> {
+        let (Some(found), Some(index)) = (self.ruleset.tables.get(table), self.indexes.get(table))
+        else {
+            return Err(Failed);
+        };
+        let Some(set) = found.sets.get(at) else {
+            return Err(Failed);
+        };
+        let mut all = self.shared.set_elements(found, index, set, elements)?;
+        if op == AddOp::Create
+            && let Some((_, span)) = all
+                .iter()
+                .find(|(new, _)| set.elements.iter().any(|old| old.key == new.key))
+        {
+            let span = *span;
+            return self.fail(span, EXISTS);
+        }
+        let span = elements.span;
+        for (element, _) in &mut all {
+            if element.statements.is_empty() {
+                let templates = set.statements.iter();
+                element.statements = templates.map(|one| self.shared.own_state(one)).collect();
+            }
+        }
+        let mut jumps = false;
+        for (element, _) in &all {
+            jumps |= matches!(element.data, Some(ElementData::Verdict(_)));
+        }
+        self.pending
+            .entry((table, at))
+            .or_default()
+            .append(&mut all);
+        if jumps && let Some(table) = self.ruleset.tables.get(table) {
+            self.jumps.insert(table.name.clone(), span);
+        }
+        Ok(())
+    }
+
+    /// Merges what was added into the sets. Many commands that add one element each are one merge.
+    pub(super) fn merge_pending(&mut self) -> Result<()> {
+        let mut pending: Vec<_> = self.pending.drain().collect();
+        pending.sort_by_key(|(place, _)| *place);
+        let mut failed = false;
+        for ((table, at), mut added) in pending {
+            let span = added.first().map_or_else(Span::default, |(_, span)| *span);
+            let Some(set) = self.set_mut(table, at) else {
+                continue;
+            };
+            let (parts, interval, merge, size) =
+                (set.key.clone(), set.interval, set.auto_merge, set.size);
+            // What is there already comes first: of equal elements it stays.
+            let mut merged: Vec<_> = std::mem::take(&mut set.elements)
+                .into_iter()
+                .map(|element| (element, span))
+                .collect();
+            merged.append(&mut added);
+            match set::normalize(merged, &parts, interval, merge) {
+                Ok(elements) if size.is_some_and(|size| elements.len() > size as usize) => {
+                    self.shared.error(
+                        span,
+                        "Could not process rule: Too many open files in system",
+                    );
+                    failed = true;
+                }
+                Ok(elements) => set.elements = elements,
+                Err((span, message)) => {
+                    self.shared.error(span, message);
+                    failed = true;
+                }
+            }
+        }
+        if failed { Err(Failed) } else { Ok(()) }
+    }
+
+    pub(super) fn delete_elements(
+        &mut self,
+        op: DeleteOp,
+        path: &Path,
+        elements: &ast::Expr,
+    ) -> Result<()> {
+        let (table, at) = self.find_set(path)?;
+        let (Some(found), Some(index)) = (self.ruleset.tables.get(table), self.indexes.get(table))
+        else {
+            return Err(Failed);
+        };
+        let Some(set) = found.sets.get(at) else {
+            return Err(Failed);
+        };
+        // Elements of a map are named by their keys alone.
+        let mut keys_only = set.clone();
+        keys_only.elements.clear();
+        let mut named = elements.clone();
+        if let ast::ExprKind::Set(elements) = &mut named.kind {
+            elements.iter_mut().for_each(|element| element.data = None);
+        }
+        keys_only.data = None;
+        let gone = self.shared.set_elements(found, index, &keys_only, &named)?;
+        let mut missing = None;
+        if let Some(set) = self.set_mut(table, at) {
+            let mut keys: std::collections::BTreeMap<_, _> = gone
+                .into_iter()
+                .map(|(element, span)| (element.key, span))
+                .collect();
+            set.elements
+                .retain(|element| keys.remove(&element.key).is_none());
+            missing = keys.into_values().next();
+        }
+        match missing {
+            Some(span) if op == DeleteOp::Delete => self.fail(span, NOT_THERE),
+            _ => Ok(()),
+        }
+    }
+}

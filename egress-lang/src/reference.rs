@@ -1,0 +1,154 @@
+//! The language reference, written from the tables that the language itself reads.
+
+use std::fmt::Write;
+
+use crate::checked::OptionFamily;
+use crate::datatype::{DATA_TYPES, Format};
+use crate::field::{FIELDS, PROTOCOLS};
+use crate::ir::Base;
+use crate::meta::META_KEYS;
+use crate::options::OPTIONS;
+
+const HEAD: &str = "\
+# Language reference
+
+<!-- Written by egress-lang/src/reference.rs from the tables of fields; a test checks that this file is
+up to date. `BLESS=1 cargo test -p egress-lang --test reference` writes it. -->
+
+The language is nft's, for tables of the family `netdev`; nft(8) is its manual. This page lists what
+can be matched: header fields, meta keys, options, and the types of their values.
+
+A match is `FIELD [OPERATOR] VALUE`. Operators are `==` (or nothing), `!=`, `<`, `<=`, `>`, `>=`; of
+flags also `!` (none of them). A value is a constant, a range `LOW-HIGH`, a prefix `VALUE/BITS`, a set
+`{ A, B }` or `@NAME`; of flags also a list `A,B`, and a list under a mask `A,B / A,B,C`. Bits of a
+field are matched with `FIELD & MASK == VALUE`. A field needs its protocol: where a rule has not said it
+yet, a match on it is put in front.
+
+";
+
+/// The text of docs/language.md.
+pub fn markdown() -> String {
+    let mut out = HEAD.to_owned();
+    // Writing to a String cannot fail.
+    let _ = fields(&mut out);
+    let _ = meta(&mut out);
+    let _ = options(&mut out);
+    let _ = types(&mut out);
+    out
+}
+
+fn fields(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "## Header fields\n")?;
+    writeln!(out, "Offsets are in bits from the start of the header.\n")?;
+    for row in PROTOCOLS {
+        let layer = match row.base {
+            Base::Link => "link layer",
+            Base::Network => "network layer",
+            Base::Transport => "transport layer",
+        };
+        let implies = match (row.ethertype, row.l4proto) {
+            (Some(ethertype), _) => format!(", EtherType 0x{ethertype:04x}"),
+            (_, Some(number)) => format!(", IP protocol {number}"),
+            _ => String::new(),
+        };
+        writeln!(
+            out,
+            "### {} ({}; {layer}{implies})\n",
+            row.keyword, row.source
+        )?;
+        writeln!(out, "| field | offset | bits | type |\n|---|---|---|---|")?;
+        for field in FIELDS.iter().filter(|field| field.protocol == row.protocol) {
+            writeln!(
+                out,
+                "| `{} {}` | {} | {} | {} |",
+                row.keyword,
+                field.keyword,
+                field.offset,
+                field.width,
+                field.data_type.row().name
+            )?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn meta(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "## Meta keys\n")?;
+    writeln!(out, "Those marked * may stand without the word `meta`.\n")?;
+    writeln!(out, "| key | bits | type |\n|---|---|---|")?;
+    for row in META_KEYS {
+        let bare = if row.bare { " *" } else { "" };
+        let name = row.data_type.row().name;
+        writeln!(
+            out,
+            "| `meta {}`{bare} | {} | {name} |",
+            row.keyword, row.width
+        )?;
+    }
+    writeln!(out)
+}
+
+fn options(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "## Options, extension headers, chunks\n")?;
+    writeln!(
+        out,
+        "Each can be asked for (`exists`, `missing`), and has fields; offsets are in bits from its start.\n"
+    )?;
+    writeln!(out, "| option | number | fields |\n|---|---|---|")?;
+    for row in OPTIONS {
+        let family = match row.family {
+            OptionFamily::Exthdr => "exthdr ",
+            OptionFamily::Tcp => "tcp option ",
+            OptionFamily::Ip => "ip option ",
+            OptionFamily::SctpChunk => "sctp chunk ",
+        };
+        let fields: Vec<_> = row
+            .fields
+            .iter()
+            .map(|field| {
+                format!(
+                    "`{}` ({}, {} bits)",
+                    field.keyword, field.offset, field.width
+                )
+            })
+            .collect();
+        writeln!(
+            out,
+            "| `{family}{}` | {} | {} |",
+            row.keyword,
+            row.kind,
+            fields.join(", ")
+        )?;
+    }
+    writeln!(out)
+}
+
+fn types(out: &mut String) -> std::fmt::Result {
+    writeln!(out, "## Types\n")?;
+    writeln!(out, "| type | what | bits | constants |\n|---|---|---|---|")?;
+    for row in DATA_TYPES {
+        let width = match row.width {
+            0 => "as the field".to_owned(),
+            width => width.to_string(),
+        };
+        let kind = match row.format {
+            Format::Flags => ", flags",
+            Format::String => ", characters",
+            _ => "",
+        };
+        let symbols: Vec<_> = row
+            .symbols
+            .iter()
+            .map(|(name, _)| format!("`{name}`"))
+            .collect();
+        writeln!(
+            out,
+            "| {} | {}{kind} | {width} | {} |",
+            row.name,
+            row.description,
+            symbols.join(" ")
+        )?;
+    }
+    Ok(())
+}
