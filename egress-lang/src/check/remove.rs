@@ -67,16 +67,11 @@ impl Applier {
         let Some(chain) = chain else {
             return self.missing(op, span);
         };
+        // Its own rules go with it; those of other chains must not need it.
         let busy = table.chains.get(chain).is_some_and(|chain| {
-            let statements = table
-                .chains
-                .iter()
-                .flat_map(|c| &c.rules)
-                .flat_map(|r| &r.statements);
-            !chain.rules.is_empty()
-                || statements
-                    .flat_map(|s| graph::targets(table, s))
-                    .any(|target| target == chain.name)
+            let others = table.chains.iter().filter(|other| other.name != chain.name);
+            let mut statements = others.flat_map(|c| &c.rules).flat_map(|rule| &rule.statements);
+            statements.any(|s| graph::targets(table, s).contains(&chain.name.as_str()))
         });
         if busy {
             return self.fail(span, BUSY);
