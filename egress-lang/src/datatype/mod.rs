@@ -70,7 +70,7 @@ use Format::{Decimal, Flags, Hex, Special};
 data_types! {
     Integer, "integer", "integer", Decimal, 0, symbols::NONE, false;
     HexInteger, "integer", "integer", Hex(1), 0, symbols::NONE, false;
-    Bitmask, "bitmask", "bitmask", Flags, 0, symbols::NONE, false;
+    Bitmask, "bitmask", "bitmask", Hex(1), 0, symbols::NONE, false;
     String, "string", "string", Format::String, 0, symbols::NONE, true;
     EtherAddr, "ether_addr", "Ethernet address", Special, 48, symbols::NONE, false;
     Ipv4Addr, "ipv4_addr", "IPv4 address", Special, 32, symbols::NONE, false;

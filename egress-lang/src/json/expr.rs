@@ -40,7 +40,7 @@ impl Writer<'_> {
                     object([
                         ("mode", json!(mode)),
                         ("mod", json!(modulus)),
-                        ("offset", nonzero(*offset)),
+                        ("offset", json!(offset)),
                     ]),
                 )
             }
@@ -97,8 +97,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Both sides of a match; raw bits are shown as a mask over whole bytes.
-    pub(super) fn sides(&self, left: &Expr, right: &Right) -> (Json, Json) {
+    /// Both sides of a match (`exact`: of `==` or `!=`); raw bits are shown as a mask over whole bytes.
+    pub(super) fn sides(&self, left: &Expr, right: &Right, exact: bool) -> (Json, Json) {
         let value = match right {
             Right::Set(lookup) => return (self.expr(left), self.lookup(lookup)),
             Right::Expr(right) => return (self.expr(left), self.expr(right)),
@@ -129,6 +129,14 @@ impl Writer<'_> {
             );
         }
         let data_type = left.data_type().unwrap_or(DataType::Integer);
+        // Several flags that must all be as said are a number.
+        if let (Right::Value(Value::Int(flags)), true) = (right, exact)
+            && data_type.is_bitmask()
+            && !matches!(left, Expr::Binary { .. })
+            && flags.count_ones() > 1
+        {
+            return (self.expr(left), number(*flags));
+        }
         (self.expr(left), self.value(value, data_type))
     }
 

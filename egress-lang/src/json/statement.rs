@@ -35,7 +35,8 @@ impl Writer<'_> {
     fn statement(&self, statement: &Statement) -> Json {
         match statement {
             Statement::Match(matched) => {
-                let (left, right) = self.sides(&matched.left, &matched.right);
+                let exact = matches!(matched.op, MatchOp::Eq | MatchOp::Ne);
+                let (left, right) = self.sides(&matched.left, &matched.right, exact);
                 let op = match matched.op {
                     MatchOp::Eq => "==",
                     MatchOp::Ne => "!=",
