@@ -1,0 +1,422 @@
+//! Statements and expressions of checked rules.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ObjectKind, Set, StateId};
+use crate::datatype::DataType;
+use crate::field::FieldId;
+use crate::meta::MetaKey;
+
+/// One part of a rule: a match, or something that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Statement {
+    /// Goes on only where it holds.
+    Match(Match),
+    /// `counter packets PACKETS bytes BYTES`: what is given is where it starts.
+    Counter(Counter),
+    /// `counter name NAME` and its like: a named object, or one looked up in a map.
+    Object {
+        /// What kind of object.
+        kind: ObjectKind,
+        /// Which.
+        object: ObjectChoice,
+    },
+    /// `accept` and its like.
+    Verdict(Verdict),
+    /// `KEY vmap MAP`.
+    VerdictMap {
+        /// What is looked up.
+        key: Expr,
+        /// Where.
+        map: Lookup,
+    },
+    /// `limit rate ...`.
+    Limit(Limit),
+    /// `quota ...`.
+    Quota(Quota),
+    /// `last`.
+    Last {
+        /// Identity of its state.
+        id: StateId,
+    },
+    /// `log ...`.
+    Log(Log),
+    /// `TARGET set VALUE`.
+    Set {
+        /// What is written: a payload field, a meta key, a TCP option field.
+        target: Expr,
+        /// What is written there.
+        value: Expr,
+    },
+    /// `dup to DEVICE`.
+    Dup {
+        /// The device.
+        device: Expr,
+    },
+    /// `fwd to DEVICE`, `fwd ip to ADDRESS device DEVICE`.
+    Fwd {
+        /// The next hop, where one is given.
+        address: Option<(AddressFamily, Expr)>,
+        /// The device.
+        device: Expr,
+    },
+    /// `add @SET { KEY }` and its like.
+    SetUpdate(SetUpdate),
+    /// `notrack`.
+    Notrack,
+    /// `reset tcp option KIND`.
+    OptionReset {
+        /// The option's number.
+        kind: u8,
+    },
+}
+
+/// The families of addresses that `fwd` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AddressFamily {
+    /// `ip`.
+    Ip,
+    /// `ip6`.
+    Ip6,
+}
+
+/// `LEFT OP RIGHT`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Match {
+    /// What is read.
+    pub left: Expr,
+    /// How it is compared.
+    pub op: MatchOp,
+    /// What with.
+    pub right: Right,
+    /// Whether another match of the rule says it already, so that listings leave it out.
+    pub implied: bool,
+}
+
+/// How a match compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MatchOp {
+    /// `==`, or nothing.
+    Eq,
+    /// `!=`.
+    Ne,
+    /// `<`.
+    Lt,
+    /// `>`.
+    Gt,
+    /// `<=`.
+    Le,
+    /// `>=`.
+    Ge,
+    /// Some of the bits of the right side are set: `tcp flags syn,ack`.
+    AnyBits,
+    /// None of the bits of the right side is set: `tcp flags ! syn,ack`.
+    NoBits,
+}
+
+/// The right side of a match.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Right {
+    /// A value, a range, a prefix or a concatenation.
+    Value(Value),
+    /// Member of a set.
+    Set(Lookup),
+    /// Compared with what another expression reads.
+    Expr(Expr),
+}
+
+/// A set or map that is looked up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Lookup {
+    /// `{ ... }`.
+    Anonymous(Box<Set>),
+    /// `@NAME`, in the same table.
+    Named(String),
+}
+
+/// What is read from a packet, or computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Expr {
+    /// A header field.
+    Field {
+        /// Which.
+        id: FieldId,
+        /// Bits by which it lies further from the base, behind other headers (stacked VLAN tags).
+        shift: u32,
+    },
+    /// `@BASE,OFFSET,LENGTH`: bits.
+    Raw {
+        /// Where the offset starts.
+        base: RawBase,
+        /// Bits from there.
+        offset: u32,
+        /// Bits.
+        length: u32,
+    },
+    /// A meta key.
+    Meta(MetaKey),
+    /// An extension header, option or chunk, or a field of it.
+    Option(OptionField),
+    /// `numgen MODE mod MODULUS offset OFFSET`.
+    Numgen {
+        /// `random`, not `inc`.
+        random: bool,
+        /// Values are below it.
+        modulus: u32,
+        /// Added.
+        offset: u32,
+        /// Identity of its state (`inc`).
+        id: StateId,
+    },
+    /// `jhash EXPR mod MODULUS seed SEED offset OFFSET`.
+    Jhash {
+        /// What is hashed.
+        of: Box<Expr>,
+        /// Values are below it.
+        modulus: u32,
+        /// Given, or chosen by the kernel.
+        seed: Option<u32>,
+        /// Added.
+        offset: u32,
+    },
+    /// `symhash mod MODULUS offset OFFSET`.
+    Symhash {
+        /// Values are below it.
+        modulus: u32,
+        /// Added.
+        offset: u32,
+    },
+    /// `socket cgroupv2 level LEVEL`, `socket mark` and its like.
+    Socket {
+        /// nft's keyword.
+        key: String,
+        /// For `cgroupv2`.
+        level: u32,
+    },
+    /// `LEFT OP RIGHT`, of bits.
+    Binary {
+        /// Which operation.
+        op: BitOp,
+        /// Left side.
+        left: Box<Expr>,
+        /// Right side.
+        right: Box<Expr>,
+    },
+    /// `A . B`.
+    Concat(Vec<Expr>),
+    /// `KEY map MAP`.
+    Map {
+        /// What is looked up.
+        key: Box<Expr>,
+        /// Where.
+        map: Box<Lookup>,
+    },
+    /// A constant.
+    Constant(DataType, Value),
+}
+
+/// The bases of raw payload expressions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RawBase {
+    /// `@ll`.
+    Link,
+    /// `@nh`.
+    Network,
+    /// `@th`.
+    Transport,
+    /// `@ih`.
+    Inner,
+}
+
+/// Operations on bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BitOp {
+    /// `&`.
+    And,
+    /// `|`.
+    Or,
+    /// `^`.
+    Xor,
+    /// `<<`.
+    Lshift,
+    /// `>>`.
+    Rshift,
+}
+
+/// `tcp option maxseg size`, `exthdr frag exists`, `sctp chunk init num-inbound-streams`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OptionField {
+    /// Which family of options.
+    pub family: OptionFamily,
+    /// nft's word, as listings print it; empty where there is none.
+    pub name: String,
+    /// Its number on the wire.
+    pub kind: u8,
+    /// `None` asks whether it exists.
+    pub field: Option<OptionPart>,
+}
+
+/// What carries the options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OptionFamily {
+    /// IPv6 extension headers.
+    Exthdr,
+    /// TCP options.
+    Tcp,
+    /// IPv4 options.
+    Ip,
+    /// SCTP chunks.
+    SctpChunk,
+}
+
+/// A part of an option: bits from its start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OptionPart {
+    /// nft's keyword; empty for a raw one (`tcp option @KIND,OFFSET,LENGTH`).
+    pub keyword: String,
+    /// Bits.
+    pub offset: u32,
+    /// Bits.
+    pub length: u32,
+    /// How it is read and printed.
+    pub data_type: DataType,
+}
+
+/// A constant. Which type it has, its place says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Value {
+    /// A number of up to 128 bits.
+    Int(u128),
+    /// A name; with `prefix`, the beginning of one (`eth*`).
+    Name {
+        /// The characters before the `*`, if any.
+        text: String,
+        /// Whether a `*` follows.
+        prefix: bool,
+    },
+    /// Both ends included.
+    Range(u128, u128),
+    /// An address and the number of its leading bits that count.
+    Prefix(u128, u8),
+    /// One value for each part.
+    Concat(Vec<Value>),
+    /// `*` in a set.
+    Any,
+}
+
+/// What happens to the packet next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// `accept`.
+    Accept,
+    /// `drop`.
+    Drop,
+    /// `continue`.
+    Continue,
+    /// `return`.
+    Return,
+    /// `jump CHAIN`, in the same table.
+    Jump(String),
+    /// `goto CHAIN`, in the same table.
+    Goto(String),
+}
+
+/// A counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// Identity of its state.
+    pub id: StateId,
+    /// Where it starts: packets.
+    pub packets: u64,
+    /// Where it starts: bytes.
+    pub bytes: u64,
+}
+
+/// `limit rate [over] RATE[ UNIT]/PER [burst BURST UNIT]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Identity of its state.
+    pub id: StateId,
+    /// Packets or bytes in each period.
+    pub rate: u64,
+    /// Of bytes, not packets.
+    pub bytes: bool,
+    /// The period: seconds.
+    pub per: u64,
+    /// Packets or bytes.
+    pub burst: u32,
+    /// `over`.
+    pub over: bool,
+}
+
+/// `quota [over|until] BYTES [used BYTES]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Identity of its state.
+    pub id: StateId,
+    /// Bytes.
+    pub bytes: u64,
+    /// Where it starts: bytes.
+    pub used: u64,
+    /// `over`.
+    pub over: bool,
+}
+
+/// `log ...`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Log {
+    /// Before each line.
+    pub prefix: Option<String>,
+    /// Of syslog(2): 0 (emerg) to 7 (debug), 8 (audit); 4 (warn) where none is given.
+    pub level: Option<u8>,
+    /// Netlink group.
+    pub group: Option<u16>,
+    /// Bytes of the packet.
+    pub snaplen: Option<u32>,
+    /// Packets to queue.
+    pub queue_threshold: Option<u16>,
+    /// `NF_LOG_` bits: 1 tcp sequence, 2 tcp options, 4 ip options, 8 skuid, 32 ether.
+    pub flags: u32,
+}
+
+/// `add|update|delete @SET { KEY [timeout T] [STATEMENTS] [: DATA] }`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetUpdate {
+    /// Which.
+    pub op: SetUpdateOp,
+    /// In the same table.
+    pub set: String,
+    /// The key.
+    pub key: Expr,
+    /// Milliseconds.
+    pub timeout: Option<u64>,
+    /// Stateful statements that the element gets.
+    pub statements: Vec<Statement>,
+    /// What a map's element maps to.
+    pub data: Option<Expr>,
+}
+
+/// What a rule does to a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SetUpdateOp {
+    /// `add`.
+    Add,
+    /// `update`: also renews the timeout.
+    Update,
+    /// `delete`.
+    Delete,
+}
+
+/// Which object a rule uses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ObjectChoice {
+    /// By its name, in the same table.
+    Name(String),
+    /// As a map says.
+    Map {
+        /// What is looked up.
+        key: Expr,
+        /// Where.
+        map: Lookup,
+    },
+}
