@@ -1,0 +1,246 @@
+//! The kernel's packet generator (Documentation/networking/pktgen.rst), in the mode `queue_xmit`: the
+//! only one that sends through `dev_queue_xmit`, and so through the egress hooks.
+//!
+//! A packet that a hook drops is an error to pktgen: it is logged, and it does not count towards
+//! `count`. So drops are measured with no count, stopped by time, and told by the number of errors.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use log::warn;
+
+use super::{
+    Stop,
+    sender::{Amount, Sample},
+    tool,
+    traffic::{SOURCE_PORT, TARGET_MAC, TARGET_PORT, Traffic},
+};
+
+const DIRECTORY: &str = "/proc/net/pktgen";
+const CONTROL: &str = "/proc/net/pktgen/pgctrl";
+const THREAD: &str = "/proc/net/pktgen/kpktgend_0";
+
+/// How many messages a burst may have that network code logs at a limited rate; pktgen does so for
+/// each drop.
+const MESSAGE_BURST: &str = "/proc/sys/net/core/message_burst";
+
+/// How often Ctrl-C is looked for.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Longest time until pktgen's threads see that they were started.
+const WAKE_UP: Duration = Duration::from_millis(100);
+
+/// pktgen, in use by us alone. Dropping it leaves it as it was found.
+#[derive(Debug)]
+pub struct Pktgen {
+    device: String,
+    /// The module was loaded by us.
+    loaded: bool,
+    /// What [`MESSAGE_BURST`] was, where it was changed.
+    burst: Option<String>,
+}
+
+impl Pktgen {
+    /// Takes pktgen for `device`, after loading its module where needed.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel has none, or where it is in use.
+    pub fn open(device: &str) -> Result<Self> {
+        let mut loaded = false;
+        if !Path::new(DIRECTORY).exists() {
+            let loading = tool::find("modprobe")
+                .and_then(|modprobe| tool::run(&modprobe, &["-q", "pktgen"], ""));
+            if !Path::new(DIRECTORY).exists() {
+                let why = loading
+                    .err()
+                    .map_or_else(String::new, |error| format!(" ({error:#})"));
+                bail!(
+                    "this kernel has no pktgen{why}; it is the module of CONFIG_NET_PKTGEN, which \
+                     distributions ship with their kernels (`modprobe pktgen`)"
+                );
+            }
+            loaded = true;
+        }
+        // From here on, what was loaded is unloaded again.
+        let mut this = Self {
+            device: device.to_owned(),
+            loaded,
+            burst: None,
+        };
+        let state = fs::read_to_string(THREAD).with_context(|| format!("reading {THREAD}"))?;
+        for line in state.lines() {
+            let Some((what, devices)) = line.split_once(':') else {
+                continue;
+            };
+            if matches!(what, "Running" | "Stopped") && !devices.trim().is_empty() {
+                // Not ours to remove.
+                this.device.clear();
+                bail!("pktgen is in use for {}", devices.trim());
+            }
+        }
+        Ok(this)
+    }
+
+    /// Sets up what is sent from now on.
+    ///
+    /// # Errors
+    ///
+    /// Where pktgen refuses.
+    pub fn prepare(&mut self, traffic: &Traffic, drops: bool) -> Result<()> {
+        if drops && self.burst.is_none() {
+            self.silence();
+        }
+        command(Path::new(THREAD), "rem_device_all")?;
+        command(Path::new(THREAD), &format!("add_device {}", self.device))?;
+        let (source, target) = (traffic.source(), traffic.target());
+        let last_port = SOURCE_PORT.saturating_add(match traffic.flows {
+            0 | 1 => 0,
+            // The end is not part of the range, unless it is its beginning.
+            flows => flows,
+        });
+        let mut commands = vec![
+            "xmit_mode queue_xmit".to_owned(),
+            format!("pkt_size {}", traffic.size),
+            "clone_skb 0".to_owned(),
+            "delay 0".to_owned(),
+            format!(
+                "dst_mac {}",
+                TARGET_MAC.map(|byte| format!("{byte:02x}")).join(":")
+            ),
+            format!("udp_src_min {SOURCE_PORT}"),
+            format!("udp_src_max {last_port}"),
+            format!("udp_dst_min {TARGET_PORT}"),
+            format!("udp_dst_max {TARGET_PORT}"),
+        ];
+        if traffic.ipv6 {
+            commands.extend([format!("dst6 {target}"), format!("src6 {source}")]);
+        } else {
+            commands.extend([
+                format!("dst_min {target}"),
+                format!("dst_max {target}"),
+                format!("src_min {source}"),
+                format!("src_max {source}"),
+            ]);
+        }
+        let file = self.file();
+        commands.iter().try_for_each(|text| command(&file, text))
+    }
+
+    /// Sends what was prepared.
+    ///
+    /// # Errors
+    ///
+    /// Where pktgen fails, or on Ctrl-C.
+    pub fn send(&mut self, amount: Amount, stop: &Stop) -> Result<Sample> {
+        let (count, end) = match amount {
+            Amount::Packets(count) => (count, None),
+            Amount::Time(time) => (0, Some(Instant::now() + time + WAKE_UP)),
+        };
+        command(&self.file(), &format!("count {count}"))?;
+        thread::scope(|scope| -> Result<()> {
+            let (done, ended) = mpsc::channel();
+            // Starting returns when all is sent.
+            scope.spawn(move || {
+                // Nobody waits for the answer when stopping failed.
+                let _ = done.send(command(Path::new(CONTROL), "start"));
+            });
+            loop {
+                let left = end.map_or(POLL, |end| end.saturating_duration_since(Instant::now()));
+                match ended.recv_timeout(left.min(POLL)) {
+                    Ok(result) => return result,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => bail!("pktgen: start panicked"),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                }
+                if stop.requested() || end.is_some_and(|end| Instant::now() >= end) {
+                    command(Path::new(CONTROL), "stop")?;
+                    return ended.recv().context("pktgen: start panicked")?;
+                }
+            }
+        })?;
+        stop.check()?;
+        let text = fs::read_to_string(self.file()).context("reading pktgen's result")?;
+        parse(&text).with_context(|| format!("pktgen's result is not understood: {text}"))
+    }
+
+    fn file(&self) -> PathBuf {
+        Path::new(DIRECTORY).join(&self.device)
+    }
+
+    /// Keeps pktgen's message for each drop out of the kernel's log. Where that fails (it can be done
+    /// in the first network namespace only), the kernel's own limit of the rate has to do.
+    fn silence(&mut self) {
+        let Ok(before) = fs::read_to_string(MESSAGE_BURST) else {
+            return;
+        };
+        if fs::write(MESSAGE_BURST, "0").is_ok() {
+            self.burst = Some(before);
+        }
+    }
+}
+
+impl Drop for Pktgen {
+    fn drop(&mut self) {
+        if !self.device.is_empty()
+            && let Err(error) = command(Path::new(THREAD), "rem_device_all")
+        {
+            warn!("{error:#}");
+        }
+        if let Some(before) = &self.burst
+            && let Err(error) = fs::write(MESSAGE_BURST, before.trim())
+        {
+            warn!("{MESSAGE_BURST} was {}: {error}", before.trim());
+        }
+        if self.loaded {
+            let unloaded = tool::find("modprobe")
+                .and_then(|modprobe| tool::run(&modprobe, &["-q", "-r", "pktgen"], ""));
+            if let Err(error) = unloaded {
+                warn!("unloading pktgen: {error:#}");
+            }
+        }
+    }
+}
+
+/// Each command is one write.
+fn command(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("pktgen: {}: {text}", file.display()))
+}
+
+/// Reads the end of a device's file:
+/// `Result: OK: 193004(c192950+d54) usec, 100000 (60byte,0frags)` and, on the next line,
+/// `518123pps 248Mb/sec (248699040bps) errors: 0`.
+fn parse(text: &str) -> Option<Sample> {
+    let (_, result) = text.rsplit_once("Result: OK:")?;
+    let (_, busy) = result.split_once("(c")?;
+    let (busy, rest) = busy.split_once('+')?;
+    let (_, sent) = rest.split_once("usec,")?;
+    let sent = sent.trim_start().split_once(' ')?.0;
+    let (_, errors) = rest.split_once("errors:")?;
+    Some(Sample {
+        sent: sent.parse().ok()?,
+        dropped: errors.split_whitespace().next()?.parse().ok()?,
+        busy: Duration::from_micros(busy.parse().ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results() {
+        let text = "Params: count 100000  min_pkt_size: 60\nResult: OK: 193004(c192950+d54) usec, \
+                    100000 (60byte,0frags)\n  518123pps 248Mb/sec (248699040bps) errors: 3\n";
+        let sample = parse(text).unwrap();
+        assert_eq!((sample.sent, sample.dropped), (100_000, 3));
+        assert_eq!(sample.busy, Duration::from_micros(192_950));
+        assert!(parse("Result: Idle\n").is_none());
+        assert!(parse("").is_none());
+    }
+}

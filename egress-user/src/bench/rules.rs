@@ -1,0 +1,298 @@
+//! The rules that are measured. None of those that are to miss matches a packet of [`Traffic`].
+
+use std::fmt::Write as _;
+
+use super::traffic::{SOURCE_PORT, TARGET_PORT, Traffic};
+
+/// Name of the table, ours and nft's.
+pub const TABLE: &str = "egress_bench";
+
+/// What a chain consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rules {
+    /// No rule at all.
+    Empty,
+    /// One rule, which accepts or drops every packet.
+    Hit(Verdict),
+    /// Rules with two fields, each with an address of its own.
+    Miss(u32),
+    /// The same for IPv6.
+    Miss6(u32),
+    /// Rules with the packets' address and other ports.
+    Ports(u32),
+    /// Mixed prefixes, ranges and protocols, of which many match the packets in all fields but one.
+    Mixed(u32),
+    /// Rules that only count; then one that accepts.
+    Counters(u32),
+    /// A verdict map of as many ports, with jumps; the packets' is one of them.
+    Map(u32),
+    /// A set of addresses without the packets'.
+    Addresses(u32),
+    /// A set of prefixes without the packets'.
+    Prefixes(u32),
+    /// A set of prefixes and port ranges without the packets'.
+    Ranges(u32),
+}
+
+/// What becomes of a packet that matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is sent.
+    Accept,
+    /// It is dropped.
+    Drop,
+}
+
+impl Verdict {
+    /// nft's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl Rules {
+    /// Whether they are about IPv6 packets.
+    pub fn ipv6(self) -> bool {
+        matches!(self, Self::Miss6(_))
+    }
+
+    /// A file for nft: one table with one base chain, bound to `device` where one is given.
+    pub fn file(self, traffic: &Traffic, device: Option<&str>) -> String {
+        let mut text = format!("table netdev {TABLE} {{\n");
+        self.objects(&mut text);
+        let device = device.map_or_else(String::new, |name| format!(" device \"{name}\""));
+        text.push_str("\tchain out {\n\t\ttype filter hook egress");
+        text.push_str(&device);
+        text.push_str(" priority 0; policy accept;\n");
+        for rule in self.rules(traffic) {
+            text.push_str("\t\t");
+            text.push_str(&rule);
+            text.push('\n');
+        }
+        text.push_str("\t}\n}\n");
+        text
+    }
+
+    /// What has to be there before the base chain.
+    fn objects(self, text: &mut String) {
+        let set = match self {
+            Self::Addresses(count) => Some((
+                "type ipv4_addr",
+                (0..count).map(address).collect::<Vec<_>>().join(", "),
+            )),
+            Self::Prefixes(count) => Some((
+                "type ipv4_addr; flags interval",
+                (0..count)
+                    .map(|number| format!("{}/24", address(number << 8)))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            )),
+            Self::Ranges(count) => Some((
+                "type ipv4_addr . inet_service; flags interval",
+                (0..count)
+                    .map(|number| {
+                        let port = 1000 + number % 20_000;
+                        format!("{}/24 . {port}-{}", address(number << 8), port + 100)
+                    })
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            )),
+            _ => None,
+        };
+        if let Some((kind, elements)) = set {
+            text.push_str(&format!(
+                "\tset s {{ {kind}; elements = {{ {elements} }}; }}\n"
+            ));
+        }
+        if matches!(self, Self::Map(_)) {
+            text.push_str("\tchain there { counter accept; }\n");
+        }
+    }
+
+    fn rules(self, traffic: &Traffic) -> Vec<String> {
+        let target = traffic.target();
+        let family = if traffic.ipv6 { "ip6" } else { "ip" };
+        match self {
+            Self::Empty => Vec::new(),
+            Self::Hit(verdict) => vec![format!(
+                "{family} daddr {target} udp dport {TARGET_PORT} counter {}",
+                verdict.word()
+            )],
+            Self::Miss(count) => (0..count)
+                .map(|number| {
+                    let port = 1000 + number % 50_000;
+                    format!(
+                        "ip daddr {} udp dport {port} counter accept",
+                        address(number)
+                    )
+                })
+                .collect(),
+            Self::Miss6(count) => (0..count)
+                .map(|number| {
+                    let (high, low) = (number >> 16, number & 0xffff);
+                    let port = 1000 + number % 50_000;
+                    format!("ip6 daddr fd00:1::{high:x}:{low:x} udp dport {port} counter accept")
+                })
+                .collect(),
+            Self::Ports(count) => (0..count)
+                .map(|number| {
+                    let port = 1000 + number % 50_000;
+                    format!("{family} daddr {target} udp dport {port} counter accept")
+                })
+                .collect(),
+            Self::Mixed(count) => mixed(count),
+            Self::Counters(count) => (0..count)
+                .map(|_| "counter".to_owned())
+                .chain(["accept".to_owned()])
+                .collect(),
+            Self::Map(count) => {
+                let others = (1..count).map(|number| format!("{}: accept", 1000 + number));
+                let elements: Vec<_> = [format!("{TARGET_PORT}: jump there")]
+                    .into_iter()
+                    .chain(others)
+                    .collect();
+                vec![format!("udp dport vmap {{ {} }}", elements.join(", "))]
+            }
+            Self::Addresses(_) | Self::Prefixes(_) => {
+                vec![format!("{family} daddr @s counter accept")]
+            }
+            Self::Ranges(_) => vec![format!("{family} daddr . udp dport @s counter accept")],
+        }
+    }
+}
+
+/// An address of 10.0.0.0/8.
+fn address(number: u32) -> String {
+    let [_, b, c, d] = number.to_be_bytes();
+    format!("10.{b}.{c}.{d}")
+}
+
+/// Rules as in a firewall that has grown: addresses from a number of nested networks, one to
+/// three ports or ranges, three protocols. Each rule fits the packets in every field but one or more.
+fn mixed(count: u32) -> Vec<String> {
+    let mut random = Random(0x6567_7265_7373);
+    let mut rules = Vec::new();
+    while u32::try_from(rules.len()).is_ok_and(|made| made < count) {
+        let protocol = *random.pick(&["udp", "udp", "tcp", "tcp", "any"]);
+        let source = prefix(&mut random, [198, 19, 0, 1]);
+        let target = prefix(&mut random, [198, 18, 0, 1]);
+        let ports = |random: &mut Random, packet: u16| match random.below(4) {
+            0 | 1 => None,
+            2 => {
+                let port = 1 + random.below(2000);
+                Some((port, port))
+            }
+            _ => {
+                let near = u32::from(packet).saturating_sub(random.below(8));
+                let from = if random.below(4) == 0 {
+                    near
+                } else {
+                    random.below(60_000)
+                };
+                Some((from, (from + random.below(2000)).min(65_535)))
+            }
+        };
+        let (source_port, target_port) = match protocol {
+            "any" => (None, None),
+            _ => (
+                ports(&mut random, SOURCE_PORT),
+                ports(&mut random, TARGET_PORT),
+            ),
+        };
+        let holds = |range: Option<(u32, u32)>, port: u16| {
+            range.is_none_or(|(from, to)| (from..=to).contains(&u32::from(port)))
+        };
+        let fits = protocol != "tcp"
+            && source.1
+            && target.1
+            // Any flow of ours: they differ in the source port.
+            && source_port.is_none_or(|(_, to)| to >= u32::from(SOURCE_PORT))
+            && holds(target_port, TARGET_PORT);
+        if fits {
+            continue;
+        }
+        let mut rule = format!("ip saddr {} ip daddr {}", source.0, target.0);
+        for (range, field) in [(source_port, "sport"), (target_port, "dport")] {
+            // Writing to a string cannot fail.
+            let _ = match range {
+                None => Ok(()),
+                Some((from, to)) if from == to => write!(rule, " {protocol} {field} {from}"),
+                Some((from, to)) => write!(rule, " {protocol} {field} {from}-{to}"),
+            };
+        }
+        if protocol != "any" && source_port.is_none() && target_port.is_none() {
+            let _ = write!(rule, " meta l4proto {protocol}");
+        }
+        rule.push_str(" counter accept");
+        rules.push(rule);
+    }
+    rules
+}
+
+/// A prefix, and whether `packet` is in it.
+fn prefix(random: &mut Random, packet: [u8; 4]) -> (String, bool) {
+    let length = *random.pick(&[8, 12, 16, 16, 20, 24, 24, 24, 28, 32, 32, 32]);
+    let own = u32::from_be_bytes(packet);
+    let address = match random.below(6) {
+        // A network that the packet may be in: equal to it in a random number of leading bits.
+        0 => own ^ random.next().checked_shr(random.below(32)).unwrap_or(0),
+        // One of 64 networks of other people, each with many hosts and nested networks.
+        _ => (10 << 24) | (random.below(64) << 16) | (random.below(256) << 8) | random.below(256),
+    };
+    let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+    let [a, b, c, d] = (address & mask).to_be_bytes();
+    (
+        format!("{a}.{b}.{c}.{d}/{length}"),
+        address & mask == own & mask,
+    )
+}
+
+/// xorshift64* (Marsaglia, Vigna): the same numbers on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        // The upper half of 64 bits fits.
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    /// Of 0 to `end` - 1.
+    fn below(&mut self, end: u32) -> u32 {
+        self.next() % end.max(1)
+    }
+
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        let number = self.next() as usize % of.len();
+        &of[number]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files() {
+        let traffic = Traffic::new(false, 60, 1);
+        assert_eq!(
+            Rules::Hit(Verdict::Drop).file(&traffic, Some("foo")),
+            "table netdev egress_bench {\n\tchain out {\n\t\ttype filter hook egress device \
+             \"foo\" priority 0; policy accept;\n\t\tip daddr 198.18.0.1 udp dport 9 counter drop\
+             \n\t}\n}\n"
+        );
+    }
+
+    #[test]
+    fn mixed_rules_are_always_the_same() {
+        let rules = mixed(1000);
+        assert_eq!(rules.len(), 1000);
+        assert_eq!(rules, mixed(1000));
+        assert!(rules.iter().any(|rule| rule.contains("ip daddr 198.18.")));
+    }
+}
