@@ -278,9 +278,7 @@ impl Headers {
         } else {
             total
         };
-        // The kernel compares the length with the offset from the start of the frame, not of the
-        // IP header: very short packets lose their transport header here.
-        if available < total || total < transport {
+        if available < total || total < header {
             return Self(NO_TRANSPORT);
         }
         Self::with_transport(transport, (second >> 16) as u8, fragment_offset != 0)

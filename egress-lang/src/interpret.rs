@@ -162,6 +162,8 @@ impl Run<'_> {
             Meta::Ifindex => packet.ifindex,
             Meta::Pkttype => packet.pkttype,
             Meta::Cpu => packet.cpu,
+            Meta::Iftype => self.device.iftype.into(),
+            Meta::Nfproto => 5,
             _ => return None,
         })
     }

@@ -22,10 +22,12 @@ fn devices() -> Vec<Device> {
         Device {
             name: "veth0".into(),
             ifindex: 3,
+            iftype: 1,
         },
         Device {
             name: "foo".into(),
             ifindex: 7,
+            iftype: 65534,
         },
     ]
 }
@@ -37,6 +39,8 @@ fn sources() -> Vec<Source> {
         Source::Meta(Meta::L4proto),
         Source::Meta(Meta::Length),
         Source::Meta(Meta::Mark),
+        Source::Meta(Meta::Iftype),
+        Source::Meta(Meta::Nfproto),
         payload(Base::Link, 0, 6),
         payload(Base::Link, 12, 2),
         payload(Base::Link, 14, 2),
@@ -61,8 +65,8 @@ fn sources() -> Vec<Source> {
 /// Few values, so that rules and packets meet.
 fn value(width: u32) -> impl Strategy<Value = u128> {
     let interesting = match width {
-        8 => vec![0, 1, 6, 17, 44, 58, 255],
-        16 => vec![0x0800, 0x86dd, 0x8100, 0x0806, 5, 53, 80, 0xffff],
+        8 => vec![0, 1, 5, 6, 17, 44, 58, 255],
+        16 => vec![1, 0x0800, 0x86dd, 0x8100, 0x0806, 5, 53, 80, 0xffff],
         32 => vec![
             0,
             1,

@@ -70,13 +70,13 @@ pub struct Atoms {
 }
 
 impl Atoms {
-    /// The atoms of a chain on any of `devices`.
-    pub fn of_chain(chain: &Chain, devices: &[Device]) -> Self {
+    /// The atoms of a chain on any of `devices`; or the keyword of what no program can read.
+    pub fn of_chain(chain: &Chain, devices: &[Device]) -> Result<Self, &'static str> {
         let mut cut = Vec::new();
         for rule in &chain.rules {
-            cut_rule(&rule.steps, devices, &mut cut);
+            cut_rule(&rule.steps, devices, &mut cut)?;
         }
-        Self::ordered(cut)
+        Ok(Self::ordered(cut))
     }
 
     /// Puts the variables in order and the tests with them.
@@ -137,26 +137,46 @@ fn rank(key: Key) -> u8 {
 }
 
 /// Appends the atoms of one rule: each with one test a key.
-fn cut_rule(steps: &[Step], devices: &[Device], out: &mut Vec<(Vec<Test>, Vec<Action>)>) {
+fn cut_rule(
+    steps: &[Step],
+    devices: &[Device],
+    out: &mut Vec<(Vec<Test>, Vec<Action>)>,
+) -> Result<(), &'static str> {
     let mut tests: Vec<Test> = Vec::new();
     let mut actions: Vec<Action> = Vec::new();
     for step in steps {
         let test = match step {
-            Step::Test(test) => canonical(test),
-            Step::Ifname { patterns, negated } => {
-                let matching = devices.iter().filter(|device| {
-                    patterns.iter().any(|pattern| pattern.matches(&device.name)) != *negated
-                });
-                let values =
-                    RangeSet::from_ranges(matching.map(|d| (d.ifindex.into(), d.ifindex.into())));
-                if values.ranges().iter().map(|(a, b)| b - a + 1).sum::<u128>()
-                    == devices.len() as u128
-                {
-                    continue;
+            Step::Test(test) => match test.key.source {
+                Source::Meta(Meta::Iftype) => {
+                    let passes = |device: &Device| {
+                        test.values
+                            .contains(u128::from(device.iftype) & test.key.mask)
+                    };
+                    match on_devices(devices, passes) {
+                        Some(test) => test,
+                        None => continue,
+                    }
                 }
-                Test {
-                    key: Key::whole(Source::Meta(Meta::Ifindex)),
-                    values,
+                Source::Meta(Meta::Nfproto) => {
+                    if test.values.contains(NFPROTO_NETDEV & test.key.mask) {
+                        continue;
+                    }
+                    Test {
+                        values: RangeSet::empty(),
+                        ..test.clone()
+                    }
+                }
+                Source::Meta(Meta::Rtclassid) => return Err("rtclassid"),
+                Source::Meta(Meta::Cgroup) => return Err("cgroup"),
+                _ => canonical(test),
+            },
+            Step::Ifname { patterns, negated } => {
+                let passes = |device: &Device| {
+                    patterns.iter().any(|pattern| pattern.matches(&device.name)) != *negated
+                };
+                match on_devices(devices, passes) {
+                    Some(test) => test,
+                    None => continue,
                 }
             }
             Step::Counter(id) => {
@@ -183,12 +203,29 @@ fn cut_rule(steps: &[Step], devices: &[Device], out: &mut Vec<(Vec<Test>, Vec<Ac
             None => tests.push(test),
         }
         if tests.iter().any(|test| test.values.is_empty()) {
-            return;
+            return Ok(());
         }
     }
     if !actions.is_empty() {
         out.push((tests, actions));
     }
+    Ok(())
+}
+
+/// What nft's chains of family netdev see as `meta nfproto`.
+const NFPROTO_NETDEV: u128 = 5;
+
+/// A test for the devices that pass; none where all do.
+fn on_devices(devices: &[Device], passes: impl Fn(&Device) -> bool) -> Option<Test> {
+    if devices.iter().all(&passes) {
+        return None;
+    }
+    let passing = devices.iter().filter(|device| passes(device));
+    let values = RangeSet::from_ranges(passing.map(|d| (d.ifindex.into(), d.ifindex.into())));
+    Some(Test {
+        key: Key::whole(Source::Meta(Meta::Ifindex)),
+        values,
+    })
 }
 
 /// The same test with as few masks as can be, so that equal fields become one variable: all tests

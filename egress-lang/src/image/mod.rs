@@ -23,6 +23,8 @@ pub struct Device {
     pub name: String,
     /// Its index.
     pub ifindex: u32,
+    /// Its ARPHRD_ number.
+    pub iftype: u16,
 }
 
 /// What bounds the tables.
@@ -76,6 +78,14 @@ pub enum CompileError {
         /// The budget, in bytes.
         budget: usize,
     },
+    /// The program does not read this.
+    #[error("chain {chain}: `meta {key}` is not supported yet")]
+    Unsupported {
+        /// Table and name of the chain.
+        chain: String,
+        /// The keyword.
+        key: &'static str,
+    },
     /// Jumps nest deeper than nft allows, or in a circle.
     #[error("chain {chain} is jumped to from too many chains within each other")]
     Jumps {
@@ -89,7 +99,7 @@ pub enum CompileError {
 /// `slot` gives the counter slot of each stateful statement.
 ///
 /// # Errors
-/// Where the budget does not suffice, or jumps nest too deep.
+/// Where the budget does not suffice, jumps nest too deep, or the program cannot read a field.
 pub fn compile(
     hook: &Hook,
     devices: &[Device],
@@ -219,7 +229,11 @@ impl Compiler<'_> {
         let Some(chain) = self.hook.chains.get(id.0 as usize) else {
             return Ok(self.encoder.list(&end_ops(end, self.single_base())));
         };
-        let atoms = Atoms::of_chain(chain, self.devices);
+        let atoms =
+            Atoms::of_chain(chain, self.devices).map_err(|key| CompileError::Unsupported {
+                chain: chain.name.clone(),
+                key,
+            })?;
         let called: BTreeSet<ChainId> = atoms
             .atoms
             .iter()

@@ -12,7 +12,7 @@ use crate::{
     cli::{CheckArgs, LoadArgs, SettingsArgs},
     commands::source::{Reading, Source},
     generation,
-    kernel::{bpffs::Pins, netns::Netns},
+    kernel::{bpffs::Pins, device::ARPHRD_ETHER, netns::Netns},
 };
 
 /// Applies a file to the global scope.
@@ -85,7 +85,7 @@ pub fn compile(ruleset: &Ruleset) -> Result<()> {
             continue;
         }
         let lowered: ir::Hook = lower::hook(ruleset, &name, hook)?;
-        let devices = [image::Device { name, ifindex: 1 }];
+        let devices = [image::Device { name, ifindex: 1, iftype: ARPHRD_ETHER }];
         let slot = |id: ir::StateId| u32::try_from(id.0).unwrap_or(u32::MAX);
         image::compile(&lowered, &devices, &slot, &image::Options::default())?;
     }

@@ -21,7 +21,7 @@ use crate::{
         store::Store,
     },
     kernel::{
-        device::{Device, Devices},
+        device::{ARPHRD_ETHER, ARPHRD_NONE, Device, Devices},
         program,
     },
     settings::{Mode, SkipMark},
@@ -161,10 +161,12 @@ fn find_device(
     });
     if let Some(binding) = moved {
         let program = state.programs.get(&binding.program);
+        let link_len = program.map_or(14, |program| program.link_len);
         return Ok(Device {
             name: name.to_owned(),
             ifindex: binding.ifindex,
-            link_len: program.map_or(14, |program| program.link_len),
+            link_len,
+            iftype: if link_len == 0 { ARPHRD_NONE } else { ARPHRD_ETHER },
         });
     }
     devices.get(name).cloned()
@@ -267,6 +269,7 @@ impl Group {
         let devices = self.devices.iter().map(|(device, _)| image::Device {
             name: device.name.clone(),
             ifindex: device.ifindex,
+            iftype: device.iftype,
         });
         devices.collect()
     }

@@ -66,6 +66,7 @@ fn devices() -> Devices {
         name: name.into(),
         ifindex,
         link_len: 14,
+        iftype: 1,
     };
     Devices::from_iter([("a", 1), ("b", 2), ("c", 3)].map(device))
 }

@@ -18,7 +18,14 @@ pub struct Device {
     pub ifindex: u32,
     /// Bytes of its link header: 14 for Ethernet, 0 where there is none.
     pub link_len: u32,
+    /// Its ARPHRD_ number.
+    pub iftype: u16,
 }
+
+/// An Ethernet device.
+pub const ARPHRD_ETHER: u16 = 1;
+/// A device without link header.
+pub const ARPHRD_NONE: u16 = 0xfffe;
 
 /// All interfaces of a namespace at one moment.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +54,7 @@ impl Devices {
                     name,
                     ifindex: message.header.index,
                     link_len: link_len(message.header.link_layer_type),
+                    iftype: message.header.link_layer_type.into(),
                 });
             }
             Ok(Self(found))
