@@ -31,7 +31,10 @@ fn lowered(rule: &str) -> Result<Vec<String>, String> {
         .load(file, &ParseOptions::default(), &CheckOptions::default())
         .map_err(|errors| errors.to_string())?;
     let hook = lower::hook(&ruleset, "lo", Hook::Egress).map_err(|error| error.to_string())?;
-    let chain = hook.base_chains.first().map_or(0, |base| base.chain.0 as usize);
+    let chain = hook
+        .base_chains
+        .first()
+        .map_or(0, |base| base.chain.0 as usize);
     let rules = hook.chains.get(chain).map_or(&[][..], |chain| &chain.rules);
     Ok(rules
         .iter()

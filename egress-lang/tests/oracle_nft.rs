@@ -20,8 +20,14 @@ use egress_lang::print;
 const EXCUSED: &[(&str, &str)] = &[
     ("ah nexthdr", "nft 1.0.6 aborts on an assertion"),
     ("comp nexthdr", "nft 1.0.6 aborts on an assertion"),
-    ("comp flags .", "nft refuses flags without names in concatenations"),
-    (". comp flags", "nft refuses flags without names in concatenations"),
+    (
+        "comp flags .",
+        "nft refuses flags without names in concatenations",
+    ),
+    (
+        ". comp flags",
+        "nft refuses flags without names in concatenations",
+    ),
     ("iifkind", "nft takes bit operations and prefixes of names"),
     ("oifkind", "nft takes bit operations and prefixes of names"),
     ("iifname", "nft takes bit operations and prefixes of names"),
@@ -449,7 +455,10 @@ fn rules_are_accepted_and_listed_as_nft_does() {
 /// Scripts that differ, and why.
 const EXCUSED_SCRIPTS: &[(&str, &str)] = &[
     ("add table ip t", "only the family netdev is ours"),
-    ("rename chain netdev t c d", "the kernel renames only what was there before the transaction"),
+    (
+        "rename chain netdev t c d",
+        "the kernel renames only what was there before the transaction",
+    ),
     ("define p = drop", "nft reads `drop` as a verdict here"),
     ("define s = \"hello\"", "nft 1.0.6 takes no variable here"),
 ];
@@ -464,7 +473,10 @@ fn scripts_do_what_they_do_with_nft() {
     let mut differences = Vec::new();
     let scripts: Vec<_> = include_str!("corpus/scripts.txt").lines().collect();
     for script in &scripts {
-        if EXCUSED_SCRIPTS.iter().any(|(text, _)| script.contains(text)) {
+        if EXCUSED_SCRIPTS
+            .iter()
+            .any(|(text, _)| script.contains(text))
+        {
             continue;
         }
         let text = script.replace("; ", "\n") + "\n";
@@ -483,7 +495,9 @@ fn scripts_do_what_they_do_with_nft() {
         };
         if theirs != ours {
             let error = load(&Ruleset::default(), &text).err().unwrap_or_default();
-            differences.push(format!("{script}\n--- nft\n{theirs}--- ours\n{ours}{error}"));
+            differences.push(format!(
+                "{script}\n--- nft\n{theirs}--- ours\n{ours}{error}"
+            ));
         }
     }
     println!("{} scripts, {} differ", scripts.len(), differences.len());

@@ -96,3 +96,22 @@ proptest! {
         let _ = load(&Ruleset::default(), &text[..cut]);
     }
 }
+
+#[test]
+fn a_json_listing_is_the_ruleset_again() {
+    let once = load(&Ruleset::default(), EVERYTHING.as_bytes()).expect("a ruleset of everything");
+    let json = egress_lang::json::ruleset(&once, &Initial, &PrintOptions::default());
+    let text = egress_lang::json::read::to_text(&json.to_string()).expect("it is of the schema");
+    let again = load(&Ruleset::default(), text.as_bytes()).expect(&text);
+    // JSON has no `typeof` and no `dynamic`, as nft's has not.
+    let comparable = |ruleset: &Ruleset| -> String {
+        let listing = list(ruleset);
+        let lines = listing.lines().filter(|line| {
+            !["\t\ttype", "\t\tflags"]
+                .iter()
+                .any(|start| line.starts_with(start))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(comparable(&once), comparable(&again));
+}

@@ -7,10 +7,7 @@ use super::graph::{self, GraphError};
 use super::rule::{Failed, Index, RuleChecker};
 use super::{CheckOptions, Shared};
 use crate::ast::{self, AddOp, Command, CommandKind, Path, Position, TableName};
-use crate::checked::{
-    Chain, Element, Lookup, ObjectChoice, Policy, Right, Rule, Ruleset, SetUpdateOp, Statement,
-    Table,
-};
+use crate::checked::{Chain, Element, Policy, Rule, Ruleset, SetUpdateOp, Statement, Table};
 use crate::diagnostic::{Diagnostic, Span, nearest};
 
 type Result<T> = std::result::Result<T, Failed>;
@@ -461,7 +458,7 @@ impl Applier {
             checked
                 .statements
                 .iter_mut()
-                .for_each(|statement| give_handles(statement, &mut found.handles));
+                .for_each(|statement| super::handles::give(statement, &mut found.handles));
             found.handles += 1;
             checked.handle = found.handles;
         }
@@ -597,36 +594,5 @@ impl Applier {
         }
         self.reindex();
         Ok(())
-    }
-}
-
-/// Gives handles to the anonymous sets of a statement, in order.
-fn give_handles(statement: &mut Statement, handles: &mut u64) {
-    let mut give = |lookup: &mut Lookup| {
-        if let Lookup::Anonymous(set) = lookup {
-            *handles += 1;
-            set.handle = *handles;
-        }
-    };
-    match statement {
-        Statement::Match(matched) => {
-            if let Right::Set(lookup) = &mut matched.right {
-                give(lookup);
-            }
-        }
-        Statement::VerdictMap { map, .. }
-        | Statement::Object {
-            object: ObjectChoice::Map { map, .. },
-            ..
-        } => give(map),
-        Statement::Set { value, .. } => maps(value, &mut give),
-        Statement::Dup { device } | Statement::Fwd { device, .. } => maps(device, &mut give),
-        _ => {}
-    }
-}
-
-fn maps(expr: &mut crate::checked::Expr, give: &mut impl FnMut(&mut Lookup)) {
-    if let crate::checked::Expr::Map { map, .. } = expr {
-        give(map);
     }
 }

@@ -72,7 +72,11 @@ pub(super) fn validate(table: &Table) -> Result<(), GraphError> {
             .map_or(String::new(), |c| c.name.clone())
     };
     // What no base chain runs may run in circles, as it does not run.
-    let bases = table.chains.iter().enumerate().filter(|(_, chain)| chain.base.is_some());
+    let bases = table
+        .chains
+        .iter()
+        .enumerate()
+        .filter(|(_, chain)| chain.base.is_some());
     for (start, _) in bases {
         let mut stack = vec![(start, 0)];
         while let Some((at, next)) = stack.pop() {

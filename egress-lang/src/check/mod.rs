@@ -10,6 +10,7 @@ mod context;
 mod elements;
 mod expr;
 mod graph;
+mod handles;
 mod order;
 mod remove;
 mod rename;

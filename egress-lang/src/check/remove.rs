@@ -70,7 +70,9 @@ impl Applier {
         // Its own rules go with it; those of other chains must not need it.
         let busy = table.chains.get(chain).is_some_and(|chain| {
             let others = table.chains.iter().filter(|other| other.name != chain.name);
-            let mut statements = others.flat_map(|c| &c.rules).flat_map(|rule| &rule.statements);
+            let mut statements = others
+                .flat_map(|c| &c.rules)
+                .flat_map(|rule| &rule.statements);
             statements.any(|s| graph::targets(table, s).contains(&chain.name.as_str()))
         });
         if busy {

@@ -1,6 +1,7 @@
 //! The libnftables JSON schema (libnftables-json(5)): what `nft -j list` prints.
 
 mod expr;
+pub mod read;
 mod statement;
 
 use serde_json::{Map, Value, json};

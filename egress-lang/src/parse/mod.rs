@@ -7,6 +7,7 @@ mod block;
 mod command;
 mod expr;
 mod file;
+mod packet;
 mod statement;
 
 use std::collections::HashMap;
