@@ -85,7 +85,11 @@ pub fn compile(ruleset: &Ruleset) -> Result<()> {
             continue;
         }
         let lowered: ir::Hook = lower::hook(ruleset, &name, hook)?;
-        let devices = [image::Device { name, ifindex: 1, iftype: ARPHRD_ETHER }];
+        let devices = [image::Device {
+            name,
+            ifindex: 1,
+            iftype: ARPHRD_ETHER,
+        }];
         let slot = |id: ir::StateId| u32::try_from(id.0).unwrap_or(u32::MAX);
         image::compile(&lowered, &devices, &slot, &image::Options::default())?;
     }

@@ -166,7 +166,11 @@ fn find_device(
             name: name.to_owned(),
             ifindex: binding.ifindex,
             link_len,
-            iftype: if link_len == 0 { ARPHRD_NONE } else { ARPHRD_ETHER },
+            iftype: if link_len == 0 {
+                ARPHRD_NONE
+            } else {
+                ARPHRD_ETHER
+            },
         });
     }
     devices.get(name).cloned()
