@@ -1,0 +1,296 @@
+//! Attaching, replacing and detaching on real interfaces.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    thread,
+};
+
+use common::{
+    frame::{ip4, udp},
+    machine::Machine,
+    netns::{DEVICE, IFINDEX, Netns, Wire},
+    socket::PacketSocket,
+};
+
+const DROP: &str = "table netdev t {\nchain c {\n\
+                    type filter hook egress priority 0; policy drop;\ncounter\n}\n}\n";
+
+fn question() -> Vec<u8> {
+    ip4(
+        "198.18.9.1",
+        "198.18.9.2",
+        17,
+        0,
+        &udp(1234, 53, b"question"),
+    )
+}
+
+/// What tc(8) knows of an interface: its queueing disciplines and filters.
+fn traffic_control(netns: &Netns, device: &str) -> String {
+    let show = |what: &[&str]| netns.tool("tc", what, "").success();
+    // Without clsact there are no filters to show, and tc may say so.
+    let filters = |side| netns.tool("tc", &["filter", "show", "dev", device, side], "");
+    [
+        show(&["qdisc", "show", "dev", device]),
+        filters("egress").stdout,
+        filters("ingress").stdout,
+    ]
+    .concat()
+}
+
+/// Programs of an interface by way of TCX (BPF_PROG_QUERY).
+fn tcx(netns: &Netns, index: u32, attach_type: u32) -> Option<u32> {
+    let mut attributes = [0u32; 16];
+    (attributes[0], attributes[1]) = (index, attach_type);
+    // SAFETY: the kernel reads and writes as many bytes as the array has.
+    let done = netns.run(|| unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            16,
+            attributes.as_mut_ptr(),
+            size_of_val(&attributes),
+        )
+    });
+    // prog_cnt, after query_flags, attach_flags and prog_ids.
+    (done == 0).then_some(attributes[6])
+}
+
+const INGRESS: u32 = 46;
+const EGRESS: u32 = 47;
+
+fn has_tcx(netns: &Netns) -> bool {
+    tcx(netns, 1, EGRESS).is_some()
+}
+
+/// The ways to attach that this kernel has.
+fn modes(netns: &Netns) -> Vec<&'static str> {
+    if has_tcx(netns) {
+        return vec!["tcx", "clsact"];
+    }
+    common::skip("TCX (Linux 6.6)");
+    vec!["clsact"]
+}
+
+fn attach_as(machine: &Machine, netns: &Netns, mode: &str, devices: &[&str], rules: &str) {
+    let arguments = [&["attach", "--mode", mode, "--rules", "-"], devices].concat();
+    machine
+        .egress_with(netns, &arguments, rules.as_bytes())
+        .success();
+}
+
+#[test]
+fn two_interfaces_and_detach_leaves_nothing() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    wire.lay("egt2", "egt3", Some(78));
+    let other = PacketSocket::open(&wire.near, "egt2");
+    let sender = wire.sender();
+    for mode in modes(&wire.near) {
+        let before = [DEVICE, "egt2"].map(|device| traffic_control(&wire.near, device));
+        attach_as(&machine, &wire.near, mode, &[DEVICE, "egt2"], DROP);
+        assert!(
+            !sender.send(&question()) && !other.send(&question()),
+            "{mode}"
+        );
+        let status = machine.egress(&wire.near, &["status"]).success();
+        for device in [DEVICE, "egt2"] {
+            let line = status.lines().find(|line| line.starts_with(device));
+            assert!(line.is_some_and(|line| line.contains(mode)), "{status}");
+        }
+        machine.egress(&wire.near, &["detach", DEVICE]).success();
+        assert!(
+            sender.send(&question()) && !other.send(&question()),
+            "{mode}"
+        );
+        machine.egress(&wire.near, &["detach", "egt2"]).success();
+        assert!(
+            sender.send(&question()) && other.send(&question()),
+            "{mode}"
+        );
+        let after = [DEVICE, "egt2"].map(|device| traffic_control(&wire.near, device));
+        assert_eq!(before, after, "{mode}");
+        for index in [IFINDEX, 78] {
+            assert!(tcx(&wire.near, index, EGRESS).unwrap_or(0) == 0, "{mode}");
+            assert!(tcx(&wire.near, index, INGRESS).unwrap_or(0) == 0, "{mode}");
+        }
+        assert_eq!(machine.pins(), Vec::<String>::new(), "{mode}");
+    }
+}
+
+#[test]
+fn an_interface_without_rules_has_no_program() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    wire.lay("egt2", "egt3", Some(78));
+    for mode in modes(&wire.near) {
+        let before = traffic_control(&wire.near, "egt2");
+        attach_as(&machine, &wire.near, mode, &[DEVICE], DROP);
+        assert_eq!(traffic_control(&wire.near, "egt2"), before);
+        for hook in [EGRESS, INGRESS] {
+            assert_eq!(tcx(&wire.near, 78, hook).unwrap_or(0), 0, "{mode}");
+        }
+        // Nor has the side that has no rules.
+        assert_eq!(tcx(&wire.near, IFINDEX, INGRESS).unwrap_or(0), 0);
+        let ours = u32::from(mode == "tcx");
+        assert_eq!(tcx(&wire.near, IFINDEX, EGRESS).unwrap_or(0), ours);
+        machine.egress(&wire.near, &["detach", DEVICE]).success();
+    }
+}
+
+#[test]
+fn nothing_leaks_while_rules_are_replaced() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let sender = wire.sender();
+    for mode in modes(&wire.near) {
+        attach_as(&machine, &wire.near, mode, &[DEVICE], DROP);
+        let (stop, sent, leaked) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let frame = question();
+                while !stop.load(SeqCst) {
+                    leaked.fetch_add(u64::from(sender.send(&frame)), SeqCst);
+                    sent.fetch_add(1, SeqCst);
+                }
+            });
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                for round in 0..50 {
+                    let rules = match round % 2 {
+                        0 => {
+                            "table netdev u {\nchain d {\n\
+                              type filter hook egress priority 5; policy drop;\n\
+                              udp dport 54 accept\n}\n}\n"
+                        }
+                        _ => DROP,
+                    };
+                    attach_as(&machine, &wire.near, mode, &[DEVICE], rules);
+                }
+            }));
+            stop.store(true, SeqCst);
+            done.unwrap();
+        });
+        let sent = sent.into_inner();
+        println!("{mode}: {sent} packets during 50 replacements");
+        assert!(sent > 50);
+        assert_eq!(leaked.into_inner(), 0, "of {sent}, {mode}");
+        machine.egress(&wire.near, &["detach", DEVICE]).success();
+        assert_eq!(machine.pins(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_foreign_filter_sees_only_what_ours_lets_pass() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    // Accepts all; then drops all.
+    for (verdict, passes) in [(0, true), (2, false)] {
+        wire.near.tc(&format!(
+            "qdisc add dev {DEVICE} clsact\n\
+             filter add dev {DEVICE} egress bpf da bytecode \"1,6 0 0 {verdict},\"\n"
+        ));
+        let before = traffic_control(&wire.near, DEVICE);
+        let sender = wire.sender();
+        assert_eq!(sender.send(&question()), passes);
+        for mode in modes(&wire.near) {
+            attach_as(&machine, &wire.near, mode, &[DEVICE], DROP);
+            assert!(!sender.send(&question()), "ours is passed by, {mode}");
+            let accept = DROP.replace("drop", "accept");
+            attach_as(&machine, &wire.near, mode, &[DEVICE], &accept);
+            assert_eq!(sender.send(&question()), passes, "theirs, {mode}");
+            let list = machine.egress(&wire.near, &["list", "ruleset"]).success();
+            assert!(!list.contains("counter packets 0 "), "{mode}\n{list}");
+            machine.egress(&wire.near, &["detach", DEVICE]).success();
+            assert_eq!(traffic_control(&wire.near, DEVICE), before, "{mode}");
+            assert_eq!(sender.send(&question()), passes, "after detach, {mode}");
+        }
+        wire.near.tc(&format!("qdisc del dev {DEVICE} clsact\n"));
+    }
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+#[test]
+fn a_foreign_filter_that_came_later_stays_with_its_qdisc() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    attach_as(&machine, &wire.near, "clsact", &[DEVICE], DROP);
+    wire.near.tc(&format!(
+        "filter add dev {DEVICE} egress prio 9 bpf da bytecode \"1,6 0 0 2,\"\n"
+    ));
+    machine.egress(&wire.near, &["detach", DEVICE]).success();
+    assert!(!wire.sender().send(&question()), "theirs went with ours");
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+#[test]
+fn a_network_namespace_by_name_process_and_path() {
+    needs_root!();
+    let machine = Machine::new();
+    let here = Netns::new();
+    let there = machine.named_netns("egress-there");
+    there.ip("link add name va type veth peer name vb\nlink set va up\nlink set vb up\n");
+    let sender = PacketSocket::open(&there, "va");
+    let mut command = machine.command(&common::tool::path("cat"), &there);
+    let mut process = machine.spawn(&mut command, true);
+    // Its number inside.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("NSpid:"));
+    let pid = line.unwrap().split_whitespace().last().unwrap().to_owned();
+    for name in ["egress-there", &pid, "/run/netns/egress-there"] {
+        let arguments = ["attach", "va", "--netns", name, "--rules", "-"];
+        machine
+            .egress_with(&here, &arguments, DROP.as_bytes())
+            .success();
+        assert!(!sender.send(&question()), "{name}");
+        let arguments = ["status", "--netns", name];
+        let status = machine.egress(&here, &arguments).success();
+        assert!(status.contains("va"), "{name}: {status}");
+        let arguments = ["detach", "va", "--netns", name];
+        machine.egress(&here, &arguments).success();
+        assert!(sender.send(&question()), "{name}");
+        assert_eq!(machine.pins(), Vec::<String>::new(), "{name}");
+    }
+    drop(process.stdin.take());
+    process.wait().unwrap();
+}
+
+#[test]
+fn a_name_with_a_dot() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    wire.lay("egt2.100", "egt3.100", None);
+    let sender = PacketSocket::open(&wire.near, "egt2.100");
+    for mode in modes(&wire.near) {
+        attach_as(&machine, &wire.near, mode, &["egt2.100"], DROP);
+        assert!(!sender.send(&question()));
+        machine
+            .egress(&wire.near, &["detach", "egt2.100"])
+            .success();
+        assert!(sender.send(&question()));
+        assert_eq!(machine.pins(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_interface_that_is_deleted_while_attached() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    for mode in modes(&wire.near) {
+        wire.lay("egt2", "egt3", None);
+        attach_as(&machine, &wire.near, mode, &["egt2"], DROP);
+        wire.near.ip("link del egt2\n");
+        machine.egress(&wire.near, &["status"]).success();
+        // Another one of the same name has no rules of its own accord, and can have some.
+        wire.lay("egt2", "egt3", None);
+        let sender = PacketSocket::open(&wire.near, "egt2");
+        assert!(sender.send(&question()), "{mode}");
+        attach_as(&machine, &wire.near, mode, &["egt2"], DROP);
+        assert!(!sender.send(&question()), "{mode}");
+        wire.near.ip("link del egt2\n");
+        machine.egress(&wire.near, &["detach", "--all"]).success();
+        assert_eq!(machine.pins(), Vec::<String>::new(), "{mode}");
+    }
+}
