@@ -155,6 +155,8 @@ fn nothing_leaks_while_rules_are_replaced() {
                 while !stop.load(SeqCst) {
                     leaked.fetch_add(u64::from(sender.send(&frame)), SeqCst);
                     sent.fetch_add(1, SeqCst);
+                    // The grace periods of 50 replacements need the processors too.
+                    thread::sleep(std::time::Duration::from_micros(20));
                 }
             });
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
