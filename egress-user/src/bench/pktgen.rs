@@ -209,7 +209,8 @@ impl Drop for Pktgen {
 
 /// Each command is one write, of a line with its end: pktgen takes the last byte off.
 fn command(file: &Path, text: &str) -> Result<()> {
-    fs::write(file, format!("{text}\n")).with_context(|| format!("pktgen: {}: {text}", file.display()))
+    fs::write(file, format!("{text}\n"))
+        .with_context(|| format!("pktgen: {}: {text}", file.display()))
 }
 
 /// Reads the end of a device's file:
