@@ -3,6 +3,7 @@
 //! One module per task. What they share: [`place`] knows the directories, [`step`] runs commands and
 //! shows how far they are.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -36,6 +37,8 @@ enum Task {
     Vm(vm::Args),
     /// Show a ruleset at work between two network namespaces
     Demo(demo::Args),
+    /// Count the instructions that rules cost, and write docs/benchmarks/
+    Bench(bench::Args),
     /// Check formatting and lints, then run all tests
     Ci,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Ci => ci::run(),
     };
     done.unwrap_or_else(|error| {
