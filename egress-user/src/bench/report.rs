@@ -225,7 +225,9 @@ impl Report {
             if of(name).next().is_none() {
                 continue;
             }
-            let baselines = of(Group::Baseline.name());
+            // The commit's packets are IPv4.
+            let all = if group == Group::Commit { 1 } else { 2 };
+            let baselines = of(Group::Baseline.name()).take(all);
             let _ = writeln!(text, "\n{heading}");
             let _ = writeln!(text, "{}", self.lines_table(baselines.chain(of(name))));
         }

@@ -22,7 +22,7 @@ pub enum Rules {
     Ports(u32),
     /// Mixed prefixes, ranges and protocols, of which many match the packets in all fields but one.
     Mixed(u32),
-    /// Rules that only count; then one that accepts.
+    /// Rules that match every packet and only count; then one that accepts.
     Counters(u32),
     /// A verdict map of as many ports, with jumps; the packets' is one of them.
     Map(u32),
@@ -145,7 +145,7 @@ impl Rules {
                 .collect(),
             Self::Mixed(count) => mixed(count),
             Self::Counters(count) => (0..count)
-                .map(|_| "counter".to_owned())
+                .map(|_| format!("{family} daddr {target} udp dport {TARGET_PORT} counter"))
                 .chain(["accept".to_owned()])
                 .collect(),
             Self::Map(count) => {
