@@ -24,7 +24,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use egress_lang::checked::Hook;
 
-use crate::generation::state::State;
+use crate::{generation::state::State, kernel::bpf};
 
 /// Directory of a network namespace.
 #[derive(Debug, Clone)]
@@ -93,6 +93,11 @@ impl Store {
     /// Where bpffs refuses.
     pub fn remove_link(&self, name: &str) -> Result<()> {
         let path = self.links().join(name);
+        // The rules are to be gone when the command returns. What cannot be detached, as its interface
+        // is gone, is gone with its pin.
+        if let Ok(link) = bpf::get(&path) {
+            let _ = bpf::link_detach(link);
+        }
         fs::remove_file(&path).with_context(|| format!("removing link {name}"))
     }
 

@@ -20,6 +20,7 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const LINK_DETACH: libc::c_int = 34;
 
 /// `enum bpf_map_type`.
 #[derive(Debug, Clone, Copy)]
@@ -200,6 +201,17 @@ pub fn get(path: &Path) -> io::Result<OwnedFd> {
         ..Object::default()
     };
     bpf(OBJ_GET, &mut attr).map(owned)
+}
+
+/// Detaches a link at once. Without this it goes when the kernel frees its pin, which is a moment
+/// after the pin's removal.
+///
+/// # Errors
+///
+/// Those of bpf(2), as where the interface is gone already.
+pub fn link_detach(link: impl AsFd) -> io::Result<()> {
+    let mut attr = raw(&link);
+    bpf(LINK_DETACH, &mut attr).map(drop)
 }
 
 fn get_info<T>(object: impl AsFd, info: &mut T) -> io::Result<()> {
