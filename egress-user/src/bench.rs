@@ -87,6 +87,9 @@ pub struct Args {
     /// Lists the scenarios
     #[arg(long)]
     list: bool,
+    /// Prints the ruleset of a scenario
+    #[arg(long, value_name = "NAME", conflicts_with = "list")]
+    show: Option<String>,
     /// Prints JSON
     #[arg(long, conflicts_with = "csv")]
     json: bool,
@@ -131,6 +134,13 @@ impl Stop {
 ///
 /// Where nothing can be measured. Where one hook cannot be, its line says so.
 pub async fn run(args: Args) -> Result<()> {
+    if let Some(name) = &args.show {
+        let traffic = |ipv6| Traffic::new(ipv6, args.size, args.flows);
+        let Some(rules) = scenario::rules_of(name) else {
+            bail!("{name}: no scenario with rules; `egress bench --list` tells their names");
+        };
+        return output::print(&rules.file(&traffic(rules.ipv6()), None));
+    }
     let cases: Vec<Case> = scenario::all(args.rules.is_some())
         .into_iter()
         .filter(|case| args.list || case.wanted(&args.names(), &args.subject))

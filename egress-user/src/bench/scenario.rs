@@ -188,6 +188,18 @@ const RULESETS: &[(&str, &str, Rules)] = &[
     ("set-ranges", "set of 1,000 prefixes . port ranges", Rules::Ranges(1000)),
 ];
 
+/// The rules of a scenario, where it has some.
+pub fn rules_of(name: &str) -> Option<Rules> {
+    all(false)
+        .into_iter()
+        .filter(|case| case.scenario == name)
+        .flat_map(|case| case.install)
+        .find_map(|install| match install {
+            Install::Ours(_, rules) => Some(rules),
+            _ => None,
+        })
+}
+
 fn rules() -> Vec<Case> {
     let both = |&(scenario, title, rules): &(&'static str, &'static str, Rules)| {
         [
