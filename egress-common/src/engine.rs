@@ -121,7 +121,7 @@ pub fn only_round<P: Packet, M: Maps>(
         match word & 0xff {
             op::PASS => return Outcome::Pass,
             op::DROP => return Outcome::Drop,
-            op::COUNTER => maps.count(word >> 8, packet.len()),
+            op::COUNTER => maps.count(word >> 8, packet.counted_len()),
             _ => return Outcome::Broken,
         }
     }
@@ -146,7 +146,7 @@ pub fn round<P: Packet, M: Maps>(
         match word & 0xff {
             op::PASS => return Outcome::Pass,
             op::DROP => return Outcome::Drop,
-            op::COUNTER => maps.count(argument, packet.len()),
+            op::COUNTER => maps.count(argument, packet.counted_len()),
             op::NODE => {
                 state.target = argument << 3;
                 return Outcome::Again;
@@ -310,13 +310,12 @@ fn fetch_cold<P: Packet, M: Maps>(
         return None;
     }
     Some(match code & !fetch::META {
-        meta::LENGTH => packet.len(),
+        meta::LENGTH => packet.counted_len(),
         meta::MARK => packet.mark(),
         meta::IFINDEX => packet.ifindex(),
         meta::PRIORITY => packet.priority(),
         meta::PKTTYPE => packet.pkttype(),
         meta::CPU => packet.cpu(),
-        meta::RANDOM => packet.random(),
         _ => return None,
     })
 }

@@ -66,8 +66,8 @@ pub const MAX_NODES: u32 = 24;
 /// the next round.
 pub const MAX_OPS: u32 = 32;
 
-/// Rounds (diagram plus action list) that one packet may take.
-pub const MAX_ROUNDS: u32 = 4096;
+/// Rounds (diagram plus action list) that one packet may take: the kernel's `BPF_MAX_LOOPS`.
+pub const MAX_ROUNDS: u32 = 1 << 23;
 
 /// nft's `NFT_JUMP_STACK_SIZE`.
 pub const MAX_JUMPS: usize = 16;
@@ -178,8 +178,6 @@ pub mod meta {
     pub const PKTTYPE: u8 = 6;
     /// `meta cpu`.
     pub const CPU: u8 = 7;
-    /// `meta random`.
-    pub const RANDOM: u8 = 8;
 }
 
 /// Operations of action lists.

@@ -99,6 +99,9 @@ pub trait Packet {
     fn protocol(&self) -> u16;
     /// Bytes of the whole packet from the link header on.
     fn len(&self) -> u32;
+    /// Bytes as nf_tables counts them (`skb->len` at its hook): without the link header on ingress,
+    /// where the kernel has taken it off.
+    fn counted_len(&self) -> u32;
     /// Whether there is no byte at all.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -113,8 +116,6 @@ pub trait Packet {
     fn pkttype(&self) -> u32;
     /// The CPU that handles it.
     fn cpu(&self) -> u32;
-    /// A random number.
-    fn random(&self) -> u32;
     /// Segments of a GSO packet, 0 otherwise.
     fn gso_segments(&self) -> u32;
     /// The accelerated VLAN tag.

@@ -1,7 +1,7 @@
 //! The TC programs: entry points, maps, and the engine's two traits over them.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod maps;
 mod packet;
@@ -119,7 +119,8 @@ fn rounds(ctx: &TcContext, headers: Headers, root: u32) -> Outcome {
 unsafe extern "C" fn next_round(_index: u32, rounds: *mut core::ffi::c_void) -> i64 {
     // SAFETY: `rounds` passes a pointer to its `Rounds`.
     let rounds = unsafe { &mut *rounds.cast::<Rounds>() };
-    rounds.outcome = round(rounds.skb, rounds.headers, &raw mut rounds.state);
+    // SAFETY: the state is a field of what this callback alone uses.
+    rounds.outcome = unsafe { round(rounds.skb, rounds.headers, &raw mut rounds.state) };
     if rounds.outcome == AGAIN { 0 } else { 1 }
 }
 
@@ -134,14 +135,18 @@ const BROKEN: u32 = 3;
 
 /// One round: a function of its own to the verifier, which looks at it once, not once for each
 /// state that the rounds before may have left.
+///
+/// # Safety
+///
+/// `state` is null or points to a state that nobody else uses.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn round(skb: *mut __sk_buff, headers: u32, state: *mut State) -> u32 {
+pub unsafe extern "C" fn round(skb: *mut __sk_buff, headers: u32, state: *mut State) -> u32 {
     // The verifier takes nothing for granted here.
     if state.is_null() {
         return BROKEN;
     }
-    // SAFETY: `next_round` passes the address of a field.
+    // SAFETY: not null, and what the caller promises.
     let state = unsafe { &mut *state };
     let ctx = TcContext::new(skb);
     let Some(tables) = Tables::get() else {

@@ -45,6 +45,8 @@ pub mod settings {
     #[unsafe(no_mangle)]
     static LINK_LEN: u32 = 14;
     #[unsafe(no_mangle)]
+    static UNCOUNTED_LEN: u32 = 0;
+    #[unsafe(no_mangle)]
     static SKIP_VALUE: u32 = 0;
     #[unsafe(no_mangle)]
     static SKIP_MASK: u32 = 0;
@@ -73,6 +75,8 @@ pub mod settings {
         table_mask = TABLE_MASK;
         /// Bytes of the device's link header.
         link_len = LINK_LEN;
+        /// Bytes of a packet that nf_tables does not count at this hook.
+        uncounted_len = UNCOUNTED_LEN;
         /// Value of the skip mark under its mask.
         skip_value = SKIP_VALUE;
         /// Mask of the skip mark; 0 where there is none.

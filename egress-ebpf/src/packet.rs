@@ -2,10 +2,7 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{
-        bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_skb_load_bytes,
-        bpf_skb_load_bytes_relative,
-    },
+    helpers::{bpf_get_smp_processor_id, bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
     programs::TcContext,
 };
 use egress_common::packet::{Headers, Load, Packet, VlanTag};
@@ -33,6 +30,7 @@ macro_rules! field {
 
 /// Reads a number that may lie anywhere. `read_unaligned` would read single bytes, as the compiler
 /// knows the target to be strict about alignment; the kernel is not, where the machine is not.
+#[cfg(target_arch = "bpf")]
 macro_rules! load {
     (@ $at:ident, $type:ident, $size:literal) => {{
         let value: u64;
@@ -51,6 +49,15 @@ macro_rules! load {
     ($at:ident, u16) => { load!(@ $at, u16, "u16") };
     ($at:ident, u32) => { load!(@ $at, u32, "u32") };
     ($at:ident, u64) => { load!(@ $at, u64, "u64") };
+}
+
+/// The same on other machines, for which this crate is only linted.
+#[cfg(not(target_arch = "bpf"))]
+macro_rules! load {
+    ($at:ident, $type:ident) => {{
+        // SAFETY: `near` has checked that the bytes are in the linear part of the packet.
+        unsafe { ($at as *const $type).read_unaligned() }
+    }};
 }
 
 impl<'a> SkBuff<'a> {
@@ -158,6 +165,11 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
+    fn counted_len(&self) -> u32 {
+        self.len().wrapping_sub(settings::uncounted_len())
+    }
+
+    #[inline(always)]
     fn mark(&self) -> u32 {
         field!(self, mark)
     }
@@ -181,12 +193,6 @@ impl Packet for SkBuff<'_> {
     fn cpu(&self) -> u32 {
         // SAFETY: a helper without arguments.
         unsafe { bpf_get_smp_processor_id() as u32 }
-    }
-
-    #[inline(always)]
-    fn random(&self) -> u32 {
-        // SAFETY: a helper without arguments.
-        unsafe { bpf_get_prandom_u32() as u32 }
     }
 
     #[inline(always)]

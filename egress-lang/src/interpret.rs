@@ -156,7 +156,7 @@ impl Run<'_> {
         Some(match key {
             Meta::Protocol => packet.protocol.into(),
             Meta::L4proto => self.headers.l4proto()?.into(),
-            Meta::Length => packet.len(),
+            Meta::Length => packet.counted_len(),
             Meta::Mark => packet.mark,
             Meta::Priority => packet.priority,
             Meta::Ifindex => packet.ifindex,

@@ -25,6 +25,8 @@ pub struct SimPacket {
     pub vlan: Option<(u16, u16)>,
     /// Bytes of the device's link header.
     pub link_len: u32,
+    /// Bytes that nf_tables does not count at this hook: `link_len` on ingress, 0 on egress.
+    pub uncounted: u32,
     /// Offset of the network header.
     pub network: usize,
     /// `skb->mark`.
@@ -128,6 +130,10 @@ impl Packet for SimPacket {
         self.bytes.len() as u32
     }
 
+    fn counted_len(&self) -> u32 {
+        self.len().wrapping_sub(self.uncounted)
+    }
+
     fn mark(&self) -> u32 {
         self.mark
     }
@@ -146,10 +152,6 @@ impl Packet for SimPacket {
 
     fn cpu(&self) -> u32 {
         self.cpu
-    }
-
-    fn random(&self) -> u32 {
-        0
     }
 
     fn gso_segments(&self) -> u32 {

@@ -422,3 +422,34 @@ fn a_circle_of_jumps_is_refused() {
     };
     assert!(compiled(&hook, 1 << 20).is_none());
 }
+
+/// nft draws a number for each rule; a diagram would ask once for all.
+#[test]
+fn random_numbers_are_refused() {
+    let key = Key::whole(Source::Meta(Meta::Random));
+    let test = Step::Test(Test {
+        key,
+        values: RangeSet::range(0, 9),
+    });
+    let rule = Rule {
+        handle: 1,
+        steps: vec![test, Step::Verdict(Verdict::Drop)],
+    };
+    let chain = Chain {
+        name: "t c".into(),
+        rules: vec![rule],
+    };
+    let base_chains = vec![BaseChain {
+        chain: ChainId(0),
+        policy_drop: false,
+    }];
+    let hook = Hook {
+        chains: vec![chain],
+        base_chains,
+    };
+    let error = compile(&hook, &devices(), &|_| 0, &Options::default()).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "chain t c: `meta random` is not supported yet"
+    );
+}

@@ -253,3 +253,34 @@ fn ethertypes() {
     ];
     run(rules.map(|rule| chain("t", "accept", &[rule])));
 }
+
+/// On ingress the kernel has taken the link header off: lengths and bytes are without it.
+#[test]
+fn ingress() {
+    if !common::is_root() {
+        return;
+    }
+    let (machine, ours, oracle) = (Machine::new(), Wire::new(), Wire::new());
+    let rules = chain("t", "accept", RULES).replace("hook egress", "hook ingress");
+    let rules = rules.replace("oifname", "iifname");
+    let observe = |wire: &Wire| {
+        let sender = wire.receiver();
+        for frame in frames() {
+            assert!(sender.send(&frame), "the other end filters nothing");
+        }
+    };
+    let counters = |list: String| -> Vec<String> {
+        let lines = list.lines().filter(|line| line.contains("counter packets"));
+        lines.map(|line| line.trim().to_owned()).collect()
+    };
+    oracle.near.nft(&rules).success();
+    observe(&oracle);
+    machine.attach(&ours.near, DEVICE, &rules);
+    observe(&ours);
+    let listed = machine.egress(&ours.near, &["list", "ruleset"]).success();
+    assert_eq!(
+        counters(listed),
+        counters(oracle.near.nft_list()),
+        "ours, and nft's"
+    );
+}

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::image::Device;
+use crate::image::encode::meta_number;
 use crate::ir::{Chain, ChainId, Key, Meta, Source, StateId, Step, Test, Verdict};
 use crate::ranges::RangeSet;
 
@@ -166,8 +167,7 @@ fn cut_rule(
                         ..test.clone()
                     }
                 }
-                Source::Meta(Meta::Rtclassid) => return Err("rtclassid"),
-                Source::Meta(Meta::Cgroup) => return Err("cgroup"),
+                Source::Meta(key) if meta_number(key).is_none() => return Err(keyword(key)),
                 _ => canonical(test),
             },
             Step::Ifname { patterns, negated } => {
@@ -210,6 +210,15 @@ fn cut_rule(
         out.push((tests, actions));
     }
     Ok(())
+}
+
+/// The word of what no program can read.
+fn keyword(key: Meta) -> &'static str {
+    match key {
+        Meta::Rtclassid => "rtclassid",
+        Meta::Cgroup => "cgroup",
+        _ => "random",
+    }
 }
 
 /// What nft's chains of family netdev see as `meta nfproto`.

@@ -280,22 +280,11 @@ impl Encoder {
 
     fn meta(&mut self, key: Meta) -> u8 {
         match key {
-            Meta::L4proto => {
-                self.features |= feature::TRANSPORT;
-                return meta::L4PROTO;
-            }
-            Meta::Protocol => return meta::PROTOCOL,
+            Meta::L4proto => self.features |= feature::TRANSPORT,
+            Meta::Protocol => {}
             _ => self.features |= feature::META,
         }
-        match key {
-            Meta::Length => meta::LENGTH,
-            Meta::Mark => meta::MARK,
-            Meta::Ifindex => meta::IFINDEX,
-            Meta::Priority => meta::PRIORITY,
-            Meta::Pkttype => meta::PKTTYPE,
-            Meta::Cpu => meta::CPU,
-            _ => meta::RANDOM,
-        }
+        meta_number(key).unwrap_or(NO_META)
     }
 
     /// Whether a target is a node on `meta protocol`.
@@ -360,6 +349,25 @@ impl Encoder {
         };
         self.features |= feature::ROUNDS;
         code | (argument << 8)
+    }
+}
+
+/// A metadata number that is absent for every packet.
+const NO_META: u8 = 0x7f;
+
+/// The number of what programs can read ([`meta`]). `random` is not among it: nft draws anew for each
+/// rule, where a diagram asks once for all of them.
+pub fn meta_number(key: Meta) -> Option<u8> {
+    match key {
+        Meta::L4proto => Some(meta::L4PROTO),
+        Meta::Protocol => Some(meta::PROTOCOL),
+        Meta::Length => Some(meta::LENGTH),
+        Meta::Mark => Some(meta::MARK),
+        Meta::Ifindex => Some(meta::IFINDEX),
+        Meta::Priority => Some(meta::PRIORITY),
+        Meta::Pkttype => Some(meta::PKTTYPE),
+        Meta::Cpu => Some(meta::CPU),
+        Meta::Iftype | Meta::Nfproto | Meta::Rtclassid | Meta::Cgroup | Meta::Random => None,
     }
 }
 

@@ -94,6 +94,11 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         // The program keeps the map although it never writes to it: one page will do.
         loader.map_max_entries("AYA_LOGS", 4096);
     }
+    // Where nf_tables' ingress hook sees a packet, its link header is taken off.
+    let uncounted_len = match settings.hook {
+        Hook::Egress => 0,
+        Hook::Ingress => settings.link_len,
+    };
     let table_mask = layout::table_mask(shape.value_size);
     let mut ebpf = loader
         .override_global("FEATURES", &features, true)
@@ -102,6 +107,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         .override_global("ROOT_IPV6", &settings.roots.ipv6, true)
         .override_global("TABLE_MASK", &table_mask, true)
         .override_global("LINK_LEN", &settings.link_len, true)
+        .override_global("UNCOUNTED_LEN", &uncounted_len, true)
         .override_global("SKIP_VALUE", &settings.skip_mark.value, true)
         .override_global("SKIP_MASK", &settings.skip_mark.mask, true)
         .map_pin_path("TABLES", maps.tables)
