@@ -6,8 +6,17 @@ use std::sync::Arc;
 /// How many errors one run reports before it gives up.
 pub const MAX_ERRORS: usize = 50;
 
-/// Longest part of a source line that an error shows, in bytes.
-const MAX_SHOWN: usize = 1000;
+/// Longest source line that an error shows as a whole, in bytes; of a longer one it shows this much.
+const MAX_SHOWN: usize = 240;
+
+/// How much of that stands before the error.
+const SHOWN_BEFORE: usize = 80;
+
+/// Stands for the rest of a longer line.
+const ELLIPSIS: &str = "...";
+
+/// Longest message, in characters: it may quote a name, and a name may be of any length.
+const MAX_MESSAGE: usize = 600;
 
 /// One text that was read, with the name that errors give it.
 #[derive(Debug, Clone, Copy)]
@@ -168,46 +177,100 @@ fn render(f: &mut fmt::Formatter<'_>, sources: &Sources, error: &Diagnostic) -> 
         .clamp(start, line_end)
         .max(start + 1);
     let (first, last) = (start - line_start + 1, end - line_start);
+    let message = printable(&error.message);
     if name.is_empty() {
-        return writeln!(f, "Error: {}", error.message);
+        return writeln!(f, "Error: {message}");
     }
-    writeln!(f, "{name}:{line}:{first}-{last}: Error: {}", error.message)?;
+    let name = printable(name);
+    writeln!(f, "{name}:{line}:{first}-{last}: Error: {message}")?;
 
-    // A line of megabytes is shown only around the error.
-    let (shown_start, shown_end) = if line_end - line_start > MAX_SHOWN {
-        let from = start.saturating_sub(MAX_SHOWN / 2).max(line_start);
-        (from, (from + MAX_SHOWN).min(line_end))
-    } else {
-        (line_start, line_end)
-    };
-    let shown = text.get(shown_start..shown_end).unwrap_or_default();
-    writeln!(f, "{}", printable(shown))?;
-
+    let (shown_start, shown_end) = excerpt(&text, line_start, start, line_end);
     let related = error
         .related
         .filter(|related| related.source == error.span.source)
         .map_or(0..0, |related| related.start as usize..related.end as usize);
-    let mut marks = String::new();
+    let (mut shown, mut marks) = (String::new(), String::new());
+    if shown_start > line_start {
+        shown.push_str(ELLIPSIS);
+        marks.push_str(&" ".repeat(ELLIPSIS.len()));
+    }
     let mut at = shown_start;
-    for chunk in shown.utf8_chunks() {
+    let mut show = |piece: &str, bytes: usize| {
+        shown.push_str(piece);
+        let mark = mark(at, piece, start..end, &related);
+        marks.extend(piece.chars().map(|_| mark));
+        at += bytes;
+    };
+    let part = text.get(shown_start..shown_end).unwrap_or_default();
+    for chunk in part.utf8_chunks() {
+        let mut bytes = [0; 4];
         for character in chunk.valid().chars() {
-            marks.push(mark(at, character, start..end, &related));
-            at += character.len_utf8();
+            match escaped(character) {
+                Some(escape) => show(&escape, character.len_utf8()),
+                None => show(character.encode_utf8(&mut bytes), character.len_utf8()),
+            }
         }
-        if !chunk.invalid().is_empty() {
-            marks.push(mark(at, ' ', start..end, &related));
-            at += chunk.invalid().len();
+        for byte in chunk.invalid() {
+            show(&format!("\\x{byte:02x}"), 1);
         }
     }
     if end > at && start >= at {
         marks.push('^');
     }
-    writeln!(f, "{}", marks.trim_end())
+    if shown_end < line_end {
+        shown.push_str(ELLIPSIS);
+    }
+    writeln!(f, "{shown}\n{}", marks.trim_end())
 }
 
+/// The part of a line that is shown for an error at `start`: all of it, if it is not too long.
+fn excerpt(text: &[u8], line_start: usize, start: usize, line_end: usize) -> (usize, usize) {
+    if line_end - line_start <= MAX_SHOWN {
+        return (line_start, line_end);
+    }
+    // Not in the middle of a character.
+    let boundary = |at: usize| {
+        let tail = text.get(at..line_end).unwrap_or_default();
+        let inside = tail.iter().take(3).take_while(|byte| *byte >> 6 == 0b10);
+        at + inside.count()
+    };
+    let from = boundary(start.saturating_sub(SHOWN_BEFORE).max(line_start));
+    (from, boundary((from + MAX_SHOWN).min(line_end)))
+}
+
+/// What a terminal must not be sent as it is: characters that move its cursor, change its colours or
+/// the direction of the text.
+fn escaped(character: char) -> Option<String> {
+    let unseen = matches!(character,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    match character {
+        '\t' => None,
+        control if control.is_ascii_control() => Some(format!("\\x{:02x}", u32::from(control))),
+        other if other.is_control() || unseen => Some(other.escape_unicode().to_string()),
+        _ => None,
+    }
+}
+
+/// A text that may quote what was read, fit for a terminal.
+fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for (index, character) in text.chars().enumerate() {
+        if index == MAX_MESSAGE {
+            shown.push_str(ELLIPSIS);
+            break;
+        }
+        match escaped(character) {
+            Some(escape) => shown.push_str(&escape),
+            None => shown.push(character),
+        }
+    }
+    shown
+}
+
+/// What stands under a character, or under an escape of it.
 fn mark(
     at: usize,
-    character: char,
+    piece: &str,
     main: std::ops::Range<usize>,
     related: &std::ops::Range<usize>,
 ) -> char {
@@ -215,25 +278,11 @@ fn mark(
         '^'
     } else if related.contains(&at) {
         '~'
-    } else if character == '\t' {
+    } else if piece == "\t" {
         '\t'
     } else {
         ' '
     }
-}
-
-/// The line as text that cannot move the cursor of a terminal.
-fn printable(line: &[u8]) -> String {
-    String::from_utf8_lossy(line)
-        .chars()
-        .map(|c| {
-            if c.is_control() && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect()
 }
 
 /// The candidate that `word` is most likely a misspelling of: the nearest by edit distance, if near.
@@ -297,6 +346,41 @@ mod tests {
     fn the_end_of_the_text_can_be_marked() {
         assert_eq!(shown(b"abc", 3, 3), "f:1:4-4: Error: bad\nabc\n   ^\n");
         assert_eq!(shown(b"", 0, 0), "f:1:1-1: Error: bad\n\n^\n");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_carets_stand_right() {
+        assert_eq!(
+            shown(b"a\x1b[1m \xff\xfe b", 9, 10),
+            "f:1:10-10: Error: bad\na\\x1b[1m \\xff\\xfe b\n                  ^\n"
+        );
+        assert_eq!(shown(b"\xff", 0, 1), "f:1:1-1: Error: bad\n\\xff\n^^^^\n");
+        assert_eq!(
+            shown("\u{202e}x".as_bytes(), 3, 4),
+            "f:1:4-4: Error: bad\n\\u{202e}x\n        ^\n"
+        );
+        let mut sources = Sources::default();
+        let source = sources.add("\x1b[2J", b"");
+        let span = Span {
+            source,
+            ..Span::default()
+        };
+        let error = Diagnostic::new(span, format!("no \u{9b}{}", "x".repeat(10_000)));
+        let text = Diagnostics::new(vec![error], sources).to_string();
+        assert!(text.starts_with("\\x1b[2J:1:1-1: Error: no \\u{9b}xxx"));
+        assert!(text.len() < 1000);
+    }
+
+    #[test]
+    fn of_a_long_line_a_part_is_shown() {
+        let line = format!("{}\u{e9}bad{}", "\u{e9}".repeat(10_000), "x".repeat(10_000));
+        let at = 20_002;
+        let text = shown(line.as_bytes(), at, at + 3);
+        let lines: Vec<Vec<char>> = text.lines().map(|line| line.chars().collect()).collect();
+        assert!(lines[1].len() < 300 && lines[1].starts_with(&['.', '.', '.']));
+        let carets = lines[2].iter().position(|&c| c == '^').unwrap();
+        assert_eq!(lines[1][carets..carets + 4], ['b', 'a', 'd', 'x']);
+        assert_eq!(lines[2].len(), carets + 3);
     }
 
     #[test]

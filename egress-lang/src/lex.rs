@@ -23,8 +23,10 @@ pub enum TokenKind {
     Newline,
     /// The end of the text.
     End,
-    /// A byte that starts no token.
+    /// A character that starts no token.
     Junk,
+    /// A byte that no text has outside of comments and strings: a control character, or no UTF-8.
+    NotText,
 }
 
 macro_rules! puncts {
@@ -168,8 +170,12 @@ impl<'a> Lexer<'a> {
         if best.1 == 0 {
             // One whole character, so that an error shows it.
             let text = rest.utf8_chunks().next();
-            let length = text.and_then(|chunk| chunk.valid().chars().next());
-            return (TokenKind::Junk, length.map_or(1, char::len_utf8));
+            return match text.and_then(|chunk| chunk.valid().chars().next()) {
+                Some(character) if !character.is_control() => {
+                    (TokenKind::Junk, character.len_utf8())
+                }
+                _ => (TokenKind::NotText, 1),
+            };
         }
         best
     }
@@ -288,5 +294,14 @@ mod tests {
     #[test]
     fn junk_is_one_token() {
         assert_eq!(words("é\"x"), ["é", "\"", "x"]);
+    }
+
+    #[test]
+    fn what_no_text_has() {
+        let first = |text: &[u8]| Lexer::new(text, 0).next_token().kind;
+        for byte in [0, 7, 0x1b, 0x7f, 0x80, 0xff] {
+            assert_eq!(first(&[byte, b'x']), TokenKind::NotText, "{byte:#x}");
+        }
+        assert_eq!(first(b"# \xe9\x00\nx"), TokenKind::Newline);
     }
 }

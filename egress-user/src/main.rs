@@ -19,7 +19,7 @@ use egress_lang::diagnostic::Diagnostics;
 use crate::{
     cli::{Cli, Command},
     commands::{attach, detach, list, load, monitor, nft, status},
-    kernel::capability,
+    kernel::capability::{self, NeedsSysAdmin},
 };
 
 fn main() -> ExitCode {
@@ -82,20 +82,15 @@ fn explain(error: &Error) -> String {
         return diagnostics.to_string();
     }
     let mut text = format!("egress: {error:#}\n");
-    let codes: Vec<i32> = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
-        .collect();
-    if codes.contains(&libc::EPERM) || codes.contains(&libc::EACCES) {
-        let missing = capability::missing();
-        if !missing.is_empty() {
-            text.push_str(&format!("egress: missing: {}\n", missing.join(", ")));
-        } else if !capability::has_sys_admin() {
-            text.push_str(
-                "egress: missing: CAP_SYS_ADMIN (mount bpffs, enter namespaces, use the pins of \
-                 another user)\n",
-            );
-        }
+    let refused = error.chain().any(|cause| {
+        let code = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        matches!(code, Some(libc::EPERM | libc::EACCES))
+    });
+    let sys_admin = error.downcast_ref::<NeedsSysAdmin>().is_some();
+    if let Some(why) = refused.then(|| capability::explain(sys_admin)).flatten() {
+        text.push_str(&format!("egress: {why}\n"));
     }
     text
 }

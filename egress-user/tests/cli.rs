@@ -54,11 +54,26 @@ fn failed(said: &Said, code: i32, texts: &[&str]) {
     assert_eq!(said.code, Some(code), "{}: {start}", said.what);
     assert_eq!(said.stdout, "", "{}", said.what);
     assert!(!said.stderr.contains("panicked"), "{start}");
+    assert!(said.stderr.len() < 2000, "{} bytes", said.stderr.len());
+    let safe = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    assert!(said.stderr.chars().all(safe), "{start:?}");
     assert!(
         texts.iter().any(|text| said.stderr.contains(text)),
         "{}: none of {texts:?} in {start}",
         said.what
     );
+}
+
+/// One error, in nft's form or in a line.
+#[track_caller]
+fn failed_once(said: &Said, text: &str) {
+    failed(said, 1, &[text]);
+    let (errors, lines) = (said.stderr.matches("Error: "), said.stderr.lines());
+    match errors.count() {
+        0 => assert_eq!(lines.count(), 1, "{said}"),
+        1 => assert_eq!(lines.count(), 3, "{said}"),
+        more => panic!("{more} errors: {said}"),
+    }
 }
 
 /// Files that are none, each with what the error says.
@@ -77,10 +92,32 @@ fn bad(directory: &Directory) -> Vec<(String, &'static str)> {
         ),
         (
             directory.file("truncated", &GOOD.as_bytes()[..GOOD.len() - 20]),
-            "truncated:",
+            "truncated:4:11-11: Error: unexpected end of file: the '{' of line 2 is not closed",
         ),
-        (directory.file("binary", &binary), "binary:1:"),
+        (
+            directory.file("cut-in-a-word", &GOOD.as_bytes()[..GOOD.len() - 15]),
+            "cut-in-a-word:4:16-16: Error: unexpected end of file",
+        ),
+        (
+            directory.file("binary", &binary),
+            "binary:1:1-1: Error: byte 0x7f is not text",
+        ),
+        (
+            directory.file("noise", &binary[8..]),
+            " is not text; is this a binary file?",
+        ),
+        (
+            directory.file("late", &[GOOD.as_bytes(), b"\x1b[31mred"].concat()),
+            "late:7:1-1: Error: byte 0x1b is not text",
+        ),
         (directory.file("long", &vec![b'a'; 10_000_000]), "long:1:"),
+        (
+            directory.file(
+                "long-blank",
+                &[&b" ".repeat(10_000_000)[..], b"bogus"].concat(),
+            ),
+            "long-blank:1:10000001-10000005: Error: ",
+        ),
         (directory.0.to_str().unwrap().into(), "s a directory"),
         (
             directory.0.join("none").to_str().unwrap().into(),
@@ -109,18 +146,8 @@ fn check_points_at_the_error() {
 fn check_refuses_each_bad_file() {
     let directory = Directory::new("check");
     for (path, text) in bad(&directory) {
-        failed(&egress(&["check", &path], ""), 1, &[text]);
+        failed_once(&egress(&["check", &path], ""), text);
     }
-}
-
-#[test]
-fn what_it_says_of_a_10_mb_line_is_short() {
-    let directory = Directory::new("short");
-    let said = egress(
-        &["check", &directory.file("long", &vec![b'a'; 10_000_000])],
-        "",
-    );
-    assert!(said.stderr.len() < 10_000, "{} bytes", said.stderr.len());
 }
 
 #[test]
@@ -139,29 +166,157 @@ fn a_usage_error_is_status_2() {
     }
 }
 
+/// What a process lacks: how it is started, and the capabilities that the error names.
+const LACKING: &[(&[&str], &[&str])] = &[
+    (
+        &["setpriv", "--bounding-set", "-all"],
+        &["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"],
+    ),
+    (
+        &["setpriv", "--bounding-set", "-all,+net_admin"],
+        &["CAP_PERFMON", "CAP_BPF"],
+    ),
+    (
+        &["setpriv", "--bounding-set", "-all,+net_admin,+bpf"],
+        &["CAP_PERFMON"],
+    ),
+    (
+        &["setpriv", "--bounding-set", "-all,+bpf,+perfmon"],
+        &["CAP_NET_ADMIN"],
+    ),
+    (
+        &["setpriv", "--reuid", "65534", "--clear-groups"],
+        &[
+            "CAP_NET_ADMIN",
+            "CAP_PERFMON",
+            "CAP_BPF",
+            "CAP_DAC_OVERRIDE",
+        ],
+    ),
+    (
+        &["unshare", "--user", "--map-root-user"],
+        &["CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"],
+    ),
+];
+
 #[test]
 fn a_missing_capability_is_said() {
     needs_root!();
-    let Some(setpriv) = tool::find("setpriv") else {
-        common::skip("setpriv is not installed");
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let rules = GOOD.replace(" device \"egt0\"", "");
+    machine.attach(&wire.near, DEVICE, &rules);
+    let pins = machine.pins();
+    for (lacking, names) in LACKING {
+        for arguments in [&["attach", DEVICE][..], &["load", "-"], &["nft", "-f", "-"]] {
+            let Some(mut command) = started_by(&machine, &wire.near, lacking) else {
+                return;
+            };
+            command.args(arguments);
+            missing(&machine.finish(command, GOOD.as_bytes()), names);
+            assert_eq!(machine.pins(), pins, "{lacking:?}");
+            let question = udp(1234, 53, b"question");
+            let frame = ip4("198.18.9.1", "198.18.9.2", 17, 0, &question);
+            assert!(!wire.sender().send(&frame), "{lacking:?}");
+        }
+    }
+    let named = machine.named_netns("egress-named");
+    named.ip("link add va type veth peer name vb\n");
+    let lacking = ["setpriv", "--bounding-set", "-all,+net_admin,+bpf,+perfmon"];
+    let Some(mut command) = started_by(&machine, &wire.near, &lacking) else {
         return;
     };
-    let machine = Machine::new();
-    let wire = Wire::new();
-    for drop in [
-        &["--bounding-set", "-all"][..],
-        &["--bounding-set", "-all,+net_admin"],
-        &["--reuid", "65534", "--clear-groups"],
-    ] {
-        let mut command = machine.command(&setpriv, &wire.near);
-        command.args(drop).arg(tool::egress());
+    command.args(["attach", "va", "--netns", "egress-named"]);
+    missing(&machine.finish(command, b""), &["CAP_SYS_ADMIN"]);
+    machine.egress(&wire.near, &["detach", "--all"]).success();
+}
+
+/// The command inside, by way of another one that takes rights from it; none where that is missing.
+fn started_by(machine: &Machine, netns: &Netns, way: &[&str]) -> Option<Command> {
+    let Some(program) = tool::find(way[0]) else {
+        common::skip(&format!("{} is not installed", way[0]));
+        return None;
+    };
+    let mut command = machine.command(&program, netns);
+    command.args(&way[1..]).arg(tool::egress());
+    Some(command)
+}
+
+/// One error, and behind it exactly these capabilities.
+#[track_caller]
+fn missing(said: &Said, names: &[&str]) {
+    failed(said, 1, &["egress: missing: CAP_"]);
+    assert_eq!(said.stderr.trim().lines().count(), 2, "{said}");
+    let named = said.stderr.matches("CAP_").count();
+    assert_eq!(named, names.len(), "{names:?}: {said}");
+    for name in names {
+        assert!(said.stderr.contains(name), "{name}: {said}");
+    }
+}
+
+/// Takes every bpffs away from a machine.
+fn without_bpffs(machine: &Machine, netns: &Netns) {
+    let unmount = || machine.run(netns, "umount", &["/sys/fs/bpf"], b"");
+    while unmount().is_success() {}
+}
+
+#[test]
+fn a_bpffs_that_is_missing_is_mounted() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    without_bpffs(&machine, &wire.near);
+    let said = |arguments: &[&str]| machine.egress(&wire.near, arguments);
+    // What only asks mounts nothing.
+    assert_eq!(said(&["status"]).success(), "nothing is attached\n");
+    failed_once(&said(&["detach", DEVICE]), "nothing is attached to it");
+    said(&["detach", "--all"]).success();
+    let mounted = || {
+        machine
+            .run(&wire.near, "cat", &["/proc/mounts"], b"")
+            .success()
+    };
+    assert!(!mounted().contains("/sys/fs/bpf"), "{}", mounted());
+    // Also over something else.
+    for other in [false, true] {
+        if other {
+            without_bpffs(&machine, &wire.near);
+            let tmpfs = ["-t", "tmpfs", "none", "/sys/fs/bpf"];
+            machine.run(&wire.near, "mount", &tmpfs, b"").success();
+        }
+        machine
+            .egress_with(&wire.near, &["load", "-"], GOOD.as_bytes())
+            .success();
+        assert!(mounted().contains("bpf /sys/fs/bpf bpf "), "{}", mounted());
+        assert!(said(&["status"]).success().contains(DEVICE));
+        said(&["detach", "--all"]).success();
+        assert_eq!(machine.pins(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_bpffs_that_cannot_be_mounted_is_said() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    without_bpffs(&machine, &wire.near);
+    // Without the right to.
+    let lacking = ["setpriv", "--bounding-set", "-all,+net_admin,+bpf,+perfmon"];
+    if let Some(mut command) = started_by(&machine, &wire.near, &lacking) {
         command.args(["attach", DEVICE]);
         let said = machine.finish(command, b"");
-        // The error, and what it is for want of.
-        failed(&said, 1, &["missing: CAP_"]);
-        assert_eq!(said.stderr.trim().lines().count(), 2, "{said}");
-        assert_eq!(machine.pins(), Vec::<String>::new(), "{drop:?}");
+        failed(&said, 1, &["egress: no bpffs at /sys/fs/bpf"]);
+        missing(&said, &["CAP_SYS_ADMIN"]);
     }
+    // Where there is no place for it.
+    let tmpfs = ["-t", "tmpfs", "none", "/sys/fs"];
+    machine.run(&wire.near, "mount", &tmpfs, b"").success();
+    for arguments in [&["attach", DEVICE][..], &["load", "-"]] {
+        let said = machine.egress_with(&wire.near, arguments, GOOD.as_bytes());
+        failed_once(&said, "no bpffs at /sys/fs/bpf");
+    }
+    let said = machine.egress(&wire.near, &["status"]);
+    assert_eq!(said.success(), "nothing is attached\n");
+    let question = udp(1234, 53, b"question");
+    let frame = ip4("198.18.9.1", "198.18.9.2", 17, 0, &question);
+    assert!(wire.sender().send(&frame));
 }
 
 #[test]
@@ -184,7 +339,7 @@ fn no_bad_input_changes_what_runs() {
     let list = || load(&["list", "ruleset"], "").success();
     let mut sent = 0;
     let mut unchanged = |said: &Said, text: &str| {
-        failed(said, 1, &[text]);
+        failed_once(said, text);
         let before = list();
         assert!(!sender.send(&frame), "after {}", said.what);
         sent += 1;

@@ -13,10 +13,6 @@ impl Parser<'_, '_> {
                 return;
             }
             if self.line(commands).is_err() {
-                if self.token.kind == TokenKind::Junk && self.token.span.start == 0 {
-                    // A binary file: one error is enough.
-                    return;
-                }
                 self.recover();
                 if self.at(Punct::CloseBrace) {
                     self.advance();

@@ -92,16 +92,33 @@ impl Shared<'_> {
     fn read(&mut self, name: &str, text: &[u8], commands: &mut Vec<ast::Command>) {
         let source = self.sources.add(name, text);
         let text: Arc<[u8]> = self.sources.text(source);
-        let mut lexer = Lexer::new(&text, source);
-        let token = lexer.next_token();
+        let errors_before = self.errors.len();
+        let start = Token {
+            kind: TokenKind::Newline,
+            span: Span {
+                source,
+                ..Span::default()
+            },
+        };
         let mut parser = Parser {
             shared: self,
             text: &text,
-            lexer,
-            token,
-            last: token.span,
+            lexer: Lexer::new(&text, source),
+            token: start,
+            last: start.span,
+            open: Vec::new(),
+            ended: false,
+            not_text: None,
         };
+        parser.advance();
         parser.script(commands);
+        if let Some(span) = parser.not_text {
+            // Whatever else was found wrong with it follows from that.
+            self.errors.truncate(errors_before);
+            let byte = text.get(span.start as usize).copied().unwrap_or_default();
+            let message = format!("byte 0x{byte:02x} is not text; is this a binary file?");
+            self.errors.push(Diagnostic::new(span, message));
+        }
     }
 }
 
@@ -113,13 +130,30 @@ struct Parser<'s, 'o> {
     token: Token,
     /// Where the one before it stood.
     last: Span,
+    /// The opening braces that were read and not closed yet, innermost last.
+    open: Vec<Span>,
+    /// Whether it was said already that the text ends too early.
+    ended: bool,
+    /// The first byte that no text has. The text is taken to end there.
+    not_text: Option<Span>,
 }
 
 impl<'s> Parser<'s, '_> {
     fn advance(&mut self) -> Token {
         let token = self.token;
         self.last = token.span;
-        self.token = self.lexer.next_token();
+        match token.kind {
+            TokenKind::Punct(Punct::OpenBrace) => self.open.push(token.span),
+            TokenKind::Punct(Punct::CloseBrace) => drop(self.open.pop()),
+            _ => {}
+        }
+        if self.not_text.is_none() {
+            self.token = self.lexer.next_token();
+        }
+        if self.token.kind == TokenKind::NotText {
+            self.not_text = Some(self.token.span);
+            self.token.kind = TokenKind::End;
+        }
         token
     }
 
@@ -226,7 +260,22 @@ impl<'s> Parser<'s, '_> {
         Err(Reported)
     }
 
+    /// The text ends inside of braces: one error, whatever was being read.
+    fn unclosed<T>(&mut self, open: Span) -> Parsed<T> {
+        if self.ended {
+            return Err(Reported);
+        }
+        self.ended = true;
+        let before = self.text.get(..open.start as usize).unwrap_or_default();
+        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let message = format!("unexpected end of file: the '{{' of line {line} is not closed");
+        self.error(self.token.span, message)
+    }
+
     fn unexpected<T>(&mut self, expected: &[&str]) -> Parsed<T> {
+        if let (TokenKind::End, Some(&open)) = (self.token.kind, self.open.last()) {
+            return self.unclosed(open);
+        }
         let found = match self.token.kind {
             TokenKind::Word => match self.text_of(self.token) {
                 word if KEYWORDS.binary_search(&word).is_ok() => word.to_owned(),
@@ -239,7 +288,7 @@ impl<'s> Parser<'s, '_> {
             TokenKind::Punct(punct) => format!("'{}'", punct.text()),
             TokenKind::Newline => "newline".to_owned(),
             TokenKind::End => "end of file".to_owned(),
-            TokenKind::Junk => "junk".to_owned(),
+            TokenKind::Junk | TokenKind::NotText => "junk".to_owned(),
         };
         let mut message = format!("syntax error, unexpected {found}");
         for (index, word) in expected.iter().enumerate() {
@@ -265,16 +314,23 @@ impl<'s> Parser<'s, '_> {
     }
 
     /// After an error inside a block: behind the end of the line or statement, or before the brace
-    /// that ends the block.
+    /// that ends the block. An error in a line that the end of the text cuts off is taken back: that
+    /// it ends there is said instead.
     fn recover(&mut self) {
-        let mut braces = 0u32;
+        let (mut braces, mut lines) = (0u32, 0u32);
         loop {
             match self.token.kind {
-                TokenKind::End => return,
+                TokenKind::End => {
+                    if lines == 0 && !self.open.is_empty() && !self.ended {
+                        self.shared.errors.pop();
+                    }
+                    return;
+                }
                 TokenKind::Newline | TokenKind::Punct(Punct::Semicolon) if braces == 0 => {
                     self.advance();
                     return;
                 }
+                TokenKind::Newline => lines += 1,
                 TokenKind::Punct(Punct::OpenBrace) => braces += 1,
                 TokenKind::Punct(Punct::CloseBrace) => match braces.checked_sub(1) {
                     Some(left) => braces = left,

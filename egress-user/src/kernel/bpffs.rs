@@ -23,6 +23,8 @@ use nix::{
     unistd::Uid,
 };
 
+use crate::kernel::capability::NeedsSysAdmin;
+
 /// Where bpffs is mounted.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
 
@@ -164,18 +166,25 @@ fn open_bpffs(mount_it: bool) -> Result<Option<File>> {
         if !mount_it {
             return Ok(None);
         }
-        mount_bpffs(&root).with_context(|| {
-            format!(
-                "no bpffs at {MOUNT_POINT}, and mounting one failed; try `mount -t bpf bpf \
-                 {MOUNT_POINT}`"
-            )
-        })?;
+        mount_bpffs(&root)
+            .context(NeedsSysAdmin("mounting one failed"))
+            .with_context(|| no_bpffs(&path))?;
         if !is_bpffs(&path) {
-            bail!("no bpffs at {MOUNT_POINT}; try `mount -t bpf bpf {MOUNT_POINT}`");
+            bail!(no_bpffs(&path));
         }
     }
     let file = File::open(&path).with_context(|| format!("opening {MOUNT_POINT}"))?;
     Ok(Some(file))
+}
+
+/// What to say where there is none at `path`, which is how this process reaches the mount point.
+fn no_bpffs(path: &Path) -> String {
+    let hint = if path.is_dir() {
+        format!("`mount -t bpf bpf {MOUNT_POINT}` as root of the machine makes one")
+    } else {
+        "the directory is made by a kernel with BPF when sysfs is mounted".into()
+    };
+    format!("no bpffs at {MOUNT_POINT}, where rules are kept ({hint})")
 }
 
 fn is_bpffs(path: &Path) -> bool {

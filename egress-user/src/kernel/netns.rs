@@ -22,6 +22,8 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::capability::NeedsSysAdmin;
+
 /// Where `ip netns` keeps names.
 const NAMED: &str = "/run/netns";
 
@@ -134,7 +136,7 @@ impl Netns {
                     setns(file, CloneFlags::CLONE_NEWNET).map_err(|error| match error {
                         Errno::EINVAL => anyhow!("this is no network namespace"),
                         _ => anyhow!(io::Error::from(error))
-                            .context("entering the network namespace (needs CAP_SYS_ADMIN)"),
+                            .context(NeedsSysAdmin("entering the network namespace")),
                     })?;
                 }
                 work()
