@@ -67,11 +67,9 @@ impl Rights {
     }
 
     fn lacks(&self, sys_admin: bool) -> Vec<Capability> {
-        let split_off = |capability: &Capability| capability.bit >= 38;
-        let mut lacking: Vec<_> = NEEDED
-            .into_iter()
-            .filter(|one| !self.has(*one) && !(split_off(one) && self.has(SYS_ADMIN)))
-            .collect();
+        let split_off = |one: Capability| one.bit >= 38;
+        let may = |one: Capability| self.has(one) || (split_off(one) && self.has(SYS_ADMIN));
+        let mut lacking: Vec<_> = NEEDED.into_iter().filter(|one| !may(*one)).collect();
         if sys_admin && !self.has(SYS_ADMIN) {
             lacking.push(SYS_ADMIN);
         }

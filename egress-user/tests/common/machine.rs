@@ -142,7 +142,7 @@ impl Machine {
     }
 
     /// Runs `work` on a thread whose children are inside.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let done = thread::scope(|scope| {
             scope
                 .spawn(|| {

@@ -11,11 +11,13 @@
 #![allow(dead_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+pub mod attached;
 pub mod frame;
 pub mod machine;
 pub mod netns;
 pub mod socket;
 pub mod tool;
+pub mod tracer;
 
 /// Whether this is a virtual machine that tests may do with as they like.
 pub fn in_vm() -> bool {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use common::{
+    attached::{EGRESS, INGRESS, modes, tcx, traffic_control},
     frame::{ip4, udp},
     machine::Machine,
     netns::{DEVICE, IFINDEX, Netns, Wire},
@@ -27,52 +28,6 @@ fn question() -> Vec<u8> {
         0,
         &udp(1234, 53, b"question"),
     )
-}
-
-/// What tc(8) knows of an interface: its queueing disciplines and filters.
-fn traffic_control(netns: &Netns, device: &str) -> String {
-    let show = |what: &[&str]| netns.tool("tc", what, "").success();
-    // Without clsact there are no filters to show, and tc may say so.
-    let filters = |side| netns.tool("tc", &["filter", "show", "dev", device, side], "");
-    [
-        show(&["qdisc", "show", "dev", device]),
-        filters("egress").stdout,
-        filters("ingress").stdout,
-    ]
-    .concat()
-}
-
-/// Programs of an interface by way of TCX (BPF_PROG_QUERY).
-fn tcx(netns: &Netns, index: u32, attach_type: u32) -> Option<u32> {
-    let mut attributes = [0u32; 16];
-    (attributes[0], attributes[1]) = (index, attach_type);
-    // SAFETY: the kernel reads and writes as many bytes as the array has.
-    let done = netns.run(|| unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            16,
-            attributes.as_mut_ptr(),
-            size_of_val(&attributes),
-        )
-    });
-    // prog_cnt, after query_flags, attach_flags and prog_ids.
-    (done == 0).then_some(attributes[6])
-}
-
-const INGRESS: u32 = 46;
-const EGRESS: u32 = 47;
-
-fn has_tcx(netns: &Netns) -> bool {
-    tcx(netns, 1, EGRESS).is_some()
-}
-
-/// The ways to attach that this kernel has.
-fn modes(netns: &Netns) -> Vec<&'static str> {
-    if has_tcx(netns) {
-        return vec!["tcx", "clsact"];
-    }
-    common::skip("TCX (Linux 6.6)");
-    vec!["clsact"]
 }
 
 fn attach_as(machine: &Machine, netns: &Netns, mode: &str, devices: &[&str], rules: &str) {
@@ -146,6 +101,7 @@ fn nothing_leaks_while_rules_are_replaced() {
     needs_root!();
     let (machine, wire) = (Machine::new(), Wire::new());
     let sender = wire.sender();
+    let rounds = if common::in_vm() { 6 } else { 50 };
     for mode in modes(&wire.near) {
         attach_as(&machine, &wire.near, mode, &[DEVICE], DROP);
         let (stop, sent, leaked) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
@@ -155,12 +111,12 @@ fn nothing_leaks_while_rules_are_replaced() {
                 while !stop.load(SeqCst) {
                     leaked.fetch_add(u64::from(sender.send(&frame)), SeqCst);
                     sent.fetch_add(1, SeqCst);
-                    // The grace periods of 50 replacements need the processors too.
+                    // The grace periods of the replacements need the processors too.
                     thread::sleep(std::time::Duration::from_micros(20));
                 }
             });
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                for round in 0..50 {
+                for round in 0..rounds {
                     let rules = match round % 2 {
                         0 => {
                             "table netdev u {\nchain d {\n\
@@ -176,7 +132,7 @@ fn nothing_leaks_while_rules_are_replaced() {
             done.unwrap();
         });
         let sent = sent.into_inner();
-        println!("{mode}: {sent} packets during 50 replacements");
+        println!("{mode}: {sent} packets during {rounds} replacements");
         assert!(sent > 50);
         assert_eq!(leaked.into_inner(), 0, "of {sent}, {mode}");
         machine.egress(&wire.near, &["detach", DEVICE]).success();
