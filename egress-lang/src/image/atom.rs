@@ -3,8 +3,6 @@
 //! A rule is cut at its statements: each atom is a conjunction of tests with the actions that
 //! follow them. `counter tcp dport 80 drop` is two: one that always counts, one that drops.
 
-use std::collections::HashMap;
-
 use crate::image::Device;
 use crate::image::encode::meta_number;
 use crate::ir::{Chain, ChainId, Key, Meta, Source, StateId, Step, Test, Verdict};
@@ -46,102 +44,41 @@ pub enum Half {
     Lower,
 }
 
-/// A test as diagrams see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AtomTest {
-    /// Index into [`Atoms::variables`]; for a source of more than eight bytes that of the upper
-    /// half, the lower half being the next.
-    pub variable: usize,
-    pub values: RangeSet,
-}
-
+/// A part of a rule: where all tests pass, the actions are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Atom {
-    /// At most one for each variable, by ascending variable.
-    pub tests: Vec<AtomTest>,
+    /// At most one for each key; none is of an empty set.
+    pub tests: Vec<Test>,
+    /// In order.
     pub actions: Vec<Action>,
-    pub terminal: bool,
+    /// Whether nothing behind it in the chain runs.
+    pub ends: bool,
+    /// Which rule of the chain it is of.
+    pub rule: usize,
 }
 
-/// The atoms of one chain, over variables in the order in which diagrams test them.
-#[derive(Debug, Default)]
-pub struct Atoms {
-    pub variables: Vec<Variable>,
-    pub atoms: Vec<Atom>,
-}
-
-impl Atoms {
-    /// The atoms of a chain on any of `devices`; or the keyword of what no program can read.
-    pub fn of_chain(chain: &Chain, devices: &[Device]) -> Result<Self, &'static str> {
-        let mut cut = Vec::new();
-        for rule in &chain.rules {
-            cut_rule(&rule.steps, devices, &mut cut)?;
-        }
-        Ok(Self::ordered(cut))
+/// The atoms of a chain on any of `devices`; or the keyword of what no program can read.
+pub fn of_chain(chain: &Chain, devices: &[Device]) -> Result<Vec<Atom>, &'static str> {
+    let mut atoms = Vec::with_capacity(chain.rules.len());
+    for (rule, steps) in chain.rules.iter().map(|rule| &rule.steps).enumerate() {
+        cut_rule(steps, devices, &mut |tests, actions| {
+            let ends = actions.last().is_some_and(|action| action.is_terminal());
+            atoms.push(Atom {
+                tests,
+                actions,
+                ends,
+                rule,
+            });
+        })?;
     }
-
-    /// Puts the variables in order and the tests with them.
-    fn ordered(cut: Vec<(Vec<Test>, Vec<Action>)>) -> Self {
-        let mut uses: HashMap<Key, usize> = HashMap::new();
-        for test in cut.iter().flat_map(|(tests, _)| tests) {
-            *uses.entry(test.key).or_default() += 1;
-        }
-        let mut keys: Vec<_> = uses.into_iter().collect();
-        keys.sort_by_key(|&(key, uses)| (rank(key), std::cmp::Reverse(uses), key));
-        let mut variables = Vec::new();
-        let mut index = HashMap::new();
-        for (key, _) in keys {
-            index.insert(key, variables.len());
-            let variable = |half| Variable {
-                source: key.source,
-                mask: key.mask,
-                half,
-            };
-            if key.source.width() > 64 {
-                variables.extend([variable(Half::Upper), variable(Half::Lower)]);
-            } else {
-                variables.push(variable(Half::Whole));
-            }
-        }
-        let atoms = cut
-            .into_iter()
-            .map(|(tests, actions)| {
-                let mut tests: Vec<_> = tests
-                    .into_iter()
-                    .filter_map(|Test { key, values }| {
-                        Some(AtomTest {
-                            variable: *index.get(&key)?,
-                            values,
-                        })
-                    })
-                    .collect();
-                tests.sort_by_key(|test| test.variable);
-                let terminal = actions.last().is_some_and(|action| action.is_terminal());
-                Atom {
-                    tests,
-                    actions,
-                    terminal,
-                }
-            })
-            .collect();
-        Self { variables, atoms }
-    }
+    Ok(atoms)
 }
 
-/// What comes first in a diagram: first what tells the headers apart, then the rest by use.
-fn rank(key: Key) -> u8 {
-    match key.source {
-        Source::Meta(Meta::Protocol) => 0,
-        Source::Meta(Meta::L4proto) => 1,
-        _ => 2,
-    }
-}
-
-/// Appends the atoms of one rule: each with one test a key.
+/// Hands out the atoms of one rule: each with one test a key.
 fn cut_rule(
     steps: &[Step],
     devices: &[Device],
-    out: &mut Vec<(Vec<Test>, Vec<Action>)>,
+    out: &mut dyn FnMut(Vec<Test>, Vec<Action>),
 ) -> Result<(), &'static str> {
     let mut tests: Vec<Test> = Vec::new();
     let mut actions: Vec<Action> = Vec::new();
@@ -196,7 +133,7 @@ fn cut_rule(
             }
         };
         if !actions.is_empty() {
-            out.push((tests.clone(), std::mem::take(&mut actions)));
+            out(tests.clone(), std::mem::take(&mut actions));
         }
         match tests.iter_mut().find(|other| other.key == test.key) {
             Some(other) => other.values = other.values.intersect(&test.values),
@@ -207,7 +144,7 @@ fn cut_rule(
         }
     }
     if !actions.is_empty() {
-        out.push((tests, actions));
+        out(tests, actions);
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::ir::{Base, Meta, Source};
 pub struct Target(pub u32);
 
 /// One word of an action list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Op {
     Pass,
     Drop,
@@ -66,15 +66,6 @@ impl Encoder {
 
     pub fn into_bytes(self) -> (Vec<u8>, u32, Stats) {
         (self.bytes, self.features, self.stats)
-    }
-
-    /// The highest value that a variable can have as nodes see it.
-    pub fn highest(&self, variable: Variable) -> u64 {
-        if is_wide(variable) {
-            u64::MAX
-        } else {
-            variable.mask as u64
-        }
     }
 
     /// The node that sends values to `targets`, cut at `bounds`; where all go to one place, that.

@@ -1,18 +1,26 @@
 //! From the intermediate form to the bytes that the program runs on.
 
 mod atom;
+mod context;
 mod diagram;
+mod emit;
 mod encode;
+mod field;
+mod graph;
+mod order;
 
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
 
 use egress_common::engine::{self, Roots};
 use egress_common::layout;
 use egress_common::packet::{ETH_P_IP, ETH_P_IPV6, Headers};
 
-use crate::image::atom::{Action, Atoms};
+use crate::image::atom::{Action, Atom};
+use crate::image::context::{Problem, Protocol};
+use crate::image::diagram::Diagrams;
+use crate::image::emit::Way;
 use crate::image::encode::{Encoder, Op, Target};
+use crate::image::graph::{Leaf, Limit};
 use crate::ir::{ChainId, Hook, StateId};
 use crate::simulate::{SimPacket, Simulation};
 
@@ -160,6 +168,13 @@ impl Image {
 /// Bytes that operations' arguments of 24 bits can reach in units of four.
 const LARGEST: usize = 4 << 24;
 
+/// What an interval takes in the tables, at least.
+const BYTES_PER_INTERVAL: usize = 8;
+/// Intervals that a diagram may have, however small the budget.
+const SMALLEST: usize = 16;
+/// Actions of a leaf that is not but one rule's.
+const MAX_LIST: usize = 1 << 10;
+
 /// What a list goes on with where no rule decided.
 #[derive(Clone, Copy)]
 enum End {
@@ -229,13 +244,13 @@ impl Compiler<'_> {
         let Some(chain) = self.hook.chains.get(id.0 as usize) else {
             return Ok(self.encoder.list(&end_ops(end, self.single_base())));
         };
-        let atoms =
-            Atoms::of_chain(chain, self.devices).map_err(|key| CompileError::Unsupported {
+        let mut atoms =
+            atom::of_chain(chain, self.devices).map_err(|key| CompileError::Unsupported {
                 chain: chain.name.clone(),
                 key,
             })?;
+        atoms.push(at_the_end(end, chain.rules.len()));
         let called: BTreeSet<ChainId> = atoms
-            .atoms
             .iter()
             .flat_map(|atom| &atom.actions)
             .filter_map(|action| match action {
@@ -246,53 +261,81 @@ impl Compiler<'_> {
         for chain in called {
             self.regular_chain(chain)?;
         }
-        self.run(&atoms, 0..atoms.atoms.len(), end, None)
+        let before = self.encoder.checkpoint();
+        let mut limit = Limit {
+            intervals: self.budget.saturating_sub(before.len()) / BYTES_PER_INTERVAL,
+            depth: layout::MAX_NODES as usize,
+            actions: MAX_LIST,
+        };
+        loop {
+            let (root, depth) = self.diagrams(&atoms, end, limit);
+            let fits = self.encoder.len() <= self.budget;
+            if fits && depth <= layout::MAX_NODES as usize {
+                self.encoder.stats.depth = depth.max(self.encoder.stats.depth);
+                return Ok(root);
+            }
+            if limit.intervals < SMALLEST || limit.depth < 2 {
+                return Err(CompileError::Budget {
+                    budget: self.budget,
+                });
+            }
+            self.encoder.rewind(before.clone());
+            // What the nodes become in the tables is known only then.
+            if fits {
+                limit.depth /= 2;
+            } else {
+                limit.intervals /= 2;
+            }
+        }
     }
 
-    /// The diagram of a run of atoms, or those of its halves where one would be too large. `behind`
-    /// is the diagram of the atoms that come after the run.
-    fn run(
-        &mut self,
-        atoms: &Atoms,
-        run: Range<usize>,
-        end: End,
-        behind: Option<Target>,
-    ) -> Result<Target, CompileError> {
-        let mut lists: HashMap<Vec<usize>, Target> = HashMap::new();
+    /// The diagrams of a chain for all kinds of packets, and the most nodes on a way through one.
+    fn diagrams(&mut self, atoms: &[Atom], end: End, limit: Limit) -> (Target, usize) {
+        let (mut most, mut depth) = (0, 0);
+        let mut ways = Vec::new();
+        for &protocol in context::protocols(atoms) {
+            let mut of_protocol = None;
+            // The last is for packets without a transport header.
+            for problem in Problem::of(atoms, protocol).iter().rev() {
+                let diagrams = diagram::build(problem, limit);
+                most = most.max(diagrams.roots.len());
+                let way = self.emit(&diagrams, end, &mut depth);
+                of_protocol = Some(match of_protocol {
+                    None => way,
+                    Some(without) => {
+                        let without = Way::target(without, &mut self.encoder);
+                        way.with_transport(without, &mut self.encoder)
+                    }
+                });
+            }
+            ways.extend(of_protocol.map(|way| (protocol, way)));
+        }
+        self.encoder.stats.diagrams += most;
+        let root = emit::by_protocol(ways, &mut self.encoder);
+        (root, self.encoder.depth(root).max(depth))
+    }
+
+    /// Puts diagrams that follow each other into the tables, but for the first root itself.
+    fn emit(&mut self, diagrams: &Diagrams, end: End, depth: &mut usize) -> Way {
         let single_base = self.single_base();
         let (roots, slot) = (&self.roots, self.slot);
-        let before = self.encoder.checkpoint();
-        let bound = before.len() + (self.budget.saturating_sub(before.len())) / 2;
-        let built = diagram::build(
-            atoms,
-            run.clone(),
-            &mut self.encoder,
-            bound,
-            &mut |encoder, matching| {
-                if let Some(&list) = lists.get(matching) {
+        let mut behind: Option<Way> = None;
+        for &root in diagrams.roots.iter().rev() {
+            let behind_target = behind.take().map(|way| way.target(&mut self.encoder));
+            *depth = behind_target.map_or(0, |target| self.encoder.depth(target)).max(*depth);
+            let mut lists: HashMap<Vec<Op>, Target> = HashMap::new();
+            let mut list = |encoder: &mut Encoder, leaf: &Leaf| {
+                let ops = leaf_ops(leaf, end, behind_target, single_base, roots, slot);
+                if let Some(&list) = lists.get(&ops) {
                     return list;
                 }
-                let ops = leaf_ops(atoms, matching, end, behind, single_base, roots, slot);
                 let list = encoder.list(&ops);
-                lists.insert(matching.to_vec(), list);
+                lists.insert(ops, list);
                 list
-            },
-        );
-        match built {
-            Ok(target) => {
-                self.encoder.stats.diagrams += 1;
-                Ok(target)
-            }
-            Err(diagram::TooLarge) if run.len() > 1 => {
-                self.encoder.rewind(before);
-                let middle = run.start + run.len() / 2;
-                let second = self.run(atoms, middle..run.end, end, behind)?;
-                self.run(atoms, run.start..middle, end, Some(second))
-            }
-            Err(diagram::TooLarge) => Err(CompileError::Budget {
-                budget: self.budget,
-            }),
+            };
+            behind = Some(emit::diagram(diagrams, root, &mut self.encoder, &mut list));
         }
+        behind.unwrap_or_else(|| Way::To(self.encoder.list(&end_ops(end, single_base))))
     }
 
     fn single_base(&self) -> bool {
@@ -300,10 +343,23 @@ impl Compiler<'_> {
     }
 }
 
-/// What the atoms that match do, and what comes after them.
+/// The atom that stands behind all of a chain.
+fn at_the_end(end: End, rule: usize) -> Atom {
+    Atom {
+        tests: Vec::new(),
+        actions: vec![match end {
+            End::Return => Action::Return,
+            End::Base { drop: true, .. } => Action::Drop,
+            End::Base { drop: false, .. } => Action::Accept,
+        }],
+        ends: true,
+        rule,
+    }
+}
+
+/// The action list of a leaf. `behind` is the diagram of the rules that come after this one.
 fn leaf_ops(
-    atoms: &Atoms,
-    matching: &[usize],
+    leaf: &Leaf,
     end: End,
     behind: Option<Target>,
     single_base: bool,
@@ -311,8 +367,7 @@ fn leaf_ops(
     slot: &dyn Fn(StateId) -> u32,
 ) -> Vec<Op> {
     let mut ops = Vec::new();
-    let actions = matching.iter().filter_map(|&atom| atoms.atoms.get(atom));
-    for action in actions.flat_map(|atom| &atom.actions) {
+    for action in &leaf.actions {
         match action {
             Action::Count(id) => ops.push(Op::Counter(slot(*id))),
             Action::Drop => {

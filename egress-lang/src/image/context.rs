@@ -1,0 +1,193 @@
+//! Kinds of packets that get diagrams of their own, and what rules come to for them.
+//!
+//! For IPv4 packets no rule about IPv6 is left, and where the transport header was found the whole
+//! IP header is there: no field of it needs to be looked for.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use egress_common::packet::{ETH_P_IP, ETH_P_IPV6};
+
+use crate::image::atom::{Action, Atom};
+use crate::image::field::{Field, Known, fields, lengthened, same_field};
+use crate::ir::{Base, Key, Meta, Source, Test};
+use crate::ranges::RangeSet;
+
+/// By `meta protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Nothing is known.
+    Any,
+    Ip,
+    Ip6,
+    /// Neither IPv4 nor IPv6.
+    Other,
+}
+
+/// Packets of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    pub protocol: Protocol,
+    /// Whether there is a transport header, where that is known.
+    pub transport: Option<bool>,
+}
+
+/// What an atom comes to in a context.
+#[derive(Debug, Clone)]
+pub struct Rule<'a> {
+    /// At most one for each key, none of an empty set.
+    pub tests: Vec<(Key, Cow<'a, RangeSet>)>,
+    pub actions: &'a [Action],
+    pub ends: bool,
+}
+
+/// Rules for packets of one kind.
+#[derive(Debug)]
+pub struct Problem<'a> {
+    pub context: Context,
+    pub rules: Vec<Rule<'a>>,
+    pub fields: Vec<Field>,
+}
+
+/// `meta protocol`.
+pub const PROTOCOL: Key = Key {
+    source: Source::Meta(Meta::Protocol),
+    mask: 0xffff,
+};
+/// `meta l4proto`.
+pub const L4PROTO: Key = Key {
+    source: Source::Meta(Meta::L4proto),
+    mask: 0xff,
+};
+/// The protocol field of the IPv4 header, which `meta l4proto` is.
+const IP_PROTOCOL: Key = Key {
+    source: Source::Payload {
+        base: Base::Network,
+        offset: 9,
+        len: 1,
+    },
+    mask: 0xff,
+};
+
+/// The kinds of packets by `meta protocol` that the atoms tell apart.
+pub fn protocols(atoms: &[Atom]) -> &'static [Protocol] {
+    let mut tests = atoms.iter().flat_map(|atom| &atom.tests);
+    if tests.any(|test| test.key.source == PROTOCOL.source) {
+        &[Protocol::Ip, Protocol::Ip6, Protocol::Other]
+    } else {
+        &[Protocol::Any]
+    }
+}
+
+impl<'a> Problem<'a> {
+    /// The problems for packets of a protocol: one, or one for those that have a transport header and
+    /// one for the others, in this order.
+    pub fn of(atoms: &'a [Atom], protocol: Protocol) -> Vec<Self> {
+        let context = |transport| Context {
+            protocol,
+            transport,
+        };
+        let one = Self::new(atoms, context(None));
+        let asks = |rule: &Rule<'_>| rule.tests.iter().any(|(key, _)| key.source == L4PROTO.source);
+        if one.rules.iter().any(asks) {
+            return vec![
+                Self::new(atoms, context(Some(true))),
+                Self::new(atoms, context(Some(false))),
+            ];
+        }
+        vec![one]
+    }
+
+    fn new(atoms: &'a [Atom], context: Context) -> Self {
+        let rules: Vec<Rule<'a>> = atoms
+            .iter()
+            .filter_map(|atom| context.rule(atom))
+            .collect();
+        let tests = rules.iter().flat_map(|rule| &rule.tests);
+        let keys: BTreeSet<Key> = tests.map(|&(key, _)| key).collect();
+        let fields = fields(&keys, context.known());
+        Self {
+            context,
+            rules,
+            fields,
+        }
+    }
+}
+
+impl Context {
+    /// What of the packet is there for sure.
+    pub fn known(self) -> Known {
+        let mut known = Known::default();
+        if self.transport == Some(true) {
+            // The kernel looks for no transport header before it has seen the whole IP header.
+            known.network(if self.protocol == Protocol::Ip6 { 40 } else { 20 });
+        }
+        known
+    }
+
+    /// What the atom comes to; `None` where it never matches.
+    fn rule<'a>(self, atom: &'a Atom) -> Option<Rule<'a>> {
+        let mut tests: Vec<(Key, Cow<'a, RangeSet>)> = Vec::with_capacity(atom.tests.len());
+        for test in &atom.tests {
+            let Some((key, values)) = self.test(test)? else {
+                continue;
+            };
+            match tests.iter_mut().find(|(other, _)| same_field(*other, key)) {
+                Some((other, others)) => {
+                    // The longer of two loads is there only where the shorter one is.
+                    let longer = if other.source.width() < key.source.width() {
+                        key
+                    } else {
+                        *other
+                    };
+                    let both = lengthened(others, other.source, longer.source)
+                        .intersect(&lengthened(&values, key.source, longer.source));
+                    if both.is_empty() {
+                        return None;
+                    }
+                    (*other, *others) = (longer, Cow::Owned(both));
+                }
+                None => tests.push((key, values)),
+            }
+        }
+        Some(Rule {
+            tests,
+            actions: &atom.actions,
+            ends: atom.ends,
+        })
+    }
+
+    /// What a test comes to: `None` where it never passes, `Some(None)` where it always does.
+    #[expect(clippy::option_option, reason = "three answers, told right here")]
+    fn test(self, test: &Test) -> Option<Option<(Key, Cow<'_, RangeSet>)>> {
+        let Test { key, values } = test;
+        let one = |protocol: u16| values.contains(u128::from(protocol) & key.mask);
+        match (key.source, self.protocol) {
+            (Source::Meta(Meta::Protocol), Protocol::Ip) => one(ETH_P_IP).then_some(None),
+            (Source::Meta(Meta::Protocol), Protocol::Ip6) => one(ETH_P_IPV6).then_some(None),
+            (Source::Meta(Meta::Protocol), Protocol::Other) if *key == PROTOCOL => {
+                let ours = [ETH_P_IP, ETH_P_IPV6].map(|p| (p.into(), p.into()));
+                let others = RangeSet::from_ranges(ours).complement(0xffff);
+                let passing = values.intersect(&others);
+                // Written as without the hole, which no packet of these comes to.
+                (!passing.is_empty()).then_some(Some((*key, Cow::Borrowed(values))))
+            }
+            (Source::Meta(Meta::L4proto), Protocol::Other) => None,
+            (Source::Meta(Meta::L4proto), _) if self.transport == Some(false) => None,
+            (
+                Source::Payload {
+                    base: Base::Transport,
+                    ..
+                },
+                protocol,
+            ) if protocol == Protocol::Other || self.transport == Some(false) => None,
+            _ if *key == IP_PROTOCOL
+                && self.protocol == Protocol::Ip
+                && self.transport == Some(true) =>
+            {
+                Some(Some((L4PROTO, Cow::Borrowed(values))))
+            }
+            _ => Some(Some((*key, Cow::Borrowed(values)))),
+        }
+    }
+}

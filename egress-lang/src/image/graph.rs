@@ -1,0 +1,462 @@
+//! Decision diagrams as functions from packets to what is done with them.
+//!
+//! Nodes are kept once: two that branch alike on the same level are the same node, so functions over
+//! the same order of levels are equal exactly where their [`Id`]s are. What several rules do
+//! together is computed from the functions of each ([`Graph::combine`]), and whatever the ones in
+//! front decide takes nothing from those behind: a rule that can never match leaves no trace.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::image::atom::Action;
+
+/// A node, or a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(u32);
+
+const LEAF: u32 = 1 << 31;
+
+impl Id {
+    /// The leaf where nothing is done, and what comes behind has its turn.
+    pub const NOTHING: Self = Self(LEAF);
+    /// The leaf that no packet comes to.
+    pub const UNREACHABLE: Self = Self(LEAF | 1);
+
+    /// The number of a leaf.
+    fn leaf(self) -> Option<usize> {
+        (self.0 & LEAF != 0).then_some((self.0 & !LEAF) as usize)
+    }
+}
+
+/// What is done with a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Leaf {
+    /// In order.
+    pub actions: Vec<Action>,
+    /// Whether nothing behind has its turn.
+    pub ends: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    level: u32,
+    /// Where the field is absent.
+    absent: Id,
+    /// Its intervals, in [`Graph::lows`] and [`Graph::targets`].
+    start: u32,
+    len: u32,
+    /// The most nodes from here on, this included.
+    depth: u32,
+}
+
+/// A node as it is seen from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeView<'g> {
+    /// Which variable it branches on.
+    pub level: usize,
+    /// Where the field is absent.
+    pub absent: Id,
+    /// Where each interval begins, the first at 0.
+    pub lows: &'g [u64],
+    /// Where the values of each interval lead.
+    pub targets: &'g [Id],
+}
+
+/// A diagram would outgrow its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge;
+
+/// What two functions become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    /// The first, and where it does not end, then the second.
+    Then,
+    /// The second where the first has anything to do, nothing elsewhere.
+    Where,
+}
+
+/// All nodes over one numbering of levels: a node's children have higher levels.
+#[derive(Debug, Default)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    lows: Vec<u64>,
+    targets: Vec<Id>,
+    known: HashMap<u64, Id, Fast>,
+    leaves: Vec<Leaf>,
+    leaf_ids: HashMap<Leaf, Id>,
+    then: HashMap<u64, Id, Fast>,
+    when: HashMap<u64, Id, Fast>,
+    scratch: Vec<(u64, Id)>,
+    limit: Limit,
+}
+
+/// What a diagram may come to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Intervals that one call of [`Graph::combine`] may add.
+    pub intervals: usize,
+    /// Nodes from the root to a leaf.
+    pub depth: usize,
+    /// Actions of one leaf.
+    pub actions: usize,
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self {
+            intervals: MOST,
+            depth: usize::MAX,
+            actions: usize::MAX,
+        }
+    }
+}
+
+/// Intervals that fit the numbers by which they are found.
+const MOST: usize = 1 << 30;
+
+impl Graph {
+    /// Without any node.
+    pub fn new() -> Self {
+        let mut graph = Self::default();
+        for ends in [false, true] {
+            let actions = Vec::new();
+            graph.leaves.push(Leaf { actions, ends });
+        }
+        graph.leaf_ids.insert(
+            Leaf {
+                actions: Vec::new(),
+                ends: false,
+            },
+            Id::NOTHING,
+        );
+        graph
+    }
+
+    /// All intervals made so far, of nodes that are still of use and others.
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The leaf for what is done.
+    pub fn leaf(&mut self, leaf: Leaf) -> Id {
+        match self.leaf_ids.get(&leaf) {
+            Some(&id) => id,
+            None => self.add_leaf(leaf),
+        }
+    }
+
+    fn add_leaf(&mut self, leaf: Leaf) -> Id {
+        let id = Id(LEAF | self.leaves.len() as u32);
+        self.leaf_ids.insert(leaf.clone(), id);
+        self.leaves.push(leaf);
+        id
+    }
+
+    /// What is done at a leaf; `None` for a node.
+    pub fn leaf_of(&self, id: Id) -> Option<&Leaf> {
+        self.leaves.get(id.leaf()?)
+    }
+
+    /// The node; `None` for a leaf.
+    pub fn node_of(&self, id: Id) -> Option<NodeView<'_>> {
+        let node = self.node(id)?;
+        let intervals = node.start as usize..(node.start + node.len) as usize;
+        Some(NodeView {
+            level: node.level as usize,
+            absent: node.absent,
+            lows: self.lows.get(intervals.clone())?,
+            targets: self.targets.get(intervals)?,
+        })
+    }
+
+    fn node(&self, id: Id) -> Option<Node> {
+        self.nodes.get(id.0 as usize).copied()
+    }
+
+    fn depth(&self, id: Id) -> u32 {
+        self.node(id).map_or(0, |node| node.depth)
+    }
+
+    /// The node that sends values from `lows[i]` on to `targets[i]`. The first is 0, and they ascend.
+    pub fn branch(
+        &mut self,
+        level: usize,
+        absent: Id,
+        intervals: impl IntoIterator<Item = (u64, Id)>,
+    ) -> Id {
+        let base = self.scratch.len();
+        for (low, target) in intervals {
+            self.push(base, low, target);
+        }
+        self.finish(level as u32, absent, base)
+    }
+
+    /// Adds an interval to the node that is made, whose first is at `base`.
+    fn push(&mut self, base: usize, low: u64, target: Id) {
+        let made = self.scratch.get(base..).and_then(<[_]>::last);
+        if made.is_none_or(|&(_, last)| last != target) {
+            self.scratch.push((low, target));
+        }
+    }
+
+    /// Makes a node of what was pushed since `base`.
+    fn finish(&mut self, level: u32, absent: Id, base: usize) -> Id {
+        let made = self.scratch.get(base..).unwrap_or_default();
+        if let [(_, only)] = made
+            && (*only == absent || absent == Id::UNREACHABLE)
+        {
+            let only = *only;
+            self.scratch.truncate(base);
+            return only;
+        }
+        let mut hasher = Fold::default();
+        hasher.write_u64(u64::from(level) << 32 | u64::from(absent.0));
+        for &(low, target) in made {
+            hasher.write_u64(low);
+            hasher.write_u32(target.0);
+        }
+        let hash = hasher.finish();
+        let known = self.known.get(&hash).copied();
+        if let Some(known) = known.and_then(|id| Some((id, self.node_of(id)?)))
+            && known.1.level == level as usize
+            && known.1.absent == absent
+            && known.1.targets.len() == made.len()
+            && made
+                .iter()
+                .zip(known.1.lows.iter().zip(known.1.targets))
+                .all(|(&(low, target), (&l, &t))| low == l && target == t)
+        {
+            let id = known.0;
+            self.scratch.truncate(base);
+            return id;
+        }
+        let depth = made.iter().map(|&(_, target)| self.depth(target));
+        let depth = depth.max().unwrap_or(0).max(self.depth(absent)) + 1;
+        let id = Id(self.nodes.len() as u32);
+        self.nodes.push(Node {
+            level,
+            absent,
+            start: self.targets.len() as u32,
+            len: made.len() as u32,
+            depth,
+        });
+        self.lows.extend(made.iter().map(|&(low, _)| low));
+        self.targets.extend(made.iter().map(|&(_, target)| target));
+        self.scratch.truncate(base);
+        // Two nodes of the same hash, which are not to be expected, are kept both.
+        if known.is_none() {
+            self.known.insert(hash, id);
+        }
+        id
+    }
+
+    /// What `first` does, and where it does not end, then what `second` does.
+    ///
+    /// # Errors
+    /// Where that takes more than the limit.
+    pub fn combine(&mut self, first: Id, second: Id, limit: Limit) -> Result<Id, TooLarge> {
+        self.run(Op::Then, first, second, limit)
+    }
+
+    /// What `what` does where `condition` has anything to do, and nothing elsewhere.
+    ///
+    /// # Errors
+    /// Where that takes more than the limit.
+    pub fn only_where(&mut self, condition: Id, what: Id, limit: Limit) -> Result<Id, TooLarge> {
+        self.run(Op::Where, condition, what, limit)
+    }
+
+    fn run(&mut self, op: Op, first: Id, second: Id, limit: Limit) -> Result<Id, TooLarge> {
+        self.limit = Limit {
+            intervals: limit.intervals.saturating_add(self.len()).min(MOST),
+            ..limit
+        };
+        let result = self.apply(op, first, second);
+        self.scratch.clear();
+        let id = result?;
+        if self.depth(id) as usize > limit.depth {
+            return Err(TooLarge);
+        }
+        Ok(id)
+    }
+
+    fn apply(&mut self, op: Op, first: Id, second: Id) -> Result<Id, TooLarge> {
+        if let Some(id) = self.at_once(op, first, second)? {
+            return Ok(id);
+        }
+        let key = u64::from(first.0) << 32 | u64::from(second.0);
+        let memo = match op {
+            Op::Then => &self.then,
+            Op::Where => &self.when,
+        };
+        if let Some(&id) = memo.get(&key) {
+            return Ok(id);
+        }
+        if self.targets.len() + self.scratch.len() > self.limit.intervals {
+            return Err(TooLarge);
+        }
+        let id = self.merge(op, first, second)?;
+        match op {
+            Op::Then => self.then.insert(key, id),
+            Op::Where => self.when.insert(key, id),
+        };
+        Ok(id)
+    }
+
+    /// The result where it can be told without a look into nodes.
+    fn at_once(&mut self, op: Op, first: Id, second: Id) -> Result<Option<Id>, TooLarge> {
+        if first == Id::UNREACHABLE || second == Id::UNREACHABLE {
+            return Ok(Some(Id::UNREACHABLE));
+        }
+        if first == Id::NOTHING {
+            return Ok(Some(match op {
+                Op::Then => second,
+                Op::Where => Id::NOTHING,
+            }));
+        }
+        if second == Id::NOTHING {
+            return Ok(Some(match op {
+                Op::Then => first,
+                Op::Where => Id::NOTHING,
+            }));
+        }
+        let Some(front) = first.leaf().and_then(|leaf| self.leaves.get(leaf)) else {
+            return Ok(None);
+        };
+        match op {
+            Op::Where => return Ok(Some(second)),
+            Op::Then if front.ends => return Ok(Some(first)),
+            Op::Then => {}
+        }
+        let Some(back) = second.leaf().and_then(|leaf| self.leaves.get(leaf)) else {
+            return Ok(None);
+        };
+        if front.actions.len() + back.actions.len() > self.limit.actions {
+            return Err(TooLarge);
+        }
+        let actions = front.actions.iter().chain(&back.actions).copied().collect();
+        let ends = back.ends;
+        Ok(Some(self.leaf(Leaf { actions, ends })))
+    }
+
+    /// The node that branches as both do.
+    fn merge(&mut self, op: Op, first: Id, second: Id) -> Result<Id, TooLarge> {
+        let (a, b) = (self.node(first), self.node(second));
+        let level_of = |node: Option<Node>| node.map_or(u32::MAX, |node| node.level);
+        let level = level_of(a).min(level_of(b));
+        // What does not branch on this level is the same for all its values.
+        let a = a.filter(|node| node.level == level);
+        let b = b.filter(|node| node.level == level);
+        let absent_of = |node: Option<Node>, id| node.map_or(id, |node| node.absent);
+        let absent = self.apply(op, absent_of(a, first), absent_of(b, second))?;
+        let mut a = Cursor::new(a, first);
+        let mut b = Cursor::new(b, second);
+        let base = self.scratch.len();
+        let mut low = 0;
+        let mut before = None;
+        loop {
+            let pair = (a.target(self), b.target(self));
+            if before != Some(pair) {
+                before = Some(pair);
+                let target = self.apply(op, pair.0, pair.1)?;
+                self.push(base, low, target);
+            }
+            let (next_a, next_b) = (a.next_low(self), b.next_low(self));
+            low = match (next_a, next_b) {
+                (Some(x), Some(y)) => x.min(y),
+                (Some(x), None) | (None, Some(x)) => x,
+                (None, None) => break,
+            };
+            a.at += u32::from(next_a == Some(low));
+            b.at += u32::from(next_b == Some(low));
+        }
+        Ok(self.finish(level, absent, base))
+    }
+
+    /// Nodes and intervals that can be reached from some roots.
+    pub fn size(&self, roots: &[Id]) -> (usize, usize) {
+        let mut seen = vec![false; self.nodes.len()];
+        let mut open: Vec<Id> = roots.to_vec();
+        let (mut nodes, mut intervals) = (0, 0);
+        while let Some(id) = open.pop() {
+            let Some(mark) = seen.get_mut(id.0 as usize) else {
+                continue;
+            };
+            if std::mem::replace(mark, true) {
+                continue;
+            }
+            if let Some(node) = self.node_of(id) {
+                nodes += 1;
+                intervals += node.targets.len();
+                open.push(node.absent);
+                open.extend(node.targets);
+            }
+        }
+        (nodes, intervals)
+    }
+}
+
+/// A place in the intervals of a node, or in the one interval of what does not branch.
+struct Cursor {
+    at: u32,
+    end: u32,
+    constant: Option<Id>,
+}
+
+impl Cursor {
+    fn new(node: Option<Node>, id: Id) -> Self {
+        match node {
+            Some(node) => Self {
+                at: node.start,
+                end: node.start + node.len,
+                constant: None,
+            },
+            None => Self {
+                at: 0,
+                end: 1,
+                constant: Some(id),
+            },
+        }
+    }
+
+    fn target(&self, graph: &Graph) -> Id {
+        let from = |at: u32| graph.targets.get(at as usize).copied();
+        self.constant
+            .or_else(|| from(self.at))
+            .unwrap_or(Id::NOTHING)
+    }
+
+    fn next_low(&self, graph: &Graph) -> Option<u64> {
+        let next = self.at + 1;
+        (next < self.end).then(|| graph.lows.get(next as usize).copied())?
+    }
+}
+
+type Fast = BuildHasherDefault<Fold>;
+
+/// A fast hash of numbers, the same on every run. What is hashed is made here, not outside.
+#[derive(Debug, Default, Clone, Copy)]
+struct Fold(u64);
+
+impl Hasher for Fold {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(byte.into());
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The halves of a product of 128 bits, folded.
+        let product = u128::from(self.0.rotate_left(23) ^ number ^ 0x9e37_79b9_7f4a_7c15)
+            * 0xd6e8_feb8_6659_fd93_u128;
+        self.0 = (product as u64) ^ (product >> 64) as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
