@@ -88,7 +88,11 @@ impl<'a> Problem<'a> {
             transport,
         };
         let one = Self::new(atoms, context(None));
-        let asks = |rule: &Rule<'_>| rule.tests.iter().any(|(key, _)| key.source == L4PROTO.source);
+        let asks = |rule: &Rule<'_>| {
+            rule.tests
+                .iter()
+                .any(|(key, _)| key.source == L4PROTO.source)
+        };
         if one.rules.iter().any(asks) {
             return vec![
                 Self::new(atoms, context(Some(true))),
@@ -99,10 +103,7 @@ impl<'a> Problem<'a> {
     }
 
     fn new(atoms: &'a [Atom], context: Context) -> Self {
-        let rules: Vec<Rule<'a>> = atoms
-            .iter()
-            .filter_map(|atom| context.rule(atom))
-            .collect();
+        let rules: Vec<Rule<'a>> = atoms.iter().filter_map(|atom| context.rule(atom)).collect();
         let tests = rules.iter().flat_map(|rule| &rule.tests);
         let keys: BTreeSet<Key> = tests.map(|&(key, _)| key).collect();
         let fields = fields(&keys, context.known());
@@ -120,7 +121,11 @@ impl Context {
         let mut known = Known::default();
         if self.transport == Some(true) {
             // The kernel looks for no transport header before it has seen the whole IP header.
-            known.network(if self.protocol == Protocol::Ip6 { 40 } else { 20 });
+            known.network(if self.protocol == Protocol::Ip6 {
+                40
+            } else {
+                20
+            });
         }
         known
     }

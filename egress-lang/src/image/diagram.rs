@@ -1,7 +1,7 @@
 //! The diagrams of the rules for one kind of packets.
 
 use crate::image::atom::Variable;
-use crate::image::context::{L4PROTO, Problem, Rule};
+use crate::image::context::{Problem, Rule};
 use crate::image::field::{Field, FieldTest, function};
 use crate::image::graph::{Graph, Id, Leaf, Limit};
 use crate::image::order;
@@ -19,16 +19,40 @@ pub struct Diagrams {
 /// The diagrams for a problem, in an order of its fields that keeps them small.
 pub fn build(problem: &Problem<'_>, limit: Limit) -> Diagrams {
     let order = order::choose(problem, limit);
-    in_order(problem, &order, problem.rules.iter(), limit)
+    in_order(problem, &order, limit)
 }
 
-/// The diagrams for some of the rules, with the fields in the given order.
-pub fn in_order<'r>(
+/// The diagrams for the rules, with the fields in the given order.
+fn in_order(problem: &Problem<'_>, order: &[usize], limit: Limit) -> Diagrams {
+    let (mut graph, functions, variables) = functions(problem, order, problem.rules.iter());
+    let roots = join(&mut graph, functions, limit, ATTEMPTS);
+    Diagrams {
+        graph,
+        variables,
+        roots,
+    }
+}
+
+/// The intervals of the one diagram for some of the rules, if the limit allows it.
+pub fn measure<'r>(
     problem: &Problem<'_>,
     order: &[usize],
     rules: impl Iterator<Item = &'r Rule<'r>>,
     limit: Limit,
-) -> Diagrams {
+) -> Option<usize> {
+    let (mut graph, functions, _) = functions(problem, order, rules);
+    match join(&mut graph, functions, limit, 1).as_slice() {
+        [root] => Some(graph.size(&[*root]).1),
+        _ => None,
+    }
+}
+
+/// The function of each rule, and the variables by level.
+fn functions<'r>(
+    problem: &Problem<'_>,
+    order: &[usize],
+    rules: impl Iterator<Item = &'r Rule<'r>>,
+) -> (Graph, Vec<Id>, Vec<Variable>) {
     let fields: Vec<&Field> = order
         .iter()
         .filter_map(|&field| problem.fields.get(field))
@@ -60,16 +84,10 @@ pub fn in_order<'r>(
                 });
             }
         }
-        // Two prefixes of one address: the shorter one first.
-        tests.sort_by_key(|test| (test.level, test.source.width()));
+        tests.sort_by_key(|test| test.level);
         functions.push(function(&mut graph, &tests, problem.context.known(), leaf));
     }
-    let roots = join(&mut graph, functions, limit);
-    Diagrams {
-        graph,
-        variables,
-        roots,
-    }
+    (graph, functions, variables)
 }
 
 fn is_always_there(problem: &Problem<'_>, source: Source) -> bool {
@@ -80,13 +98,13 @@ fn is_always_there(problem: &Problem<'_>, source: Source) -> bool {
     }
 }
 
-/// How much more than one diagram's worth of work is spent on diagrams that then prove too large.
+/// How many diagrams may prove too large before no more are joined.
 const ATTEMPTS: usize = 4;
 
-/// Joins neighbours, two at a time, to as few diagrams as the limit allows.
-fn join(graph: &mut Graph, functions: Vec<Id>, limit: Limit) -> Vec<Id> {
+/// Joins neighbours, two at a time, to as few diagrams as the limit allows; gives up after so many
+/// that proved too large.
+fn join(graph: &mut Graph, functions: Vec<Id>, limit: Limit, mut attempts: usize) -> Vec<Id> {
     let mut runs: Vec<Vec<Id>> = functions.into_iter().map(|id| vec![id]).collect();
-    let mut attempts = ATTEMPTS;
     while runs.len() > 1 {
         let mut joined = Vec::with_capacity(runs.len().div_ceil(2));
         let mut rest = runs.into_iter();
@@ -117,9 +135,4 @@ fn join(graph: &mut Graph, functions: Vec<Id>, limit: Limit) -> Vec<Id> {
         runs = joined;
     }
     runs.pop().unwrap_or_default()
-}
-
-/// Whether a field is `meta l4proto`.
-pub fn is_l4proto(field: &Field) -> bool {
-    field.key == L4PROTO
 }

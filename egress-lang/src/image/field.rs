@@ -117,18 +117,16 @@ impl Field {
             } else {
                 &[Half::Whole]
             };
-            halves.iter().map(move |&half| Variable { source, mask, half })
+            halves
+                .iter()
+                .map(move |&half| Variable { source, mask, half })
         })
     }
 }
 
 /// Whether the key is the whole of a load whose shorter ones are its beginnings.
 fn is_prefix(key: Key) -> bool {
-    key == Key::whole(key.source)
-        && matches!(
-            reach(key.source),
-            Some(Reach { kind: 0 | 1, .. })
-        )
+    key == Key::whole(key.source) && matches!(reach(key.source), Some(Reach { kind: 0 | 1, .. }))
 }
 
 /// Whether tests of two keys are tests of one field.

@@ -71,6 +71,7 @@ pub struct TooLarge;
 enum Op {
     /// The first, and where it does not end, then the second.
     Then,
+    #[allow(dead_code)]
     /// The second where the first has anything to do, nothing elsewhere.
     Where,
 }
@@ -258,6 +259,7 @@ impl Graph {
         self.run(Op::Then, first, second, limit)
     }
 
+    #[expect(dead_code, reason = "jumps will be written out by it")]
     /// What `what` does where `condition` has anything to do, and nothing elsewhere.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use egress_common::layout;
 use egress_common::packet::{ETH_P_IP, ETH_P_IPV6, Headers};
 
 use crate::image::atom::{Action, Atom};
-use crate::image::context::{Problem, Protocol};
+use crate::image::context::Problem;
 use crate::image::diagram::Diagrams;
 use crate::image::emit::Way;
 use crate::image::encode::{Encoder, Op, Target};
@@ -322,7 +322,9 @@ impl Compiler<'_> {
         let mut behind: Option<Way> = None;
         for &root in diagrams.roots.iter().rev() {
             let behind_target = behind.take().map(|way| way.target(&mut self.encoder));
-            *depth = behind_target.map_or(0, |target| self.encoder.depth(target)).max(*depth);
+            *depth = behind_target
+                .map_or(0, |target| self.encoder.depth(target))
+                .max(*depth);
             let mut lists: HashMap<Vec<Op>, Target> = HashMap::new();
             let mut list = |encoder: &mut Encoder, leaf: &Leaf| {
                 let ops = leaf_ops(leaf, end, behind_target, single_base, roots, slot);
