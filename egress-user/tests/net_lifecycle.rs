@@ -252,3 +252,99 @@ fn an_interface_that_is_deleted_while_attached() {
         assert_eq!(machine.pins(), Vec::<String>::new(), "{mode}");
     }
 }
+
+#[test]
+fn a_filter_that_others_remove_is_said_and_comes_back() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let sender = wire.sender();
+    let say = |arguments: &[&str]| machine.egress(&wire.near, arguments).success();
+    let removals: &[&[&str]] = &[
+        &[
+            "filter", "del", "dev", DEVICE, "egress", "prio", "1", "handle", "1", "bpf",
+        ],
+        &["qdisc", "del", "dev", DEVICE, "clsact"],
+    ];
+    for removal in removals {
+        for heal in ["load", "attach", "attach to another", "detach"] {
+            wire.lay("egt2", "egt3", None);
+            let untouched = traffic_control(&wire.near, DEVICE);
+            attach_as(&machine, &wire.near, "clsact", &[DEVICE], DROP);
+            wire.near.tool("tc", removal, "").success();
+            assert!(sender.send(&question()));
+            let status = say(&["status"]);
+            assert!(status.contains("clsact  REMOVED "), "{status}");
+            let advice = format!("{DEVICE}: its egress filter was removed by others");
+            assert!(status.contains(&advice), "{status}");
+            let json = say(&["status", "-j"]);
+            assert!(json.contains(r#""state": "removed""#), "{json}");
+            match heal {
+                "attach" => attach_as(&machine, &wire.near, "clsact", &[DEVICE], DROP),
+                "attach to another" => machine.attach(&wire.near, "egt2", DROP),
+                "load" => {
+                    let said = machine.egress_with(&wire.near, &["load", "-"], b"table netdev x\n");
+                    said.success();
+                }
+                _ => {}
+            }
+            if heal != "detach" {
+                assert!(!sender.send(&question()), "{heal}");
+                let status = say(&["status"]);
+                assert!(!status.contains("REMOVED"), "{heal}: {status}");
+            }
+            say(&["detach", "--all"]);
+            assert!(sender.send(&question()), "{heal}");
+            assert_eq!(traffic_control(&wire.near, DEVICE), untouched, "{heal}");
+            assert_eq!(machine.pins(), Vec::<String>::new(), "{heal}");
+            wire.near.ip("link del egt2\n");
+        }
+    }
+    // Something else in its place is not touched.
+    attach_as(&machine, &wire.near, "clsact", &[DEVICE], DROP);
+    wire.near.tc(&format!(
+        "filter del dev {DEVICE} egress prio 1 handle 1 bpf\n\
+         filter add dev {DEVICE} egress prio 1 handle 1 bpf da bytecode \"1,6 0 0 0,\"\n"
+    ));
+    let status = say(&["status"]);
+    assert!(status.contains("clsact  REPLACED "), "{status}");
+    // Ours goes beside it.
+    attach_as(&machine, &wire.near, "clsact", &[DEVICE], DROP);
+    assert!(sender.send(&question()), "theirs is first, and accepts");
+    let status = say(&["status"]);
+    assert!(!status.contains("REPLACED "), "{status}");
+    say(&["detach", "--all"]);
+    let left = traffic_control(&wire.near, DEVICE);
+    assert!(left.contains("1,6 0 0 0"), "{left}");
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+#[test]
+fn a_tcx_link_that_others_detach_comes_back() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    if !modes(&wire.near).contains(&"tcx") || common::tool::find("bpftool").is_none() {
+        common::skip("needs TCX (Linux 6.6) and bpftool");
+        return;
+    }
+    let sender = wire.sender();
+    attach_as(&machine, &wire.near, "tcx", &[DEVICE], DROP);
+    let pin = machine
+        .pins()
+        .into_iter()
+        .find(|pin| pin.contains("links/"));
+    let pin = format!("/sys/fs/bpf/{}", pin.unwrap());
+    machine
+        .run(
+            &wire.near,
+            "bpftool",
+            &["link", "detach", "pinned", &pin],
+            b"",
+        )
+        .success();
+    assert!(sender.send(&question()));
+    // Any command puts it back.
+    let status = machine.egress(&wire.near, &["status"]).success();
+    assert!(!sender.send(&question()), "{status}");
+    machine.egress(&wire.near, &["detach", "--all"]).success();
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}

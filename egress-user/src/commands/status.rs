@@ -42,6 +42,8 @@ struct Interface {
     mode: &'static str,
     /// Of a clsact filter.
     priority: Option<u16>,
+    /// What became of it.
+    state: Presence,
     /// The program that really is there; none where someone took it away.
     program_id: Option<u32>,
     generation: u64,
@@ -60,6 +62,32 @@ struct Interface {
     tables_bytes: u64,
     /// Bytes of all maps and of the code of this program.
     memory_bytes: u64,
+}
+
+/// What the kernel has where a program of ours is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Presence {
+    /// Our program.
+    InForce,
+    /// Nothing: someone removed it.
+    Removed,
+    /// A program of someone else.
+    Replaced,
+    /// The network namespace or what is attached in it cannot be looked at.
+    Unknown,
+}
+
+impl Presence {
+    /// What the column of programs says.
+    fn cell(self, program_id: Option<u32>) -> String {
+        match (self, program_id) {
+            (Self::InForce, Some(id)) => id.to_string(),
+            (Self::Removed, _) => "REMOVED".into(),
+            (Self::Replaced, _) => "REPLACED".into(),
+            _ => "unknown".into(),
+        }
+    }
 }
 
 /// What the programs of a network namespace share.
@@ -125,13 +153,19 @@ impl Report {
             None => Vec::new(),
         };
         for (index, binding) in state.bindings.iter().enumerate() {
-            let (name, program_id) = seen
-                .get(index)
-                .cloned()
-                .unwrap_or_else(|| (binding.name.clone(), None));
             let mut row = Interface::new(&state, &generation, binding)?;
-            row.interface = name;
-            row.program_id = program_id;
+            if let Some((name, found)) = seen.get(index) {
+                row.interface.clone_from(name);
+                row.program_id = found.unwrap_or(None);
+                row.state = match (found, row.program_id) {
+                    (None, _) => Presence::Unknown,
+                    (Some(_), None) => Presence::Removed,
+                    (Some(_), Some(id)) if state.program_ids().any(|ours| ours == id) => {
+                        Presence::InForce
+                    }
+                    _ => Presence::Replaced,
+                };
+            }
             row.netns.clone_from(&label);
             self.interfaces.push(row);
         }
@@ -175,6 +209,9 @@ impl Report {
                 namespace.generation, namespace.memory_bytes
             ));
         }
+        for row in &self.interfaces {
+            text.push_str(&row.advice());
+        }
         let broken = self.interfaces.iter().filter(|row| row.packets_broken > 0);
         for row in broken {
             text.push_str(&format!(
@@ -210,6 +247,7 @@ impl Interface {
                 Attachment::Tcx => None,
                 Attachment::Clsact(place) => Some(place.priority),
             },
+            state: Presence::Unknown,
             program_id: None,
             generation: state.generation,
             shared_by: state.bindings.iter().filter(same).count(),
@@ -228,6 +266,29 @@ impl Interface {
         })
     }
 
+    /// How to go on where the program is not there; nothing where it is.
+    fn advice(&self) -> String {
+        let Self {
+            interface, hook, ..
+        } = self;
+        match self.state {
+            Presence::InForce => String::new(),
+            Presence::Removed => format!(
+                "{interface}: its {hook} filter was removed by others, and its packets pass \
+                 unfiltered; `egress load` or `egress attach` puts it back, `egress detach \
+                 {interface}` forgets it\n"
+            ),
+            Presence::Replaced => format!(
+                "{interface}: a tc filter of others stands where its {hook} filter was, and its \
+                 packets pass unfiltered; `tc filter show dev {interface} {hook}` shows it, `egress \
+                 load` or `egress attach` puts ours beside it\n"
+            ),
+            Presence::Unknown => {
+                format!("{interface}: what is attached to its {hook} cannot be looked at\n")
+            }
+        }
+    }
+
     fn row(&self) -> Vec<String> {
         let or_dash = |text: String| if text.is_empty() { "-".into() } else { text };
         vec![
@@ -235,8 +296,7 @@ impl Interface {
             or_dash(self.netns.clone()),
             self.hook.into(),
             self.mode.into(),
-            self.program_id
-                .map_or_else(|| "none".into(), |id| id.to_string()),
+            self.state.cell(self.program_id),
             self.generation.to_string(),
             self.rules.to_string(),
             self.packets_seen.to_string(),
@@ -259,8 +319,8 @@ fn label(identity: &Identity, own: bool) -> String {
     }
 }
 
-/// The interface's name now, and which program is really there.
-fn look_at(store: &Store, binding: &Binding, devices: &Devices) -> (String, Option<u32>) {
+/// The interface's name now, and which program is really there, if that can be told.
+fn look_at(store: &Store, binding: &Binding, devices: &Devices) -> (String, Option<Option<u32>>) {
     let device = devices.by_ifindex(binding.ifindex);
     let name = device.map_or(&binding.name, |device| &device.name).clone();
     let found = match binding.attachment {
@@ -268,14 +328,17 @@ fn look_at(store: &Store, binding: &Binding, devices: &Devices) -> (String, Opti
             let link = link.filter(|link| link.ifindex != 0)?;
             Some(link.program_id)
         }),
-        Attachment::Clsact(place) => clsact::filters(binding.ifindex, binding.hook)
-            .map(|filters| place.find(&filters).and_then(|filter| filter.program_id)),
+        Attachment::Clsact(place) => {
+            clsact::filters(binding.ifindex, binding.hook).map(|filters| {
+                // A filter of another kind runs no program: it stands in our place all the same.
+                place
+                    .find(&filters)
+                    .map(|filter| filter.program_id.unwrap_or(0))
+            })
+        }
     };
-    let program = found.unwrap_or_else(|error| {
-        debug!("{name}: {error:#}");
-        None
-    });
-    (name, program)
+    let found = found.inspect_err(|error| debug!("{name}: {error:#}")).ok();
+    (name, found)
 }
 
 fn memory_of(pin: &std::path::Path) -> u64 {

@@ -1,6 +1,6 @@
 //! Builds a generation in `next/`, beside the one that runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
 use egress_lang::{checked::Hook, image};
@@ -9,7 +9,7 @@ use log::{debug, warn};
 use crate::{
     generation::{
         compose::{self, Group},
-        counters,
+        converge, counters,
         state::{Attachment, Binding, Program, State},
         store::{Generation, Store},
     },
@@ -53,6 +53,7 @@ pub fn build(
     let old_programs = std::mem::take(&mut wanted.programs);
     let old_bindings = std::mem::take(&mut wanted.bindings);
     let tcx = tcx::supported();
+    let known = before.map_or_else(BTreeSet::new, |state| converge::known_programs(state, &[]));
     for group in &groups {
         let same = old_programs
             .iter()
@@ -81,6 +82,14 @@ pub fn build(
                 .iter()
                 .find(|binding| binding.ifindex == device.ifindex && binding.hook == hook);
             let existing = existing.map(|binding| binding.attachment);
+            let existing = match existing {
+                Some(Attachment::Clsact(place))
+                    if converge::is_taken(place, device.ifindex, hook, &known)? =>
+                {
+                    None
+                }
+                other => other,
+            };
             let attachment = attachment(existing, *mode, device, hook, tcx)?;
             wanted.bindings.push(Binding {
                 ifindex: device.ifindex,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
+use egress_lang::checked::Hook;
 use log::{debug, warn};
 
 use crate::{
@@ -20,6 +21,15 @@ use crate::{
     },
 };
 
+/// What to do where a filter of someone else stands in the place of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The command fails, and changes nothing.
+    Fails,
+    /// There is nothing to go back to: `egress status` says that it is so.
+    Stays,
+}
+
 /// Makes the interfaces run what `state` says, and removes what `others` (the generations before it,
 /// or one that was taken back) had there besides. Then removes all other generations; and everything,
 /// where nothing is left to do.
@@ -27,10 +37,26 @@ use crate::{
 /// # Errors
 ///
 /// Where the kernel refuses.
-pub fn converge(store: &Store, state: &State, others: &[State], devices: &Devices) -> Result<()> {
+pub fn converge(
+    store: &Store,
+    state: &State,
+    others: &[State],
+    devices: &Devices,
+    taken: Taken,
+) -> Result<()> {
     let generation = store.generation(state.generation);
     let known = known_programs(state, others);
     for binding in &state.bindings {
+        if taken == Taken::Stays
+            && let Attachment::Clsact(place) = binding.attachment
+            && is_taken(place, binding.ifindex, binding.hook, &known)?
+        {
+            warn!(
+                "{}: a tc filter of others stands in place of ours",
+                binding.name
+            );
+            continue;
+        }
         follow(store, &generation, state, binding, devices, &known)
             .with_context(|| format!("{} of {}", binding.hook.keyword(), binding.name))?;
     }
@@ -100,7 +126,6 @@ pub fn remove_filters(
 
 /// Removes a clsact qdisc that we made, unless others use it by now.
 fn remove_qdisc(ifindex: u32) -> Result<()> {
-    use egress_lang::checked::Hook;
     if !clsact::has_qdisc(ifindex)? {
         return Ok(());
     }
@@ -121,6 +146,18 @@ pub fn known_programs(state: &State, others: &[State]) -> BTreeSet<u32> {
 
 fn is_ours(filter: &clsact::Filter, known: &BTreeSet<u32>) -> bool {
     filter.program_id.is_some_and(|id| known.contains(&id))
+}
+
+/// Whether a filter of someone else stands in this place.
+///
+/// # Errors
+///
+/// Where netlink fails.
+pub fn is_taken(place: Place, ifindex: u32, hook: Hook, known: &BTreeSet<u32>) -> Result<bool> {
+    let filters = clsact::filters(ifindex, hook)?;
+    Ok(place
+        .find(&filters)
+        .is_some_and(|filter| !is_ours(filter, known)))
 }
 
 /// Whether a binding is in force: its link is, or its interface is there.

@@ -22,7 +22,7 @@ use log::debug;
 pub use recover::recover_all;
 
 use crate::{
-    generation::{state::State, store::Store},
+    generation::{converge::Taken, state::State, store::Store},
     kernel::{bpffs::Pins, device::Devices, netns::Netns},
 };
 
@@ -80,6 +80,7 @@ fn advance(store: &Store, before: Option<&State>, wanted: State, devices: &Devic
         &state,
         before.map_or(&[], std::slice::from_ref),
         devices,
+        Taken::Fails,
     );
     if let Err(error) = followed {
         debug!("generation {} is taken back: {error:#}", state.generation);

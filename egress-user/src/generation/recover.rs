@@ -6,7 +6,8 @@ use log::{debug, info, warn};
 
 use crate::{
     generation::{
-        advance, converge,
+        advance,
+        converge::{self, Taken},
         state::{Attachment, State},
         store::Store,
     },
@@ -49,9 +50,14 @@ pub fn recover(store: &Store) -> Result<Option<State>> {
         });
         let others: Vec<State> = others.collect();
         let devices = Devices::read()?;
-        if let Err(error) = converge::converge(store, &state, &others, &devices) {
+        // The generation before it is gone already: there is no way back.
+        let taken = match others.is_empty() && state.generation > 1 {
+            true => Taken::Stays,
+            false => Taken::Fails,
+        };
+        if let Err(error) = converge::converge(store, &state, &others, &devices, taken) {
             let before = others.into_iter().next_back();
-            if before.is_none() && state.generation > 1 {
+            if taken == Taken::Stays {
                 return Err(error);
             }
             // It would have failed in the command that was killed, too.
@@ -83,7 +89,7 @@ pub fn roll_back(
     match (before, failed) {
         (Some(before), failed) => {
             let failed: Vec<State> = failed.into_iter().cloned().collect();
-            converge::converge(store, before, &failed, devices)?;
+            converge::converge(store, before, &failed, devices, Taken::Stays)?;
         }
         (None, Some(failed)) => {
             for name in store.link_names()? {

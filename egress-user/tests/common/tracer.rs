@@ -62,6 +62,8 @@ pub fn killed_before(machine: &Machine, command: &mut Command, stdin: &[u8], at:
     }
     // All of it on one thread: that is the tracer.
     machine.inside(|| {
+        // `trace` waits for it.
+        #[allow(clippy::zombie_processes)]
         let mut child = tool::spawn(command, true);
         let _ = child.stdin.take().unwrap().write_all(stdin);
         trace(child.id().cast_signed(), at)
