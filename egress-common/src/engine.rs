@@ -1,9 +1,9 @@
 //! The way of a packet through the tables: the same code in the kernel, in tests and offline.
 
 use crate::layout::{
-    self, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, feature, fetch, meta, node, op, storage,
+    self, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, VERDICT, feature, fetch, meta, node, op, storage,
 };
-use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, Load, Packet};
+use crate::packet::{Family, Headers, Load, Packet};
 
 /// The tables and counters of one program.
 ///
@@ -41,27 +41,38 @@ pub trait Maps {
 }
 
 /// The targets that packets start at: what only asks for `meta protocol` is answered when the tables
-/// are made.
+/// are made; with [`feature::L4_TABLES`], so is `meta l4proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roots {
-    /// Of IPv4 packets.
+    /// Of IPv4 packets: a target, or the offset of a table of transport protocols.
     pub ipv4: u32,
-    /// Of IPv6 packets.
+    /// Of IPv6 packets, likewise.
     pub ipv6: u32,
-    /// Of all others.
+    /// Of all others, or of all: a target.
     pub other: u32,
 }
 
-impl Roots {
-    /// Where this packet starts.
-    #[inline(always)]
-    pub fn of<P: Packet>(self, packet: &P) -> u32 {
-        match packet.protocol() {
-            ETH_P_IP => self.ipv4,
-            ETH_P_IPV6 => self.ipv6,
-            _ => self.other,
-        }
+/// Finds a packet's headers, and the target that it starts at.
+#[inline(always)]
+pub fn enter<P: Packet, M: Maps>(packet: &P, maps: &M, roots: Roots) -> (Headers, u32) {
+    let features = maps.features();
+    if features & (feature::TRANSPORT | feature::NETWORK | feature::PROTOCOL) == 0 {
+        return (Headers::NONE, roots.other);
     }
+    let (headers, family) = Headers::find(packet, features);
+    if features & feature::PROTOCOL == 0 {
+        return (headers, roots.other);
+    }
+    let root = match family {
+        Family::Ipv4 => roots.ipv4,
+        Family::Ipv6 => roots.ipv6,
+        Family::Other => return (headers, roots.other),
+    };
+    if features & feature::L4_TABLES == 0 {
+        return (headers, root);
+    }
+    let entry = root.wrapping_add(headers.l4_index() << 2);
+    (headers, maps.table32(entry))
 }
 
 /// What becomes of the packet.
@@ -112,20 +123,45 @@ pub fn only_round<P: Packet, M: Maps>(
     headers: Headers,
     root: u32,
 ) -> Outcome {
-    let Some(mut at) = walk(packet, maps, headers, root) else {
+    let Some(leaf) = walk(packet, maps, headers, root) else {
         return Outcome::Broken;
     };
-    for _ in 0..MAX_OPS {
-        let word = maps.table32(at);
+    if leaf & VERDICT != 0 {
+        return verdict(leaf);
+    }
+    let list = maps.node(leaf);
+    let bytes = packet.counted_len();
+    let mut at = 0;
+    while at < MAX_OPS << 2 {
+        let word = maps.node32(list, at);
         at = at.wrapping_add(4);
-        match word & 0xff {
-            op::PASS => return Outcome::Pass,
-            op::DROP => return Outcome::Drop,
-            op::COUNTER => maps.count(word >> 8, packet.counted_len()),
-            _ => return Outcome::Broken,
+        if word >= op::PASS << op::SHIFT {
+            return match word >> op::SHIFT {
+                op::PASS => Outcome::Pass,
+                op::DROP => Outcome::Drop,
+                _ => Outcome::Broken,
+            };
+        }
+        maps.count(word & op::ARGUMENT, bytes);
+        if word >= op::COUNTER_PASS << op::SHIFT {
+            return if word < op::COUNTER_DROP << op::SHIFT {
+                Outcome::Pass
+            } else {
+                Outcome::Drop
+            };
         }
     }
     Outcome::Broken
+}
+
+/// The verdict that a target is.
+#[inline(always)]
+fn verdict(leaf: u32) -> Outcome {
+    if leaf & 1 != 0 {
+        Outcome::Drop
+    } else {
+        Outcome::Pass
+    }
 }
 
 /// One round of several: through a diagram to its leaf, and through the action list there.
@@ -136,17 +172,29 @@ pub fn round<P: Packet, M: Maps>(
     headers: Headers,
     state: &mut State,
 ) -> Outcome {
-    let Some(mut at) = walk(packet, maps, headers, state.target) else {
+    let Some(leaf) = walk(packet, maps, headers, state.target) else {
         return Outcome::Broken;
     };
+    if leaf & VERDICT != 0 {
+        return verdict(leaf);
+    }
+    let mut at = leaf;
     for _ in 0..MAX_OPS {
         let word = maps.table32(at);
-        let argument = word >> 8;
+        let argument = word & op::ARGUMENT;
         at = at.wrapping_add(4);
-        match word & 0xff {
+        match word >> op::SHIFT {
+            op::COUNTER => maps.count(argument, packet.counted_len()),
+            op::COUNTER_PASS => {
+                maps.count(argument, packet.counted_len());
+                return Outcome::Pass;
+            }
+            op::COUNTER_DROP => {
+                maps.count(argument, packet.counted_len());
+                return Outcome::Drop;
+            }
             op::PASS => return Outcome::Pass,
             op::DROP => return Outcome::Drop,
-            op::COUNTER => maps.count(argument, packet.counted_len()),
             op::NODE => {
                 state.target = argument << 3;
                 return Outcome::Again;
@@ -178,7 +226,8 @@ pub fn round<P: Packet, M: Maps>(
     Outcome::Again
 }
 
-/// From a target to the action list it leads to, as a byte offset.
+/// From a target to the leaf that it leads to: the byte offset of an action list, or [`VERDICT`] and
+/// the verdict.
 #[inline(always)]
 fn walk<P: Packet, M: Maps>(
     packet: &P,
@@ -204,8 +253,11 @@ fn walk<P: Packet, M: Maps>(
 fn short_step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> Option<u32> {
     let node = maps.node(at);
     let code = maps.node8(node, node::FETCH);
-    let value = if code & fetch::COLD == 0 {
+    let value = if code < fetch::COLD {
         near(packet, maps, headers, node, code)?
+    } else if maps.features() & feature::L4_TABLES != 0 {
+        // What is asked for most is answered before the first node.
+        return None;
     } else if code == fetch::META | meta::L4PROTO {
         u32::from(headers.l4proto()?)
     } else if code == fetch::META | meta::PROTOCOL {
@@ -221,7 +273,7 @@ fn short_step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u3
 pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> u32 {
     let node = maps.node(at);
     let code = maps.node8(node, node::FETCH);
-    let value = if code & fetch::COLD == 0 {
+    let value = if code < fetch::COLD {
         match near(packet, maps, headers, node, code) {
             None => fetch_far(packet, headers, code, maps.node16(node, node::OFFSET)),
             near => near,
@@ -259,7 +311,7 @@ fn near<P: Packet, M: Maps>(
     code: u8,
 ) -> Option<u32> {
     let offset = maps.node16(node, node::OFFSET);
-    let from = base(packet, maps, headers, code).wrapping_add(u32::from(offset));
+    let from = start(maps, headers, code, offset);
     if code & fetch::LEN == fetch::LEN4 {
         packet.near32(from)
     } else if code & fetch::LEN == fetch::LEN2 {
@@ -320,18 +372,19 @@ fn fetch_cold<P: Packet, M: Maps>(
     })
 }
 
-/// The start of the header that a fetch code names, where no near load succeeds if it is not known.
+/// Where a field is that a fetch code and an offset name; where that is not known, a place where no
+/// near load succeeds.
 #[inline(always)]
-fn base<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, code: u8) -> u32 {
+fn start<M: Maps>(maps: &M, headers: Headers, code: u8, offset: u16) -> u32 {
+    let from = u32::from(offset);
     if code & fetch::TRANSPORT != 0 {
-        headers.transport()
-    } else if code & fetch::NETWORK == 0 {
-        0
-    } else if maps.features() & feature::NETWORK != 0 && headers.must_ask_network() {
-        Headers::ABSENT
-    } else {
-        packet.link_len()
+        return headers.transport().wrapping_add(from);
     }
+    let ask = maps.features() & feature::NETWORK != 0 && headers.must_ask_network();
+    if ask && code & fetch::NETWORK != 0 {
+        return Headers::ABSENT;
+    }
+    from
 }
 
 #[inline(always)]
@@ -345,7 +398,7 @@ fn fetch_wide<P: Packet, M: Maps>(
     let offset = maps.node16(node, node::OFFSET);
     let mask = maps.node64(node, node::WIDE_MASK);
     if code & (fetch::TRANSPORT | fetch::VLAN) == 0 {
-        let from = base(packet, maps, headers, code).wrapping_add(u32::from(offset));
+        let from = start(maps, headers, code, offset);
         if let Some(value) = packet.near64(from, 16) {
             return Some(value & mask);
         }

@@ -2,16 +2,16 @@
 //!
 //! # The tables
 //! All of a program's decision diagrams and action lists live in one array of bytes, in the byte
-//! order of the machine. A **target** is 32 bits: with [`LEAF`] set, the rest is the byte offset of
-//! an action list; without, the whole is the byte offset of a node. Nodes start at multiples of
-//! eight, action lists at multiples of four.
+//! order of the machine. A **target** is 32 bits: without [`LEAF`], the byte offset of a node; with
+//! it, the rest is the byte offset of an action list, or with [`VERDICT`] the verdict itself. Nodes
+//! start at multiples of eight, action lists at multiples of four.
 //!
 //! # Nodes
 //! | byte | bits | what |
 //! |---|---|---|
 //! | 0 | 8 | fetch code: which value the node looks at ([`fetch`]) |
 //! | 1 | 8 | storage: how it is looked up ([`storage`]) |
-//! | 2 | 16 | bytes between the layer's start and the field |
+//! | 2 | 16 | bytes between the layer's start and the field; of the network layer, between the packet's start and the field |
 //! | 4 | 32 | target where the field is absent |
 //! | 8 | 32 | mask of a narrow node; of a wide one, bytes that must be present from the offset on |
 //!
@@ -33,8 +33,16 @@
 //! values that are below `low` or have no other.
 //!
 //! # Action lists
-//! 32-bit words: an [`op`] in the low 8 bits, its argument in the upper 24. Offsets in arguments are
+//! 32-bit words: an [`op`] in the upper 8 bits, its argument in the lower 24. Offsets in arguments are
 //! in units of four bytes.
+//!
+//! # Tables of transport protocols
+//! With [`feature::L4_TABLES`], IPv4 and IPv6 packets start at tables of [`L4_TARGETS`] targets: one
+//! for each transport protocol, the last for packets without a transport header.
+//!
+//! # Counters
+//! Each CPU counts in a row of its own: [`own`] of a program, [`Counter`]s of rules by slot. The
+//! number of rows and the bytes of a row are powers of two.
 
 /// Bytes behind the last table that belong to the map: a node at the very end can be read whole,
 /// whatever its storage.
@@ -56,8 +64,21 @@ pub const fn table_mask(value_size: u32) -> u32 {
     value_size.wrapping_sub(TABLE_SLACK).wrapping_sub(4)
 }
 
-/// Set in a target that names an action list.
+/// Set in a target that is not a node.
 pub const LEAF: u32 = 1 << 31;
+
+/// Set beside [`LEAF`] in a target that needs no action list: the packet passes all base chains, or
+/// is dropped where the lowest bit is set.
+pub const VERDICT: u32 = 1 << 30;
+
+/// The target of packets that pass.
+pub const TARGET_PASS: u32 = LEAF | VERDICT;
+
+/// The target of packets that are dropped.
+pub const TARGET_DROP: u32 = LEAF | VERDICT | 1;
+
+/// Targets in a table of transport protocols.
+pub const L4_TARGETS: u32 = 257;
 
 /// A packet passes at most this many nodes of one diagram.
 pub const MAX_NODES: u32 = 24;
@@ -134,30 +155,30 @@ pub mod storage {
 ///
 /// A payload code is a base and a size. [`LEN1`](fetch::LEN1), `LEN2` and `LEN4` are what nft's fast
 /// path loads: it reads what is in the linear part of the packet, without a look at the fragment
-/// offset. They, and no others, have no bit of [`COLD`](fetch::COLD).
+/// offset. They, and no others, are less than [`COLD`](fetch::COLD).
 pub mod fetch {
-    /// Base: the network header. Without this and [`TRANSPORT`]: the link header.
-    pub const NETWORK: u8 = 0x10;
-    /// Base: the transport header.
-    pub const TRANSPORT: u8 = 0x20;
-    /// The field lies where an accelerated VLAN tag shows.
-    pub const VLAN: u8 = 0x40;
-    /// Metadata, numbered by [`crate::layout::meta`]; no base, no size.
-    pub const META: u8 = 0x80;
-    /// What is not loaded in the short way, or not always.
-    pub const COLD: u8 = META | VLAN | WIDE | SLOW;
     /// Four bytes.
     pub const LEN4: u8 = 0;
     /// Two bytes.
     pub const LEN2: u8 = 1;
     /// One byte.
     pub const LEN1: u8 = 2;
-    /// Up to eight bytes of a longer load, left-aligned in 64 bits.
-    pub const WIDE: u8 = 4;
-    /// As many bytes as the low two bits say, 0 for four, that nft has no fast path for.
-    pub const SLOW: u8 = 8;
     /// The bits of a short size.
     pub const LEN: u8 = 3;
+    /// Base: the network header. Without this and [`TRANSPORT`]: the link header.
+    pub const NETWORK: u8 = 0x04;
+    /// Base: the transport header.
+    pub const TRANSPORT: u8 = 0x08;
+    /// What is not less than this is not loaded in the short way, or not always.
+    pub const COLD: u8 = 0x10;
+    /// Up to eight bytes of a longer load, left-aligned in 64 bits.
+    pub const WIDE: u8 = 0x10;
+    /// As many bytes as the low two bits say, 0 for four, that nft has no fast path for.
+    pub const SLOW: u8 = 0x20;
+    /// The field lies where an accelerated VLAN tag shows.
+    pub const VLAN: u8 = 0x40;
+    /// Metadata, numbered by [`crate::layout::meta`]; no base, no size.
+    pub const META: u8 = 0x80;
 }
 
 /// Metadata numbers, in the low bits of a fetch code with [`fetch::META`].
@@ -180,26 +201,35 @@ pub mod meta {
     pub const CPU: u8 = 7;
 }
 
-/// Operations of action lists.
+/// Operations of action lists, in the upper 8 bits of a word: the more common, the lower.
 pub mod op {
-    /// The packet passes all base chains: it goes to the next tc program.
-    pub const PASS: u32 = 0;
-    /// The packet is dropped.
-    pub const DROP: u32 = 1;
+    /// Where the operation stands in a word.
+    pub const SHIFT: u32 = 24;
+    /// The bits of the argument.
+    pub const ARGUMENT: u32 = (1 << SHIFT) - 1;
+
     /// Counts the packet under the counter slot in the argument.
-    pub const COUNTER: u32 = 2;
+    pub const COUNTER: u32 = 0;
+    /// The same, and the packet passes all base chains.
+    pub const COUNTER_PASS: u32 = 1;
+    /// The same, and the packet is dropped.
+    pub const COUNTER_DROP: u32 = 2;
+    /// The packet passes all base chains: it goes to the next tc program.
+    pub const PASS: u32 = 3;
+    /// The packet is dropped.
+    pub const DROP: u32 = 4;
     /// Goes on at the node in the argument, in units of eight bytes.
-    pub const NODE: u32 = 3;
+    pub const NODE: u32 = 5;
     /// Enters a base chain: `accept` in it goes on at the action list in the argument.
-    pub const BASE: u32 = 4;
+    pub const BASE: u32 = 6;
     /// Ends the base chain: goes on where [`BASE`] said.
-    pub const ACCEPT: u32 = 5;
+    pub const ACCEPT: u32 = 7;
     /// Remembers the action list in the argument to come back to; [`LIST`] or [`NODE`] follows.
-    pub const PUSH: u32 = 6;
+    pub const PUSH: u32 = 8;
     /// Goes on at the action list in the argument.
-    pub const LIST: u32 = 7;
+    pub const LIST: u32 = 9;
     /// Goes back to what was pushed last.
-    pub const RETURN: u32 = 8;
+    pub const RETURN: u32 = 10;
 }
 
 /// What a ruleset uses. The verifier removes the code of all else, as this is a constant to it.
@@ -226,6 +256,13 @@ pub mod feature {
     pub const PAYLOAD: u32 = 1 << 11;
     /// The diagnostics of the program itself are logged.
     pub const LOG: u32 = 1 << 12;
+    /// Packets start at different targets by `meta protocol`.
+    pub const PROTOCOL: u32 = 1 << 13;
+    /// IPv4 and IPv6 packets start at tables of transport protocols.
+    pub const L4_TABLES: u32 = 1 << 14;
+
+    /// All that the program for common rulesets has in it.
+    pub const LEAN: u32 = TRANSPORT | COUNTER | PAYLOAD | PROTOCOL | L4_TABLES;
 }
 
 /// What a counter slot holds on each CPU.
@@ -238,16 +275,66 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// Counter slots of the program itself, before those of rules.
-pub mod slot {
-    /// All packets that came to the program.
+/// What a program counts itself: packets, 64 bits each, at these byte offsets of a CPU's row.
+pub mod own {
+    /// All packets that were classified.
     pub const SEEN: u32 = 0;
     /// Packets that carried the skip mark.
-    pub const SKIPPED: u32 = 1;
+    pub const SKIPPED: u32 = 8;
     /// Packets dropped.
-    pub const DROPPED: u32 = 2;
+    pub const DROPPED: u32 = 16;
     /// Packets passed because the tables were not as they must be: always 0, or a defect.
-    pub const BROKEN: u32 = 3;
-    /// The first slot for rules.
-    pub const FIRST_RULE: u32 = 4;
+    pub const BROKEN: u32 = 24;
+    /// Bytes of a row, as a shift: a cache line.
+    pub const ROW_SHIFT: u32 = 6;
+    /// There are at least as many rows: programs may take this for a mask, less one.
+    pub const MIN_ROWS: u32 = 256;
+}
+
+/// What the loader tells a program before it is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// What the ruleset uses ([`egress_common::layout::feature`]).
+    pub features: u32,
+    /// The target that packets start at which are neither IPv4 nor IPv6.
+    pub root: u32,
+    /// The target that IPv4 packets start at.
+    pub root_ipv4: u32,
+    /// The target that IPv6 packets start at.
+    pub root_ipv6: u32,
+    /// The mask for offsets in the tables ([`table_mask`]).
+    pub table_mask: u32,
+    /// Rows of counters, less one.
+    pub cpu_mask: u32,
+    /// Bytes of a row of rules' counters.
+    pub counter_row: u32,
+    /// The mask for offsets in such a row.
+    pub counter_mask: u32,
+    /// Bytes of the device's link header.
+    pub link_len: u32,
+    /// Bytes of a packet that nf_tables does not count at this hook.
+    pub uncounted_len: u32,
+    /// Value of the skip mark under its mask.
+    pub skip_value: u32,
+    /// Mask of the skip mark; 0 where there is none.
+    pub skip_mask: u32,
+}
+
+impl Settings {
+    /// Of a program that nobody told anything.
+    pub const NONE: Self = Self {
+        features: u32::MAX,
+        root: 0,
+        root_ipv4: 0,
+        root_ipv6: 0,
+        table_mask: 0,
+        cpu_mask: 0,
+        counter_row: 0,
+        counter_mask: 0,
+        link_len: 14,
+        uncounted_len: 0,
+        skip_value: 0,
+        skip_mask: 0,
+    };
 }

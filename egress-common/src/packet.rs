@@ -16,7 +16,7 @@ const ETHER_ADDRS: u32 = 12;
 /// Bytes of a VLAN tag in the frame.
 const VLAN_HLEN: u32 = 4;
 /// Bytes of the IPv4 header without options.
-const IPV4_HLEN: u32 = 20;
+pub const IPV4_HLEN: u32 = 20;
 /// Bytes of the IPv6 header.
 const IPV6_HLEN: u32 = 40;
 /// IPv6 fragment header.
@@ -64,6 +64,10 @@ pub trait Packet {
     fn near32(&self, offset: u32) -> Option<u32>;
     /// Eight bytes of the linear part, where `need` bytes (8 to 40) from `offset` are in it.
     fn near64(&self, offset: u32, need: u32) -> Option<u64>;
+    /// The first eight bytes of an IPv4 header (version, IHL, DSCP, total length, identification,
+    /// flags and fragment offset) and the four behind them (TTL, protocol, checksum), where the whole
+    /// fixed header is in the linear part.
+    fn near_ipv4(&self, offset: u32) -> Option<(u64, u32)>;
     /// `len` bytes (1 to 8) from anywhere in the packet, left-aligned.
     fn far(&self, offset: u32, len: u32) -> Option<u64>;
     /// Like `far`, but from the network header as the kernel remembers it.
@@ -130,8 +134,19 @@ pub struct Load {
     pub base: u8,
     /// Bytes, 1 to 8.
     pub len: u8,
-    /// Bytes from the base.
+    /// Bytes from the base; from the start of the packet where that is the network header.
     pub offset: u16,
+}
+
+/// What decides where headers are looked for (`skb->protocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// Anything else.
+    Other,
 }
 
 /// Where the kernel's nf_tables finds the headers of a packet (`nft_set_pktinfo` and its callees in
@@ -142,42 +157,62 @@ pub struct Load {
 /// | bits | what |
 /// |---|---|
 /// | 0 to 15 | offset of the transport header; all ones where there is none |
-/// | 16 to 23 | number of the transport protocol |
-/// | 24 | a fragment, but not the first |
-/// | 25 | only the kernel knows the network header's offset |
+/// | 16 to 24 | number of the transport protocol; 256 where there is no transport header |
+/// | 25 | a fragment, but not the first |
+/// | 26 | only the kernel knows the network header's offset |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Headers(u32);
 
 /// No transport header.
-const NO_TRANSPORT: u32 = 0xffff;
+const NO_TRANSPORT: u32 = NO_OFFSET | 256 << L4PROTO_SHIFT;
+/// See [`Headers`].
+const NO_OFFSET: u32 = 0xffff;
 /// See [`Headers`].
 const L4PROTO_SHIFT: u32 = 16;
 /// See [`Headers`].
-const FRAGMENT: u32 = 1 << 24;
+const FRAGMENT: u32 = 1 << 25;
 /// See [`Headers`].
-const ASK_NETWORK: u32 = 1 << 25;
+const ASK_NETWORK: u32 = 1 << 26;
 
 impl Headers {
     /// An offset where no near load succeeds.
     pub const ABSENT: u32 = 0xffff;
 
+    /// Of a packet that nobody looks into.
+    pub const NONE: Self = Self(NO_TRANSPORT);
+
     /// Finds the headers of a packet. What `features` does not ask for is left out.
     #[inline(always)]
-    pub fn find<P: Packet>(packet: &P, features: u32) -> Self {
-        if features & (feature::TRANSPORT | feature::NETWORK) == 0 {
-            return Self(NO_TRANSPORT);
+    pub fn find<P: Packet>(packet: &P, features: u32) -> (Self, Family) {
+        let transport = features & feature::TRANSPORT != 0;
+        match packet.protocol() {
+            ETH_P_IP => {
+                let headers = if transport {
+                    Self::find_ipv4(packet, packet.link_len())
+                } else {
+                    Self::NONE
+                };
+                (headers.opaque(packet), Family::Ipv4)
+            }
+            ETH_P_IPV6 => {
+                let headers = if transport {
+                    Self::find_ipv6(packet, packet.link_len())
+                } else {
+                    Self::NONE
+                };
+                (headers.opaque(packet), Family::Ipv6)
+            }
+            ETH_P_8021Q | ETH_P_8021AD if features & feature::NETWORK != 0 => {
+                (Self(NO_TRANSPORT | ASK_NETWORK), Family::Other)
+            }
+            _ => (Self::NONE, Family::Other),
         }
-        let protocol = packet.protocol();
-        let headers = if features & feature::TRANSPORT != 0 && protocol == ETH_P_IP {
-            Self::find_ipv4(packet, packet.link_len())
-        } else if features & feature::TRANSPORT != 0 && protocol == ETH_P_IPV6 {
-            Self::find_ipv6(packet, packet.link_len())
-        } else if protocol == ETH_P_8021Q || protocol == ETH_P_8021AD {
-            Self(NO_TRANSPORT | ASK_NETWORK)
-        } else {
-            Self(NO_TRANSPORT)
-        };
-        Self(packet.opaque(headers.0))
+    }
+
+    /// The same, of which the verifier shall not remember which way it was found.
+    #[inline(always)]
+    fn opaque<P: Packet>(self, packet: &P) -> Self {
+        Self(packet.opaque(self.0))
     }
 
     /// Finds the transport header wherever it is in the packet.
@@ -210,7 +245,20 @@ impl Headers {
     /// Number of the transport protocol.
     #[inline(always)]
     pub fn l4proto(self) -> Option<u8> {
-        (self.transport() != NO_TRANSPORT).then_some((self.0 >> L4PROTO_SHIFT) as u8)
+        (self.transport() != NO_OFFSET).then_some((self.0 >> L4PROTO_SHIFT) as u8)
+    }
+
+    /// Number of the transport protocol; 256 where there is no transport header.
+    #[inline(always)]
+    pub fn l4_index(self) -> u32 {
+        (self.0 >> L4PROTO_SHIFT) & 0x1ff
+    }
+
+    /// Of a packet with this transport protocol, wherever its header is.
+    pub fn with_l4proto(l4proto: Option<u8>) -> Self {
+        l4proto.map_or(Self::NONE, |number| {
+            Self(u32::from(number) << L4PROTO_SHIFT)
+        })
     }
 
     /// Whether this is a fragment, but not the first.
@@ -228,8 +276,8 @@ impl Headers {
     /// With a transport header, where its offset can be told.
     #[inline(always)]
     fn with_transport(offset: u32, l4proto: u8, fragment: bool) -> Self {
-        if offset >= NO_TRANSPORT {
-            return Self(NO_TRANSPORT);
+        if offset >= NO_OFFSET {
+            return Self::NONE;
         }
         let fragment = if fragment { FRAGMENT } else { 0 };
         Self(offset | (u32::from(l4proto) << L4PROTO_SHIFT) | fragment)
@@ -237,13 +285,9 @@ impl Headers {
 
     #[inline(always)]
     fn find_ipv4<P: Packet>(packet: &P, start: u32) -> Self {
-        // Version, IHL, DSCP, total length, flags and fragment offset; then TTL and protocol.
-        match (
-            packet.near64(start, IPV4_HLEN),
-            packet.near32(start.wrapping_add(8)),
-        ) {
-            (Some(first), Some(second)) => Self::of_ipv4(packet, start, first, second),
-            _ => packet.find_far(),
+        match packet.near_ipv4(start) {
+            Some((first, second)) => Self::of_ipv4(packet, start, first, second),
+            None => packet.find_far(),
         }
     }
 
@@ -258,7 +302,7 @@ impl Headers {
             (Some(first), Some(second), Some(_)) => {
                 Self::of_ipv4(packet, start, first, (second >> 32) as u32)
             }
-            _ => Self(NO_TRANSPORT),
+            _ => Self::NONE,
         }
     }
 
@@ -269,7 +313,7 @@ impl Headers {
         let fragment_offset = first as u32 & 0x1fff;
         let header = (version_ihl & 0xf) << 2;
         if version_ihl >> 4 != 4 || header < IPV4_HLEN {
-            return Self(NO_TRANSPORT);
+            return Self::NONE;
         }
         let transport = start.wrapping_add(header);
         let available = packet.len().wrapping_sub(start);
@@ -280,7 +324,7 @@ impl Headers {
             total
         };
         if available < total || total < header {
-            return Self(NO_TRANSPORT);
+            return Self::NONE;
         }
         Self::with_transport(transport, (second >> 16) as u8, fragment_offset != 0)
     }
@@ -291,7 +335,7 @@ impl Headers {
             return packet.find_far();
         };
         if !ipv6_is_whole(packet, start, first) {
-            return Self(NO_TRANSPORT);
+            return Self::NONE;
         }
         let next = (first >> 8) as u8;
         if is_extension(next) || next == NEXTHDR_NONE {
@@ -303,7 +347,7 @@ impl Headers {
     /// `ipv6_find_hdr()` for any protocol (net/ipv6/exthdrs_core.c).
     #[inline(always)]
     fn find_ipv6_far<P: Packet>(packet: &P, start: u32) -> Self {
-        let none = Self(NO_TRANSPORT);
+        let none = Self::NONE;
         let last = start.wrapping_add(IPV6_HLEN).wrapping_sub(1);
         let (Some(first), Some(_)) = (packet.far(start, 8), packet.far(last, 1)) else {
             return none;
@@ -354,16 +398,17 @@ impl Headers {
         let (offset, len) = (u32::from(load.offset), u32::from(load.len));
         if load.base & fetch::TRANSPORT != 0 {
             let transport = self.transport();
-            if transport == NO_TRANSPORT || self.is_fragment() {
+            if transport == NO_OFFSET || self.is_fragment() {
                 return None;
             }
             return packet.far(transport.wrapping_add(offset), len);
         }
         if load.base & fetch::NETWORK != 0 {
             if self.must_ask_network() {
-                return packet.far_network(offset, len);
+                // Nodes count from the packet's start.
+                return packet.far_network(offset.wrapping_sub(packet.link_len()), len);
             }
-            return packet.far(packet.link_len().wrapping_add(offset), len);
+            return packet.far(offset, len);
         }
         self.load_link(packet, offset, len)
     }

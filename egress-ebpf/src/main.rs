@@ -9,13 +9,13 @@ mod packet;
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;
 use egress_common::{
-    engine::{self, Outcome, Roots, State},
-    layout::{MAX_ROUNDS, feature, slot},
+    engine::{self, Maps as _, Outcome, Roots, State},
+    layout::{MAX_ROUNDS, feature, own},
     packet::{Headers, Packet as _},
 };
 
 use crate::{
-    maps::{Tables, settings},
+    maps::{ANY, Own, Tables, settings},
     packet::SkBuff,
 };
 
@@ -24,40 +24,83 @@ const NEXT: i32 = -1;
 /// The packet is dropped (`TCX_DROP`, `TC_ACT_SHOT`).
 const SHOT: i32 = 2;
 
-/// Egress: before all other tc programs.
+/// Egress: before all other tc programs. Any ruleset.
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
-    classify(&ctx)
+    classify::<ANY>(&ctx)
 }
 
-/// Ingress: after all other tc programs.
+/// Ingress: after all other tc programs. Any ruleset.
 #[classifier]
 pub fn ingress(ctx: TcContext) -> i32 {
-    classify(&ctx)
+    classify::<ANY>(&ctx)
+}
+
+/// Egress, for rulesets of [`feature::LEAN`].
+#[classifier]
+pub fn egress_lean(ctx: TcContext) -> i32 {
+    classify::<{ feature::LEAN }>(&ctx)
+}
+
+/// Ingress, likewise.
+#[classifier]
+pub fn ingress_lean(ctx: TcContext) -> i32 {
+    classify::<{ feature::LEAN }>(&ctx)
+}
+
+/// Egress, for rulesets that test nothing: one action list for all packets.
+#[classifier]
+pub fn egress_list(ctx: TcContext) -> i32 {
+    classify::<{ feature::COUNTER }>(&ctx)
+}
+
+/// Ingress, likewise.
+#[classifier]
+pub fn ingress_list(ctx: TcContext) -> i32 {
+    classify::<{ feature::COUNTER }>(&ctx)
+}
+
+/// Egress, for rulesets that do nothing, where there is no skip mark.
+#[classifier]
+pub fn egress_idle(_ctx: TcContext) -> i32 {
+    idle()
+}
+
+/// Ingress, likewise.
+#[classifier]
+pub fn ingress_idle(_ctx: TcContext) -> i32 {
+    idle()
 }
 
 #[inline(always)]
-fn classify(ctx: &TcContext) -> i32 {
+fn idle() -> i32 {
+    Own::of(packet::cpu() & (own::MIN_ROWS - 1)).count(own::SEEN);
+    NEXT
+}
+
+#[inline(always)]
+fn classify<const FEATURES: u32>(ctx: &TcContext) -> i32 {
     let skb = SkBuff::new(ctx);
-    let mark = skb.mark();
     let skip_mask = settings::skip_mask();
-    if skip_mask != 0 && mark & skip_mask == settings::skip_value() {
-        skb.set_mark(mark & !skip_mask);
-        maps::count_own(slot::SKIPPED, skb.len());
-        return NEXT;
+    let row = maps::cpu_row();
+    let own = Own::of(row);
+    if skip_mask != 0 {
+        let mark = skb.mark();
+        if mark & skip_mask == settings::skip_value() {
+            skb.set_mark(mark & !skip_mask);
+            own.count(own::SKIPPED);
+            return NEXT;
+        }
     }
-    let Some(tables) = Tables::get() else {
-        return NEXT;
-    };
-    maps::count_own(slot::SEEN, skb.len());
-    let headers = Headers::find(&skb, settings::features());
+    own.count(own::SEEN);
+    let tables = Tables::<FEATURES>::with_counters(row);
     let roots = Roots {
         ipv4: settings::root_ipv4(),
         ipv6: settings::root_ipv6(),
         other: settings::root(),
     };
-    let root = roots.of(&skb);
-    let outcome = if settings::features() & feature::ROUNDS == 0 {
+    let (headers, root) = engine::enter(&skb, &tables, roots);
+    let outcome = if tables.features() & feature::ROUNDS == 0 {
         engine::only_round(&skb, &tables, headers, root)
     } else {
         rounds(ctx, headers, root)
@@ -65,11 +108,11 @@ fn classify(ctx: &TcContext) -> i32 {
     match outcome {
         Outcome::Pass => NEXT,
         Outcome::Drop => {
-            maps::count_own(slot::DROPPED, skb.len());
+            own.count(own::DROPPED);
             SHOT
         }
         Outcome::Again | Outcome::Broken => {
-            maps::count_own(slot::BROKEN, skb.len());
+            own.count(own::BROKEN);
             if settings::features() & feature::LOG != 0 {
                 warn!(
                     ctx,
@@ -149,9 +192,7 @@ pub unsafe extern "C" fn round(skb: *mut __sk_buff, headers: u32, state: *mut St
     // SAFETY: not null, and what the caller promises.
     let state = unsafe { &mut *state };
     let ctx = TcContext::new(skb);
-    let Some(tables) = Tables::get() else {
-        return BROKEN;
-    };
+    let tables = Tables::<ANY>::with_counters(maps::cpu_row());
     match engine::round(
         &SkBuff::new(&ctx),
         &tables,

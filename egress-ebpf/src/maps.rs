@@ -1,126 +1,156 @@
 //! The maps, and what the loader sets before it loads the program.
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    macros::map,
-    maps::{Array, PerCpuArray},
-    programs::TcContext,
-};
+use core::cell::UnsafeCell;
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
     engine,
-    layout::{Counter, LEAF, slot},
+    layout::{Counter, feature, own},
     packet::{Headers, Packet},
 };
 
-use crate::packet::SkBuff;
+use crate::packet::{SkBuff, cpu};
 
-/// All tables of this program in one value. The loader makes the real one: a power of two, and
-/// `TABLE_SLACK` more; [`settings::table_mask`] is four less than that power, so that masked
-/// offsets are aligned.
-#[map]
-static TABLES: Array<u64> = Array::with_max_entries(1, 0);
+/// A map of one value, which programs reach without looking it up. What stands here is only a
+/// place to point at: the loader makes the real map.
+#[repr(transparent)]
+struct Area(UnsafeCell<u64>);
 
-/// What this program did, by [`egress_common::layout::slot`]: each program has its own.
-#[map]
-static OWN: PerCpuArray<Counter> = PerCpuArray::with_max_entries(slot::FIRST_RULE, 0);
+// SAFETY: as in `Area::start`.
+unsafe impl Sync for Area {}
 
-/// Counters of rules, by slot. The loader makes the real one, which programs share.
-#[map]
-static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
+impl Area {
+    const fn new() -> Self {
+        Self(UnsafeCell::new(0))
+    }
+
+    #[inline(always)]
+    fn start(&'static self) -> *mut u8 {
+        let start = self.0.get().cast::<u8>();
+        #[cfg(target_arch = "bpf")]
+        let start = {
+            let mut start = start;
+            // The compiler shall forget that it knows how large this is.
+            // SAFETY: does nothing.
+            unsafe {
+                core::arch::asm!("/* {0} */", inout(reg) start, options(pure, nomem, nostack));
+            }
+            start
+        };
+        start
+    }
+}
+
+/// All tables of this program. The value's size is a power of two, and `TABLE_SLACK` more;
+/// [`settings::table_mask`] is four less than that power, so that masked offsets are aligned.
+#[unsafe(link_section = ".data.tables")]
+static TABLES: Area = Area::new();
+
+/// Bytes of a [`Counter`], as a shift.
+const COUNTER_SHIFT: u32 = size_of::<Counter>().trailing_zeros();
+
+/// What this program did: a row of [`own`] for each CPU.
+#[unsafe(link_section = ".data.own")]
+static OWN: Area = Area::new();
+
+/// Counters of rules: a row for each CPU, in it by slot. Programs share the map.
+#[unsafe(link_section = ".data.counters")]
+static COUNTERS: Area = Area::new();
 
 /// Constants that the loader sets: the verifier knows them and removes what they switch off.
 pub mod settings {
     use core::ptr::read_volatile;
 
+    use egress_common::layout::Settings;
+
+    /// In one, so that one register points to them all.
     #[unsafe(no_mangle)]
-    static FEATURES: u32 = u32::MAX;
-    #[unsafe(no_mangle)]
-    static ROOT: u32 = 0;
-    #[unsafe(no_mangle)]
-    static ROOT_IPV4: u32 = 0;
-    #[unsafe(no_mangle)]
-    static ROOT_IPV6: u32 = 0;
-    #[unsafe(no_mangle)]
-    static TABLE_MASK: u32 = 0;
-    #[unsafe(no_mangle)]
-    static LINK_LEN: u32 = 14;
-    #[unsafe(no_mangle)]
-    static UNCOUNTED_LEN: u32 = 0;
-    #[unsafe(no_mangle)]
-    static SKIP_VALUE: u32 = 0;
-    #[unsafe(no_mangle)]
-    static SKIP_MASK: u32 = 0;
+    static SETTINGS: Settings = Settings::NONE;
 
     macro_rules! setting {
-        ($(#[$doc:meta] $name:ident = $global:ident;)*) => {$(
-            #[$doc]
+        ($($name:ident)*) => {$(
+            #[doc = concat!("[`Settings::", stringify!($name), "`].")]
             #[inline(always)]
             pub fn $name() -> u32 {
                 // SAFETY: a static is always there; volatile, as the loader changes it.
-                unsafe { read_volatile(&raw const $global) }
+                unsafe { read_volatile(&raw const SETTINGS.$name) }
             }
         )*};
     }
 
     setting! {
-        /// What the ruleset uses ([`egress_common::layout::feature`]).
-        features = FEATURES;
-        /// The target that packets start at which are neither IPv4 nor IPv6.
-        root = ROOT;
-        /// The target that IPv4 packets start at.
-        root_ipv4 = ROOT_IPV4;
-        /// The target that IPv6 packets start at.
-        root_ipv6 = ROOT_IPV6;
-        /// Bytes of the tables, less one.
-        table_mask = TABLE_MASK;
-        /// Bytes of the device's link header.
-        link_len = LINK_LEN;
-        /// Bytes of a packet that nf_tables does not count at this hook.
-        uncounted_len = UNCOUNTED_LEN;
-        /// Value of the skip mark under its mask.
-        skip_value = SKIP_VALUE;
-        /// Mask of the skip mark; 0 where there is none.
-        skip_mask = SKIP_MASK;
+        features root root_ipv4 root_ipv6 table_mask cpu_mask counter_row counter_mask link_len uncounted_len skip_value skip_mask
     }
 }
 
-/// Counts one packet under what the program did with it.
-#[inline(always)]
-pub fn count_own(slot: u32, bytes: u32) {
-    add(OWN.get_ptr_mut(slot), bytes);
-}
+/// This CPU's row of what the program did.
+#[derive(Clone, Copy)]
+pub struct Own(*mut u8);
 
-/// Counts one packet for a rule.
-#[inline(always)]
-pub fn count(slot: u32, bytes: u32) {
-    add(COUNTERS.get_ptr_mut(slot), bytes);
-}
+impl Own {
+    /// The row of a CPU, as [`cpu_row`] gives it.
+    #[inline(always)]
+    pub fn of(row: u32) -> Self {
+        // SAFETY: the loader makes as many rows as `cpu_row` tells apart.
+        Self(unsafe { OWN.start().add((row << own::ROW_SHIFT) as usize) })
+    }
 
-#[inline(always)]
-fn add(counter: Option<*mut Counter>, bytes: u32) {
-    if let Some(counter) = counter {
-        // SAFETY: the value is this CPU's own, and programs do not preempt each other on it.
+    /// Counts one packet under what the program did with it, by [`own`].
+    #[inline(always)]
+    pub fn count(self, what: u32) {
+        // SAFETY: the row is this CPU's own, and programs do not preempt each other on it.
         unsafe {
-            (*counter).packets = (*counter).packets.wrapping_add(1);
-            (*counter).bytes = (*counter).bytes.wrapping_add(u64::from(bytes));
+            let count = self.0.add(what as usize).cast::<u64>();
+            *count = (*count).wrapping_add(1);
         }
     }
 }
 
-/// The tables.
-pub struct Tables {
-    start: *const u8,
-    mask: u32,
+/// Which row of counters is this CPU's.
+#[inline(always)]
+pub fn cpu_row() -> u32 {
+    cpu() & settings::cpu_mask()
 }
 
-impl Tables {
-    /// Looks the map up; it always has its one entry.
+/// [`Tables`] of any ruleset: the loader says what they use.
+pub const ANY: u32 = u32::MAX;
+
+/// The tables. What they use, [`ANY`] aside, is known to the compiler.
+pub struct Tables<const FEATURES: u32> {
+    start: *const u8,
+    mask: u32,
+    features: u32,
+    counters: *mut u8,
+    counter_mask: u32,
+}
+
+impl<const FEATURES: u32> Tables<FEATURES> {
+    /// For a program that counts nothing in them.
     #[inline(always)]
-    pub fn get() -> Option<Self> {
-        TABLES.get_ptr(0).map(|start| Self {
-            start: start.cast(),
+    pub fn get() -> Self {
+        Self {
+            start: TABLES.start(),
             mask: settings::table_mask(),
-        })
+            features: settings::features(),
+            counters: core::ptr::null_mut(),
+            counter_mask: 0,
+        }
+    }
+
+    /// With a CPU's row of counters, as [`cpu_row`] gives it.
+    #[inline(always)]
+    pub fn with_counters(row: u32) -> Self {
+        let tables = Self::get();
+        if FEATURES == ANY && tables.features & feature::COUNTER == 0 {
+            return tables;
+        }
+        let row = row.wrapping_mul(settings::counter_row());
+        Self {
+            // SAFETY: the loader makes as many rows as `cpu_row` tells apart.
+            counters: unsafe { COUNTERS.start().add(row as usize) },
+            counter_mask: settings::counter_mask(),
+            ..tables
+        }
     }
 
     /// The mask keeps offsets in the map and is a constant to the verifier; `TABLE_SLACK` bytes
@@ -137,10 +167,8 @@ impl Tables {
 #[inline(never)]
 pub extern "C" fn step(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
     let ctx = TcContext::new(skb);
-    match Tables::get() {
-        Some(tables) => engine::step(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at),
-        None => LEAF,
-    }
+    let tables = Tables::<ANY>::get();
+    engine::step(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
 }
 
 /// `T` at `at` behind `start`.
@@ -150,12 +178,16 @@ fn read<T: Copy>(start: *const u8, at: u32) -> T {
     unsafe { start.add(at as usize).cast::<T>().read() }
 }
 
-impl engine::Maps for Tables {
+impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     type Node = *const u8;
 
     #[inline(always)]
     fn features(&self) -> u32 {
-        settings::features()
+        if FEATURES == ANY {
+            self.features
+        } else {
+            FEATURES
+        }
     }
 
     #[inline(always)]
@@ -195,7 +227,17 @@ impl engine::Maps for Tables {
 
     #[inline(always)]
     fn count(&self, slot: u32, bytes: u32) {
-        count(slot, bytes);
+        if FEATURES == ANY && self.features & feature::COUNTER == 0 {
+            return;
+        }
+        let at = (slot << COUNTER_SHIFT) & self.counter_mask;
+        // SAFETY: the masked offset lies in the row, which is this CPU's own, and programs do not
+        // preempt each other on it.
+        unsafe {
+            let counter = self.counters.add(at as usize).cast::<Counter>();
+            (*counter).packets = (*counter).packets.wrapping_add(1);
+            (*counter).bytes = (*counter).bytes.wrapping_add(u64::from(bytes));
+        }
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
     programs::TcContext,
 };
-use egress_common::packet::{Headers, Load, Packet, VlanTag};
+use egress_common::packet::{Headers, IPV4_HLEN, Load, Packet, VlanTag};
 
 use crate::maps::settings;
 
@@ -13,8 +13,9 @@ use crate::maps::settings;
 const HDR_START_NET: u32 = 1;
 
 /// The largest offset that the verifier lets direct access reach for is 65535; what lies behind
-/// this goes through a helper.
-const MAX_NEAR: u32 = 0x7fff;
+/// this goes through a helper. With 0x7fff, the compiler would look at a sign instead, from which the
+/// verifier learns nothing.
+const MAX_NEAR: u32 = 0x7ffe;
 
 /// A packet at a TC hook.
 pub struct SkBuff<'a> {
@@ -110,6 +111,16 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
+    fn near_ipv4(&self, offset: u32) -> Option<(u64, u32)> {
+        let at = self.near(offset, IPV4_HLEN as usize)?;
+        let second = at + 8;
+        Some((
+            u64::from_be(load!(at, u64)),
+            u32::from_be(load!(second, u32)),
+        ))
+    }
+
+    #[inline(always)]
     fn far(&self, offset: u32, len: u32) -> Option<u64> {
         far(self.ctx.skb.skb, offset, len)
     }
@@ -191,8 +202,7 @@ impl Packet for SkBuff<'_> {
 
     #[inline(always)]
     fn cpu(&self) -> u32 {
-        // SAFETY: a helper without arguments.
-        unsafe { bpf_get_smp_processor_id() as u32 }
+        cpu()
     }
 
     #[inline(always)]
@@ -207,6 +217,13 @@ impl Packet for SkBuff<'_> {
             tci: field!(self, vlan_tci) as u16,
         })
     }
+}
+
+/// The CPU that this runs on.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() as u32 }
 }
 
 /// A load the long way: a function of its own to the verifier, which looks at it once. `span` is

@@ -20,7 +20,7 @@ pub struct Answer {
 
 /// Runs one packet through a hook.
 pub fn interpret(hook: &Hook, device: &Device, packet: &SimPacket) -> Answer {
-    let headers = Headers::find(packet, feature::TRANSPORT | feature::NETWORK);
+    let (headers, _) = Headers::find(packet, feature::TRANSPORT | feature::NETWORK);
     let mut run = Run {
         hook,
         device,
@@ -138,6 +138,10 @@ impl Run<'_> {
                 return near;
             }
         }
+        let offset = match base {
+            Base::Network => offset.checked_add(self.packet.link_len as u16)?,
+            Base::Link | Base::Transport => offset,
+        };
         let mut value = 0;
         for at in 0..u16::from(len) {
             let load = Load {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use egress_common::engine::{self, Maps, Outcome, State};
 use egress_common::layout::{LEAF, MAX_ROUNDS, feature};
-use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q, Headers, Packet, VlanTag};
+use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q, IPV4_HLEN, Packet, VlanTag};
 
 use crate::image::Image;
 
@@ -110,6 +110,11 @@ impl Packet for SimPacket {
         self.slice(offset, need, self.linear).map(left_aligned)
     }
 
+    fn near_ipv4(&self, offset: u32) -> Option<(u64, u32)> {
+        let first = self.near64(offset, IPV4_HLEN)?;
+        Some((first, self.near32(offset.checked_add(8)?)?))
+    }
+
     fn far(&self, offset: u32, len: u32) -> Option<u64> {
         self.slice(offset, len, usize::MAX).map(left_aligned)
     }
@@ -184,8 +189,7 @@ impl<'a> Simulation<'a> {
 
     /// What becomes of a packet: [`Outcome::Pass`] or [`Outcome::Drop`], of sound tables.
     pub fn run(&self, packet: &SimPacket) -> Outcome {
-        let headers = Headers::find(packet, self.image.features);
-        let root = self.image.roots.of(packet);
+        let (headers, root) = engine::enter(packet, self, self.image.roots);
         if self.image.features & feature::ROUNDS == 0 {
             return engine::only_round(packet, self, headers, root);
         }

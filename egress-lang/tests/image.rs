@@ -247,7 +247,11 @@ fn packet() -> impl Strategy<Value = SimPacket> {
 }
 
 fn compiled(hook: &Hook, budget: usize) -> Option<Image> {
-    compile(hook, &devices(), &|id| id.0 as u32, &Options { budget }).ok()
+    let options = Options {
+        budget,
+        ..Options::default()
+    };
+    compile(hook, &devices(), &|id| id.0 as u32, &options).ok()
 }
 
 fn from_tables(image: &Image, packet: &SimPacket) -> Answer {

@@ -255,7 +255,10 @@ fn lowered(text: &str) -> ir::Hook {
 }
 
 fn compiled(hook: &ir::Hook, budget: usize) -> Option<Image> {
-    let options = Options { budget };
+    let options = Options {
+        budget,
+        ..Options::default()
+    };
     compile(hook, &[device()], &|id| id.0 as u32, &options).ok()
 }
 

@@ -1,8 +1,10 @@
 //! Nodes and action lists as bytes, by [`egress_common::layout`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use egress_common::layout::{LEAF, MAX_INTERVALS, feature, fetch, meta, node, op, storage};
+use egress_common::layout::{
+    LEAF, MAX_INTERVALS, TARGET_DROP, TARGET_PASS, feature, fetch, meta, node, op, storage,
+};
 
 use crate::image::Stats;
 use crate::image::atom::{Half, Variable};
@@ -54,18 +56,31 @@ pub struct Encoder {
     known: HashMap<Vec<u8>, Target>,
     /// The most nodes from each node on, itself included.
     depths: HashMap<Target, usize>,
+    /// Nodes from which on the network header is read.
+    network: HashSet<Target>,
+    /// Bytes of the link header.
+    link_len: u16,
     pub features: u32,
     pub stats: Stats,
 }
 
 impl Encoder {
+    /// For devices with a link header of `link_len` bytes.
+    pub fn new(link_len: u16) -> Self {
+        Self {
+            link_len,
+            ..Self::default()
+        }
+    }
+
     /// Bytes so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    pub fn into_bytes(self) -> (Vec<u8>, u32, Stats) {
-        (self.bytes, self.features, self.stats)
+    /// The tables.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The node that sends values to `targets`, cut at `bounds`; where all go to one place, that.
@@ -122,7 +137,18 @@ impl Encoder {
         self.bytes.extend_from_slice(&out);
         self.known.insert(out, target);
         self.depths.insert(target, depth + 1);
+        if code & (fetch::META | fetch::NETWORK) == fetch::NETWORK
+            || targets.iter().any(|&target| self.reads_network(target))
+            || self.reads_network(absent)
+        {
+            self.network.insert(target);
+        }
         target
+    }
+
+    /// Whether the network header is read from a node on.
+    pub fn reads_network(&self, target: Target) -> bool {
+        self.network.contains(&target)
     }
 
     /// The most nodes from a target on.
@@ -266,7 +292,11 @@ impl Encoder {
         } else {
             offset
         };
-        (layer | size, offset)
+        let before = match base {
+            Base::Network => self.link_len,
+            Base::Link | Base::Transport => 0,
+        };
+        (layer | size, offset.saturating_add(before))
     }
 
     fn meta(&mut self, key: Meta) -> u8 {
@@ -278,10 +308,10 @@ impl Encoder {
         meta_number(key).unwrap_or(NO_META)
     }
 
-    /// Whether a target is a node on `meta protocol`.
-    pub fn asks_protocol(tables: &[u8], target: u32) -> bool {
+    /// Whether a target is a node on this metadata ([`meta`]).
+    pub fn asks(tables: &[u8], target: u32, key: u8) -> bool {
         target & LEAF == 0
-            && tables.get((target + node::FETCH) as usize) == Some(&(fetch::META | meta::PROTOCOL))
+            && tables.get((target + node::FETCH) as usize) == Some(&(fetch::META | key))
     }
 
     /// What there is now, to come back to by [`Encoder::rewind`].
@@ -298,12 +328,22 @@ impl Encoder {
         self.bytes.truncate(to.len);
         self.known.retain(|_, target| (target.0 as usize) < to.len);
         self.depths.retain(|target, _| (target.0 as usize) < to.len);
+        self.network.retain(|target| (target.0 as usize) < to.len);
         (self.features, self.stats) = (to.features, to.stats);
     }
 
     /// Where the next action list will stand.
     fn next_list(&self) -> Target {
         Target(self.bytes.len().next_multiple_of(4) as u32 | LEAF)
+    }
+
+    /// What a diagram leads to: a verdict, or an action list.
+    pub fn leaf(&mut self, ops: &[Op]) -> Target {
+        match ops {
+            [Op::Pass] => Target(TARGET_PASS),
+            [Op::Drop] => Target(TARGET_DROP),
+            _ => self.list(ops),
+        }
     }
 
     /// Appends an action list. One longer than a round is continued in the next by the program.
@@ -314,9 +354,18 @@ impl Encoder {
         if ops.len() >= egress_common::layout::MAX_OPS as usize {
             self.features |= feature::ROUNDS;
         }
-        for op in ops {
+        let mut ops = ops.iter().copied().peekable();
+        while let Some(op) = ops.next() {
             let here = self.bytes.len() as u32;
-            let word = self.word(*op, here);
+            let mut word = self.word(op, here);
+            if let Op::Counter(slot) = op
+                && let Some(end) = ops.next_if(|next| matches!(next, Op::Pass | Op::Drop))
+            {
+                word = match end {
+                    Op::Drop => coded(op::COUNTER_DROP, slot),
+                    _ => coded(op::COUNTER_PASS, slot),
+                };
+            }
             self.bytes.extend(word.to_ne_bytes());
         }
         target
@@ -325,11 +374,11 @@ impl Encoder {
     fn word(&mut self, op: Op, here: u32) -> u32 {
         let list = |target: Target| (target.0 & !LEAF) >> 2;
         let (code, argument) = match op {
-            Op::Pass => return op::PASS,
-            Op::Drop => return op::DROP,
+            Op::Pass | Op::Go(Target(TARGET_PASS)) => return coded(op::PASS, 0),
+            Op::Drop | Op::Go(Target(TARGET_DROP)) => return coded(op::DROP, 0),
             Op::Counter(slot) => {
                 self.features |= feature::COUNTER;
-                return op::COUNTER | (slot << 8);
+                return coded(op::COUNTER, slot);
             }
             Op::Go(target) if target.0 & LEAF != 0 => (op::LIST, list(target)),
             Op::Go(target) => (op::NODE, target.0 >> 3),
@@ -339,8 +388,13 @@ impl Encoder {
             Op::Return => (op::RETURN, 0),
         };
         self.features |= feature::ROUNDS;
-        code | (argument << 8)
+        coded(code, argument)
     }
+}
+
+/// A word of an action list.
+fn coded(code: u32, argument: u32) -> u32 {
+    code << op::SHIFT | argument & op::ARGUMENT
 }
 
 /// A metadata number that is absent for every packet.

@@ -71,6 +71,7 @@ pub struct TooLarge;
 enum Op {
     /// The first, and where it does not end, then the second.
     Then,
+    #[allow(dead_code)]
     /// The second where the first has anything to do, nothing elsewhere.
     Where,
 }
@@ -258,53 +259,13 @@ impl Graph {
         self.run(Op::Then, first, second, limit)
     }
 
+    #[expect(dead_code, reason = "jumps will be written out by it")]
     /// What `what` does where `condition` has anything to do, and nothing elsewhere.
     ///
     /// # Errors
     /// Where that takes more than the limit.
     pub fn only_where(&mut self, condition: Id, what: Id, limit: Limit) -> Result<Id, TooLarge> {
         self.run(Op::Where, condition, what, limit)
-    }
-
-    /// The same function, but for leaves that end with the action `from`: they end with `to`, or do not
-    /// end.
-    pub fn replace(&mut self, root: Id, from: Action, to: Option<Action>) -> Id {
-        self.replaced(root, from, to, &mut HashMap::default())
-    }
-
-    fn replaced(
-        &mut self,
-        id: Id,
-        from: Action,
-        to: Option<Action>,
-        done: &mut HashMap<Id, Id, Fast>,
-    ) -> Id {
-        if let Some(&id) = done.get(&id) {
-            return id;
-        }
-        let result = match (self.leaf_of(id), self.node(id)) {
-            (Some(leaf), _) if leaf.ends && leaf.actions.last() == Some(&from) => {
-                let mut leaf = leaf.clone();
-                leaf.actions.pop();
-                leaf.actions.extend(to);
-                leaf.ends = to.is_some();
-                self.leaf(leaf)
-            }
-            (_, Some(node)) => {
-                let base = self.scratch.len();
-                let absent = self.replaced(node.absent, from, to, done);
-                for at in node.start as usize..(node.start + node.len) as usize {
-                    if let (Some(&low), Some(&target)) = (self.lows.get(at), self.targets.get(at)) {
-                        let target = self.replaced(target, from, to, done);
-                        self.push(base, low, target);
-                    }
-                }
-                self.finish(node.level, absent, base)
-            }
-            _ => id,
-        };
-        done.insert(id, result);
-        result
     }
 
     fn run(&mut self, op: Op, first: Id, second: Id, limit: Limit) -> Result<Id, TooLarge> {

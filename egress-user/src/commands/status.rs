@@ -1,7 +1,7 @@
 //! `egress status`.
 
 use anyhow::Result;
-use egress_common::layout::slot;
+use egress_common::layout::own;
 use log::debug;
 use serde::Serialize;
 
@@ -50,7 +50,6 @@ struct Interface {
     /// Interfaces that run this program: they share its counts and its memory.
     shared_by: usize,
     packets_seen: u64,
-    bytes_seen: u64,
     packets_skipped: u64,
     packets_dropped: u64,
     /// Passed because the tables were not as they must be: anything but 0 is a defect.
@@ -226,8 +225,7 @@ impl Report {
 impl Interface {
     fn new(state: &State, generation: &Generation, binding: &Binding) -> Result<Self> {
         let number = binding.program;
-        let own = counters::own(generation, number)?;
-        let count = |slot: u32| own.get(slot as usize).copied().unwrap_or_default();
+        let count = counters::own(generation, number)?;
         let program = state.programs.get(&number);
         let skip_mark = program.map(|program| program.skip_mark);
         let pins = [
@@ -251,11 +249,10 @@ impl Interface {
             program_id: None,
             generation: state.generation,
             shared_by: state.bindings.iter().filter(same).count(),
-            packets_seen: count(slot::SEEN).packets,
-            bytes_seen: count(slot::SEEN).bytes,
-            packets_skipped: count(slot::SKIPPED).packets,
-            packets_dropped: count(slot::DROPPED).packets,
-            packets_broken: count(slot::BROKEN).packets,
+            packets_seen: count(own::SEEN),
+            packets_skipped: count(own::SKIPPED),
+            packets_dropped: count(own::DROPPED),
+            packets_broken: count(own::BROKEN),
             rules: program.map_or(0, |program| program.rules),
             skip_mark: skip_mark
                 .filter(|mark| mark.mask != 0)

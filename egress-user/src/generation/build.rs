@@ -114,7 +114,10 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
         &group.chains,
         &group.image_devices(),
         &slot,
-        &image::Options::default(),
+        &image::Options {
+            link_len: u16::try_from(group.settings.link_len)?,
+            ..image::Options::default()
+        },
     )?;
     debug!(
         "{} bytes of tables for {} rules, {:?} after {:?}",
@@ -124,6 +127,9 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
         started.elapsed()
     );
     let table_size = program::create_tables(&next.tables(number), &image.tables)?;
+    if !next.own(number).exists() {
+        program::create_own(&next.own(number))?;
+    }
     let maps = MapPins {
         tables: &next.tables(number),
         counters: &next.counters(),

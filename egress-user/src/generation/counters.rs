@@ -4,10 +4,10 @@
 //! slot that is given up is still counted in by the generation before; it is used again only by the
 //! generation after the next.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem::offset_of};
 
 use anyhow::{Context as _, Result};
-use egress_common::layout::{Counter, slot};
+use egress_common::layout::Counter;
 use egress_lang::checked::{self, StateId};
 
 use crate::{
@@ -15,7 +15,11 @@ use crate::{
         state::{Count, Counters, Entry, Scope, State},
         store::Generation,
     },
-    kernel::bpf::{self, MapType},
+    kernel::{
+        bpf,
+        program::OWN_ROW,
+        rows::{self, Rows},
+    },
 };
 
 /// Slots of the smallest map.
@@ -60,7 +64,7 @@ pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
         |&(scope, counter): &(u64, checked::Counter)| known.contains_key(&(scope, counter.id));
     let added = wanted.iter().filter(|one| !stays(one)).count();
     let mut free: Vec<u32> = before.free.iter().chain(&before.freed).copied().collect();
-    let unused = before.unused.max(slot::FIRST_RULE);
+    let unused = before.unused;
     let fresh = before.capacity.saturating_sub(unused) as usize;
     let grow = before.map == 0 || added > free.len() + fresh;
 
@@ -138,19 +142,19 @@ pub fn prepare(plan: &mut Plan, before: Option<&Generation>, next: &Generation) 
         && let Some(before) = before
     {
         let map = bpf::get(&before.counters()).context("opening the counters")?;
-        let zeros = vec![0; SLOT * cpus()?];
+        let rows = Rows::open(&map, row(plan.counters.capacity)?)?;
         for &slot in &plan.zero {
-            bpf::map_update(&map, slot, &zeros).context("zeroing a counter")?;
+            let at = slot as usize * SLOT;
+            rows.zero(at + offset_of!(Counter, packets))?;
+            rows.zero(at + offset_of!(Counter, bytes))?;
         }
         return bpf::pin(&map, &next.counters()).context("pinning the counters");
     }
-    let map = bpf::map_create(
-        MapType::PerCpuArray,
+    let map = rows::create(
         "egress_counters",
-        SLOT as u32,
-        plan.counters.capacity,
-    )
-    .with_context(|| format!("making a map of {} counters", plan.counters.capacity))?;
+        rows::count()?,
+        row(plan.counters.capacity)?,
+    )?;
     plan.counters.map = bpf::map_shape(&map)?.id;
     bpf::pin(&map, &next.counters()).context("pinning the counters")?;
     if plan.counters.before
@@ -160,6 +164,12 @@ pub fn prepare(plan: &mut Plan, before: Option<&Generation>, next: &Generation) 
         bpf::pin(&map, &next.counters_before()).context("pinning the counters before")?;
     }
     Ok(())
+}
+
+/// Bytes of a row of so many slots.
+fn row(capacity: u32) -> Result<u32> {
+    let row = u32::try_from(SLOT)?.checked_mul(capacity);
+    row.context("too many counters")
 }
 
 /// Adds what was counted in the map before to the bases, for good. No program that counts there may
@@ -256,26 +266,19 @@ impl checked::StateValues for LiveScope<'_> {
     }
 }
 
-/// What a program itself counted, by [`egress_common::layout::slot`].
+/// What a program itself counted, by byte offset ([`egress_common::layout::own`]).
 ///
 /// # Errors
 ///
 /// Where the map cannot be read.
-pub fn own(generation: &Generation, program: u32) -> Result<[Count; slot::FIRST_RULE as usize]> {
-    let fd = bpf::get(&generation.own(program)).context("opening a program's counters")?;
-    let map = Map { fd, cpus: cpus()? };
-    let mut counts = [Count::default(); slot::FIRST_RULE as usize];
-    for (slot, count) in counts.iter_mut().enumerate() {
-        *count = map.read(slot as u32)?;
-    }
-    Ok(counts)
+pub fn own(generation: &Generation, program: u32) -> Result<impl Fn(u32) -> u64 + use<>> {
+    let map = bpf::get(&generation.own(program)).context("opening a program's counters")?;
+    let rows = Rows::open(map, OWN_ROW)?;
+    Ok(move |at: u32| rows.sum(at as usize).unwrap_or(0))
 }
 
 /// A map of counters.
-struct Map {
-    fd: std::os::fd::OwnedFd,
-    cpus: usize,
-}
+struct Map(Rows);
 
 impl Map {
     fn open(generation: &Generation, before: bool) -> Result<Self> {
@@ -284,35 +287,19 @@ impl Map {
         } else {
             generation.counters()
         };
-        Ok(Self {
-            fd: bpf::get(&path).context("opening the counters")?,
-            cpus: cpus()?,
-        })
+        let map = bpf::get(&path).context("opening the counters")?;
+        let row = bpf::map_shape(&map)?.value_size / rows::count()?;
+        Rows::open(map, row).map(Self)
     }
 
     /// The sum over all CPUs.
     fn read(&self, slot: u32) -> Result<Count> {
-        let mut value = vec![0; SLOT * self.cpus];
-        bpf::map_lookup(&self.fd, slot, &mut value).context("reading a counter")?;
-        Ok(value.chunks_exact(SLOT).fold(Count::default(), |sum, one| {
-            let (packets, bytes) = one.split_at(SLOT / 2);
-            sum + Count {
-                packets: number(packets),
-                bytes: number(bytes),
-            }
-        }))
+        let at = slot as usize * SLOT;
+        Ok(Count {
+            packets: self.0.sum(at + offset_of!(Counter, packets))?,
+            bytes: self.0.sum(at + offset_of!(Counter, bytes))?,
+        })
     }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_ne_bytes(*bytes))
-}
-
-/// CPUs that there may ever be: per-CPU values have that many parts.
-fn cpus() -> Result<usize> {
-    aya::util::nr_cpus().map_err(|(what, error)| anyhow::Error::new(error).context(what))
 }
 
 #[cfg(test)]
@@ -363,19 +350,19 @@ mod tests {
         let mut first = plan(&Counters::default(), &[scope(0, &[1, 2, 3])]).unwrap();
         assert!(first.grow);
         assert!(!first.counters.before, "there was no map before");
-        assert_eq!(slots(&first), [4, 5, 6]);
+        assert_eq!(slots(&first), [0, 1, 2]);
         assert_eq!(first.counters.entries[2].base.packets, 3);
         first.counters.map = 9;
 
         let second = plan(&first.counters, &[scope(0, &[1, 3, 4])]).unwrap();
         assert!(!second.grow);
-        assert_eq!(slots(&second), [4, 6, 7], "slot 5 is still counted in");
-        assert_eq!(second.counters.freed, [5]);
+        assert_eq!(slots(&second), [0, 2, 3], "slot 1 is still counted in");
+        assert_eq!(second.counters.freed, [1]);
 
         let third = plan(&second.counters, &[scope(0, &[1, 3, 4, 5])]).unwrap();
-        assert_eq!(slots(&third), [4, 6, 7, 5]);
-        assert_eq!(second.zero, [7]);
-        assert_eq!(third.zero, [5]);
+        assert_eq!(slots(&third), [0, 2, 3, 1]);
+        assert_eq!(second.zero, [3]);
+        assert_eq!(third.zero, [1]);
     }
 
     #[test]
@@ -393,6 +380,6 @@ mod tests {
     #[test]
     fn scopes_do_not_share_counters() {
         let plan = plan(&Counters::default(), &[scope(0, &[1]), scope(7, &[1])]).unwrap();
-        assert_eq!(slots(&plan), [4, 5]);
+        assert_eq!(slots(&plan), [0, 1]);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Number of this form; another one is not read.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 
 /// In front of what is written down.
 const MAGIC: [u8; 8] = *b"egress\0\0";
@@ -278,7 +278,7 @@ impl State {
         if abi != Some(ABI) {
             bail!(
                 "what runs was put there by another version of this command (form {}, not {ABI}): \
-                 detach with that one first, or with `egress detach --all --force`",
+                 detach with that one first",
                 abi.unwrap_or(0)
             );
         }

@@ -7,7 +7,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -28,9 +28,14 @@ const LINK_DETACH: libc::c_int = 34;
 pub enum MapType {
     /// Values by index.
     Array = 2,
-    /// Values by index, for each CPU.
-    PerCpuArray = 6,
+    /// The same, which processes can map into their memory.
+    MappableArray = 2 | MAPPABLE,
 }
+
+/// Marks the kinds of [`MapType`] with `BPF_F_MMAPABLE`.
+const MAPPABLE: u32 = 1 << 31;
+/// `BPF_F_MMAPABLE`.
+const F_MMAPABLE: u32 = 1 << 10;
 
 #[repr(C)]
 #[derive(Default)]
@@ -132,10 +137,14 @@ pub fn map_create(
     max_entries: u32,
 ) -> io::Result<OwnedFd> {
     let mut attr = MapCreate {
-        map_type: map_type as u32,
+        map_type: map_type as u32 & !MAPPABLE,
         key_size: 4,
         value_size,
         max_entries,
+        map_flags: match map_type {
+            MapType::Array => 0,
+            MapType::MappableArray => F_MMAPABLE,
+        },
         ..MapCreate::default()
     };
     for (to, from) in attr.map_name.iter_mut().take(15).zip(name.bytes()) {
@@ -201,6 +210,20 @@ pub fn get(path: &Path) -> io::Result<OwnedFd> {
         ..Object::default()
     };
     bpf(OBJ_GET, &mut attr).map(owned)
+}
+
+/// Makes `descriptor` another name of `map`.
+///
+/// # Errors
+///
+/// Those of dup3(2).
+pub fn substitute(descriptor: BorrowedFd<'_>, map: impl AsFd) -> io::Result<()> {
+    let (from, to) = (map.as_fd().as_raw_fd(), descriptor.as_raw_fd());
+    // SAFETY: takes no pointers; whoever owns the descriptor still owns one.
+    if unsafe { libc::dup3(from, to, libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Detaches a link at once. Without this it goes when the kernel frees its pin, which is a moment
@@ -279,38 +302,12 @@ pub fn map_shape(map: impl AsFd) -> io::Result<MapShape> {
 
 /// Bytes of kernel memory that a map or program takes, as its fdinfo says; 0 where it does not.
 pub fn memory(object: impl AsFd) -> u64 {
-    said(&object, "memlock").unwrap_or(0)
-}
-
-/// What is pinned, as far as one wants to know without knowing who pinned it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A link of any kind.
-    Link,
-    /// A program, by its number.
-    Program(u32),
-    /// A map, or something that has no program in it.
-    Other,
-}
-
-/// What kind of object this is.
-pub fn kind(object: impl AsFd) -> Kind {
-    // The fdinfo of a link names its program too.
-    match (said(&object, "link_id"), said(&object, "prog_id")) {
-        (Some(_), _) => Kind::Link,
-        (None, Some(id)) => u32::try_from(id).map_or(Kind::Other, Kind::Program),
-        (None, None) => Kind::Other,
-    }
-}
-
-/// A number that the fdinfo of an object says (proc(5)).
-fn said(object: &impl AsFd, what: &str) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", object.as_fd().as_raw_fd());
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find_map(|(name, value)| (name == what).then_some(value))
-        .and_then(|value| value.trim().parse().ok())
+        .find_map(|line| line.strip_prefix("memlock:"))
+        .and_then(|number| number.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Waits until no program that was replaced before is running any more.

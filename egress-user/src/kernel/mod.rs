@@ -7,4 +7,5 @@ pub mod clsact;
 pub mod device;
 pub mod netns;
 pub mod program;
+pub mod rows;
 pub mod tcx;

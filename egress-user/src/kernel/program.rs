@@ -1,21 +1,25 @@
 //! Loads the programs that the build embedded.
 
-use std::path::Path;
+use std::{os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
     EbpfLoader,
+    maps::Map,
     programs::{ProgramError, SchedClassifier},
 };
 use egress_common::{
     engine::Roots,
-    layout::{self, feature},
+    layout::{self, feature, own},
 };
 use egress_lang::checked::Hook;
 use log::debug;
 
 use crate::{
-    kernel::bpf::{self, MapType},
+    kernel::{
+        bpf::{self, MapType},
+        rows,
+    },
     settings::SkipMark,
 };
 
@@ -44,9 +48,9 @@ pub struct Settings {
 pub struct MapPins<'a> {
     /// Made by [`create_tables`].
     pub tables: &'a Path,
-    /// Made by the caller.
+    /// Made by the caller, as [`rows`].
     pub counters: &'a Path,
-    /// What the program itself counts; made where it is missing.
+    /// What the program itself counts; made by [`create_own`].
     pub own: &'a Path,
     /// Ring buffer of its diagnostics; made where it is missing.
     pub logs: &'a Path,
@@ -74,6 +78,16 @@ pub fn create_tables(pin: &Path, tables: &[u8]) -> Result<u32> {
     Ok(value_size)
 }
 
+/// Makes the map in which a program counts what it does.
+///
+/// # Errors
+///
+/// Where the kernel has not the memory.
+pub fn create_own(pin: &Path) -> Result<()> {
+    let map = rows::create("egress_own", rows::count()?.max(own::MIN_ROWS), OWN_ROW)?;
+    bpf::pin(&map, pin).context("pinning a program's counters")
+}
+
 /// Loads a program over the pinned maps and pins it. Returns its number.
 ///
 /// # Errors
@@ -83,9 +97,11 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
     if OBJECT.is_empty() {
         bail!("this command was built without the eBPF programs; run `cargo xtask build`");
     }
-    let shape = bpf::get(maps.tables)
-        .and_then(bpf::map_shape)
-        .context("opening the tables")?;
+    let open = |pin: &Path| bpf::get(pin).with_context(|| format!("opening {}", pin.display()));
+    let (tables, counters, own) = (open(maps.tables)?, open(maps.counters)?, open(maps.own)?);
+    let table_mask = layout::table_mask(bpf::map_shape(&tables)?.value_size);
+    let rows = rows::count()?;
+    let counter_row = bpf::map_shape(&counters)?.value_size / rows;
     let mut features = settings.features;
     let mut loader = EbpfLoader::new();
     if settings.log {
@@ -99,24 +115,37 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         Hook::Egress => 0,
         Hook::Ingress => settings.link_len,
     };
-    let table_mask = layout::table_mask(shape.value_size);
+    let told = Told(layout::Settings {
+        features,
+        root: settings.roots.other,
+        root_ipv4: settings.roots.ipv4,
+        root_ipv6: settings.roots.ipv6,
+        table_mask,
+        cpu_mask: rows - 1,
+        counter_row,
+        counter_mask: counter_row.saturating_sub(COUNTER),
+        link_len: settings.link_len,
+        uncounted_len,
+        skip_value: settings.skip_mark.value,
+        skip_mask: settings.skip_mark.mask,
+    });
     let mut ebpf = loader
-        .override_global("FEATURES", &features, true)
-        .override_global("ROOT", &settings.roots.other, true)
-        .override_global("ROOT_IPV4", &settings.roots.ipv4, true)
-        .override_global("ROOT_IPV6", &settings.roots.ipv6, true)
-        .override_global("TABLE_MASK", &table_mask, true)
-        .override_global("LINK_LEN", &settings.link_len, true)
-        .override_global("UNCOUNTED_LEN", &uncounted_len, true)
-        .override_global("SKIP_VALUE", &settings.skip_mark.value, true)
-        .override_global("SKIP_MASK", &settings.skip_mark.mask, true)
-        .map_pin_path("TABLES", maps.tables)
-        .map_pin_path("COUNTERS", maps.counters)
-        .map_pin_path("OWN", maps.own)
+        .override_global("SETTINGS", &told, true)
         .map_pin_path("AYA_LOGS", maps.logs)
         .load(OBJECT)
         .context("preparing the eBPF programs")?;
-    let name = settings.hook.keyword();
+    // What the object has under these names is one word long; the maps are known only now.
+    for (name, map) in [
+        (".data.tables", &tables),
+        (".data.counters", &counters),
+        (".data.own", &own),
+    ] {
+        let Some(Map::Array(placeholder)) = ebpf.map(name) else {
+            bail!("the eBPF object has no map `{name}`");
+        };
+        bpf::substitute(placeholder.fd().as_fd(), map).context("giving a program its maps")?;
+    }
+    let name = entry_point(settings);
     let program: &mut SchedClassifier = ebpf
         .program_mut(name)
         .with_context(|| format!("the eBPF object has no program `{name}`"))?
@@ -125,6 +154,61 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
     let id = program.info()?.id();
     bpf::pin(program.fd()?, pin).context("pinning the program")?;
     Ok(id)
+}
+
+/// [`layout::Settings`] for aya.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Told(layout::Settings);
+
+// SAFETY: numbers of 32 bits, without gaps.
+unsafe impl aya::Pod for Told {}
+
+/// Bytes of a row of what a program counts itself.
+pub const OWN_ROW: u32 = 1 << own::ROW_SHIFT;
+
+/// Bytes of a counter.
+const COUNTER: u32 = size_of::<layout::Counter>() as u32;
+
+/// The smallest program that a ruleset can run on.
+fn entry_point(settings: &Settings) -> &'static str {
+    let (features, roots) = (settings.features, settings.roots);
+    let uses = |some: u32| features & some != 0;
+    let lean = feature::PROTOCOL | feature::L4_TABLES | feature::TRANSPORT;
+    let size = if features == 0 && roots.other == layout::TARGET_PASS {
+        match settings.skip_mark.mask {
+            0 => Size::Idle,
+            _ => Size::List,
+        }
+    } else if features & !feature::COUNTER == 0 && roots.other & layout::LEAF != 0 {
+        Size::List
+    } else if features & lean == lean && !uses(feature::ROUNDS | feature::NETWORK) {
+        Size::Lean
+    } else {
+        Size::Any
+    };
+    match (settings.hook, size) {
+        (Hook::Egress, Size::Idle) => "egress_idle",
+        (Hook::Egress, Size::List) => "egress_list",
+        (Hook::Egress, Size::Lean) => "egress_lean",
+        (Hook::Egress, Size::Any) => "egress",
+        (Hook::Ingress, Size::Idle) => "ingress_idle",
+        (Hook::Ingress, Size::List) => "ingress_list",
+        (Hook::Ingress, Size::Lean) => "ingress_lean",
+        (Hook::Ingress, Size::Any) => "ingress",
+    }
+}
+
+/// What a program can do.
+enum Size {
+    /// It lets everything pass, and looks for no mark.
+    Idle,
+    /// One action list.
+    List,
+    /// What common rulesets need.
+    Lean,
+    /// Everything.
+    Any,
 }
 
 /// Opens a pinned program.
