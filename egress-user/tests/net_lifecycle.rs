@@ -13,7 +13,7 @@ use common::{
     attached::{EGRESS, INGRESS, modes, tcx, traffic_control},
     frame::{ip4, udp},
     machine::Machine,
-    netns::{DEVICE, IFINDEX, Netns, Wire},
+    netns::{DEVICE, IFINDEX, Netns, PEER, Wire},
     socket::PacketSocket,
 };
 
@@ -168,6 +168,33 @@ fn a_foreign_filter_sees_only_what_ours_lets_pass() {
         wire.near.tc(&format!("qdisc del dev {DEVICE} clsact\n"));
     }
     assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+#[test]
+fn a_foreign_filter_on_ingress_runs_before_ours() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let rules = DROP.replace("egress", "ingress").replace("drop", "accept");
+    let far = PacketSocket::open(&wire.far, PEER);
+    // Lets the next filter decide, drops, accepts for good: whether it comes to our rules.
+    for (verdict, comes) in [(u32::MAX, true), (2, false), (0, false)] {
+        wire.near.tc(&format!(
+            "qdisc add dev {DEVICE} clsact\n\
+             filter add dev {DEVICE} ingress bpf da bytecode \"1,6 0 0 {verdict},\"\n"
+        ));
+        let before = traffic_control(&wire.near, DEVICE);
+        let attach = ["attach", DEVICE, "--rules", "-"];
+        let said = machine.egress_with(&wire.near, &attach, rules.as_bytes());
+        assert!(said.is_success(), "{said}");
+        assert!(said.stderr.contains("run before ours on ingress"), "{said}");
+        assert!(far.send(&question()));
+        let list = machine.egress(&wire.near, &["list", "ruleset"]).success();
+        let counter = format!("counter packets {} ", u8::from(comes));
+        assert!(list.contains(&counter), "{verdict}: {list}");
+        machine.egress(&wire.near, &["detach", DEVICE]).success();
+        assert_eq!(traffic_control(&wire.near, DEVICE), before, "{verdict}");
+        wire.near.tc(&format!("qdisc del dev {DEVICE} clsact\n"));
+    }
 }
 
 #[test]

@@ -238,6 +238,13 @@ fn attachment(
             device.name, place.priority
         );
     }
+    if hook == Hook::Ingress && !others.is_empty() {
+        warn!(
+            "{}: tc filters of others run before ours on ingress; what they accept for good \
+             (TC_ACT_OK) does not come to our rules; with --mode tcx ours run first",
+            device.name
+        );
+    }
     Ok(Attachment::Clsact(place))
 }
 
