@@ -251,8 +251,8 @@ fn escaped(character: char) -> Option<String> {
     }
 }
 
-/// A text that may quote what was read, fit for a terminal.
-fn printable(text: &str) -> String {
+/// A line that may quote what was read, fit for a terminal; of a very long one, the beginning.
+pub fn printable(text: &str) -> String {
     let mut shown = String::new();
     for (index, character) in text.chars().enumerate() {
         if index == MAX_MESSAGE {

@@ -74,6 +74,21 @@ fn the_brace_that_is_not_closed_is_named() {
 }
 
 #[test]
+fn an_error_inside_of_braces_is_the_only_one() {
+    for (good, bad) in [
+        ("{ 192.0.2.1, 198", "{ 192.0.2.999, 198"),
+        ("{ 80 : accept", "{ 80 : : accept"),
+        ("{ lo, \"eth0\" }", "{ lo; \"eth0\" }"),
+        ("packets 1 bytes 2;", "packets bytes 2;"),
+        ("(syn | ack)", "(syn | | ack)"),
+    ] {
+        assert!(RULES.contains(good));
+        let message = only_error(RULES.replacen(good, bad, 1).as_bytes());
+        assert!(message.starts_with("syntax error"), "{bad}: {message}");
+    }
+}
+
+#[test]
 fn other_errors_are_still_said() {
     let errors = load(b"table netdev t {\n\tchain c {\n\t\tudp dprt 53 drop\n\t\tudp dpo");
     assert_eq!(errors.expect_err("two errors").errors.len(), 2);

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Error, Result};
 use clap::Parser as _;
-use egress_lang::diagnostic::Diagnostics;
+use egress_lang::diagnostic::{Diagnostics, printable};
 
 use crate::{
     cli::{Cli, Command},
@@ -81,7 +81,11 @@ fn explain(error: &Error) -> String {
     if let Some(diagnostics) = error.downcast_ref::<Diagnostics>() {
         return diagnostics.to_string();
     }
-    let mut text = format!("egress: {error:#}\n");
+    let mut text = String::from("egress: ");
+    for line in format!("{error:#}").lines() {
+        text.push_str(&printable(line));
+        text.push('\n');
+    }
     let refused = error.chain().any(|cause| {
         let code = cause
             .downcast_ref::<io::Error>()

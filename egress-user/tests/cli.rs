@@ -207,7 +207,11 @@ fn a_missing_capability_is_said() {
     machine.attach(&wire.near, DEVICE, &rules);
     let pins = machine.pins();
     for (lacking, names) in LACKING {
-        for arguments in [&["attach", DEVICE][..], &["load", "-"], &["nft", "-f", "-"]] {
+        for arguments in [
+            &["attach", DEVICE, "--rules", "-"][..],
+            &["load", "-"],
+            &["nft", "-f", "-"],
+        ] {
             let Some(mut command) = started_by(&machine, &wire.near, lacking) else {
                 return;
             };
@@ -363,6 +367,7 @@ fn no_bad_input_changes_what_runs() {
     let unknown = GOOD.replace("egt0", "nosuch0");
     unchanged(&load(&["load", "-"], &unknown), "nosuch0");
     unchanged(&load(&["attach", "nosuch0"], ""), "nosuch0");
+    unchanged(&load(&["attach", "no\x1b[2J"], ""), "no\\x1b[2J");
     unchanged(&load(&["attach", DEVICE, "nosuch0"], ""), "nosuch0");
     unchanged(&load(&["detach", "nosuch0"], ""), "nosuch0");
     unchanged(

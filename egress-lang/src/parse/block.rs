@@ -17,6 +17,7 @@ impl Parser<'_, '_> {
     /// Runs `entry` for each entry of a block in braces, until the closing one.
     fn block(&mut self, mut entry: impl FnMut(&mut Self) -> Parsed<()>) -> Parsed<()> {
         self.expect(Punct::OpenBrace)?;
+        let depth = self.open.len();
         self.shared.scopes.push(std::collections::HashMap::new());
         let result = self.nested(|parser| {
             loop {
@@ -29,7 +30,7 @@ impl Parser<'_, '_> {
                     return parser.unexpected(&[]);
                 }
                 if entry(parser).is_err() {
-                    parser.recover();
+                    parser.recover(depth);
                 }
             }
         });

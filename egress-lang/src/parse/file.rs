@@ -13,7 +13,7 @@ impl Parser<'_, '_> {
                 return;
             }
             if self.line(commands).is_err() {
-                self.recover();
+                self.recover(0);
                 if self.at(Punct::CloseBrace) {
                     self.advance();
                 }

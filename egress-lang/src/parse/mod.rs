@@ -313,12 +313,13 @@ impl<'s> Parser<'s, '_> {
         }
     }
 
-    /// After an error inside a block: behind the end of the line or statement, or before the brace
-    /// that ends the block. An error in a line that the end of the text cuts off is taken back: that
-    /// it ends there is said instead.
-    fn recover(&mut self) {
-        let (mut braces, mut lines) = (0u32, 0u32);
+    /// After an error, behind this many braces that are not closed: behind the end of the line or
+    /// statement, or before the brace that ends the block. An error in a line that the end of the text
+    /// cuts off is taken back: that it ends there is said instead.
+    fn recover(&mut self, depth: usize) {
+        let mut lines = 0u32;
         loop {
+            let here = self.open.len() <= depth;
             match self.token.kind {
                 TokenKind::End => {
                     if lines == 0 && !self.open.is_empty() && !self.ended {
@@ -326,16 +327,12 @@ impl<'s> Parser<'s, '_> {
                     }
                     return;
                 }
-                TokenKind::Newline | TokenKind::Punct(Punct::Semicolon) if braces == 0 => {
+                TokenKind::Newline | TokenKind::Punct(Punct::Semicolon) if here => {
                     self.advance();
                     return;
                 }
+                TokenKind::Punct(Punct::CloseBrace) if here => return,
                 TokenKind::Newline => lines += 1,
-                TokenKind::Punct(Punct::OpenBrace) => braces += 1,
-                TokenKind::Punct(Punct::CloseBrace) => match braces.checked_sub(1) {
-                    Some(left) => braces = left,
-                    None => return,
-                },
                 _ => {}
             }
             self.advance();
