@@ -73,6 +73,9 @@ pub struct DetachArgs {
     /// Unhooks all interfaces of the network namespace and forgets all rules of it
     #[arg(long, conflicts_with = "interfaces")]
     pub all: bool,
+    /// With --all: also what cannot be read, as where another version of this command put it there
+    #[arg(long, requires = "all", conflicts_with = "interfaces")]
+    pub force: bool,
     /// Whose interfaces.
     #[command(flatten)]
     pub netns: NetnsArgs,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::context::Context;
 use super::graph::{self, GraphError};
+use super::remove::Part;
 use super::rule::{Failed, Index, RuleChecker};
 use super::{CheckOptions, Shared};
 use crate::ast::{self, AddOp, Command, CommandKind, Path, Position, TableName};
@@ -142,11 +143,15 @@ impl Applier {
                 self.add_object(table, *op, &path.name, block)
             }
             CommandKind::DeleteTable(op, family, name) => self.delete_table(*op, family, name),
-            CommandKind::DeleteChain(op, table, name) => self.delete_chain(*op, table, name),
+            CommandKind::DeleteChain(op, table, name) => {
+                self.delete_part(*op, Part::Chain, table, name)
+            }
             CommandKind::DeleteRule(op, path, handle) => self.delete_rule(*op, path, *handle),
-            CommandKind::DeleteSet(op, table, name, _) => self.delete_set(*op, table, name),
+            CommandKind::DeleteSet(op, table, name, _) => {
+                self.delete_part(*op, Part::Set, table, name)
+            }
             CommandKind::DeleteObject(op, kind, table, name) => {
-                self.delete_object(*op, *kind, table, name)
+                self.delete_part(*op, Part::Object(*kind), table, name)
             }
             CommandKind::FlushRuleset(family) => {
                 let all = family.as_ref().is_none_or(|family| family.text == "netdev");

@@ -4,7 +4,7 @@ use super::apply::{Applier, BUSY, NOT_THERE};
 use super::graph;
 use super::rule::Failed;
 use crate::ast::{self, DeleteOp, NameOrHandle, Path, TableName};
-use crate::checked::{Expr, Lookup, ObjectChoice, ObjectKind, Right, Statement};
+use crate::checked::{Expr, Lookup, ObjectChoice, ObjectKind, Right, Statement, Table};
 use crate::diagnostic::Span;
 
 type Result<T> = std::result::Result<T, Failed>;
@@ -48,39 +48,27 @@ impl Applier {
         self.find(table).map(Some)
     }
 
-    pub(super) fn delete_chain(
+    /// Deletes a part of a table, which no statement of the table must need.
+    pub(super) fn delete_part(
         &mut self,
         op: DeleteOp,
+        part: Part,
         table: &TableName,
         name: &NameOrHandle,
     ) -> Result<()> {
         let Some(at) = self.find_for(op, table)? else {
             return Ok(());
         };
-        let Some(table) = self.ruleset.tables.get(at) else {
+        let Some(table) = self.ruleset.tables.get_mut(at) else {
             return Err(Failed);
         };
-        let (chain, span) = place(
-            table.chains.iter().map(|c| (c.name.as_str(), c.handle)),
-            name,
-        );
-        let Some(chain) = chain else {
-            return self.missing(op, span);
+        let Some(place) = part.place(table, name) else {
+            return self.missing(op, span_of(name));
         };
-        // Its own rules go with it; those of other chains must not need it.
-        let busy = table.chains.get(chain).is_some_and(|chain| {
-            let others = table.chains.iter().filter(|other| other.name != chain.name);
-            let mut statements = others
-                .flat_map(|c| &c.rules)
-                .flat_map(|rule| &rule.statements);
-            statements.any(|s| graph::targets(table, s).contains(&chain.name.as_str()))
-        });
-        if busy {
-            return self.fail(span, BUSY);
+        if part.is_needed(table, place) {
+            return self.fail(span_of(name), BUSY);
         }
-        if let Some(table) = self.ruleset.tables.get_mut(at) {
-            table.chains.remove(chain);
-        }
+        part.remove(table, place);
         self.reindex();
         Ok(())
     }
@@ -106,91 +94,63 @@ impl Applier {
         }
         Ok(())
     }
+}
 
-    pub(super) fn delete_set(
-        &mut self,
-        op: DeleteOp,
-        table: &TableName,
-        name: &NameOrHandle,
-    ) -> Result<()> {
-        let Some(at) = self.find_for(op, table)? else {
-            return Ok(());
+/// What stands in a table under a name of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    Chain,
+    Set,
+    Object(ObjectKind),
+}
+
+impl Part {
+    /// Where the one with this name or handle stands.
+    fn place(self, table: &Table, name: &NameOrHandle) -> Option<usize> {
+        let is = |known: &str, number: u64| match name {
+            NameOrHandle::Name(name) => known == name.text,
+            NameOrHandle::Handle(handle, _) => number == *handle,
         };
-        let Some(table) = self.ruleset.tables.get(at) else {
-            return Err(Failed);
-        };
-        let (set, span) = place(table.sets.iter().map(|s| (s.name.as_str(), s.handle)), name);
-        let Some(set) = set else {
-            return self.missing(op, span);
-        };
-        let set_name = table.sets.get(set).map_or("", |set| set.name.as_str());
-        let mut statements = table
-            .chains
-            .iter()
-            .flat_map(|c| &c.rules)
-            .flat_map(|r| &r.statements);
-        if statements.any(|statement| uses_set(statement, set_name)) {
-            return self.fail(span, BUSY);
+        match self {
+            Self::Chain => table.chains.iter().position(|c| is(&c.name, c.handle)),
+            Self::Set => table.sets.iter().position(|s| is(&s.name, s.handle)),
+            Self::Object(kind) => {
+                let mut objects = table.objects.iter();
+                objects.position(|o| o.kind() == kind && is(&o.name, o.handle))
+            }
         }
-        if let Some(table) = self.ruleset.tables.get_mut(at) {
-            table.sets.remove(set);
-        }
-        self.reindex();
-        Ok(())
     }
 
-    pub(super) fn delete_object(
-        &mut self,
-        op: DeleteOp,
-        kind: ObjectKind,
-        table: &TableName,
-        name: &NameOrHandle,
-    ) -> Result<()> {
-        let Some(at) = self.find_for(op, table)? else {
-            return Ok(());
-        };
-        let Some(table) = self.ruleset.tables.get(at) else {
-            return Err(Failed);
-        };
-        let objects = table
-            .objects
-            .iter()
-            .enumerate()
-            .filter(|(_, object)| object.kind() == kind);
-        let found = match name {
-            NameOrHandle::Name(name) => objects
-                .clone()
-                .find(|(_, object)| object.name == name.text)
-                .map(|(at, _)| at),
-            NameOrHandle::Handle(handle, _) => objects
-                .clone()
-                .find(|(_, object)| object.handle == *handle)
-                .map(|(at, _)| at),
-        };
-        let span = span_of(name);
-        let Some(object) = found else {
-            return self.missing(op, span);
-        };
-        let object_name = table
-            .objects
-            .get(object)
-            .map_or("", |object| object.name.as_str());
-        let mut statements = table
-            .chains
-            .iter()
-            .flat_map(|c| &c.rules)
-            .flat_map(|r| &r.statements);
-        let used = statements.any(|statement| {
-            matches!(statement, Statement::Object { kind: k, object: ObjectChoice::Name(n) }
-                if *k == kind && n == object_name)
-        });
-        if used {
-            return self.fail(span, BUSY);
+    /// Whether a statement of the table needs the one at this place. Of a chain its own rules do not
+    /// count: they go with it.
+    fn is_needed(self, table: &Table, place: usize) -> bool {
+        let own_chain = matches!(self, Self::Chain).then_some(place);
+        let chains = table.chains.iter().enumerate();
+        let others = chains.filter(|(at, _)| Some(*at) != own_chain);
+        let mut statements = others
+            .flat_map(|(_, chain)| &chain.rules)
+            .flat_map(|rule| &rule.statements);
+        match self {
+            Self::Chain => table.chains.get(place).is_some_and(|chain| {
+                statements.any(|s| graph::targets(table, s).contains(&chain.name.as_str()))
+            }),
+            Self::Set => table
+                .sets
+                .get(place)
+                .is_some_and(|set| statements.any(|s| uses_set(s, &set.name))),
+            Self::Object(kind) => table
+                .objects
+                .get(place)
+                .is_some_and(|object| statements.any(|s| uses_object(s, kind, &object.name))),
         }
-        if let Some(table) = self.ruleset.tables.get_mut(at) {
-            table.objects.remove(object);
+    }
+
+    fn remove(self, table: &mut Table, place: usize) {
+        match self {
+            Self::Chain => drop(table.chains.remove(place)),
+            Self::Set => drop(table.sets.remove(place)),
+            Self::Object(_) => drop(table.objects.remove(place)),
         }
-        Ok(())
     }
 }
 
@@ -201,17 +161,9 @@ fn span_of(name: &NameOrHandle) -> Span {
     }
 }
 
-/// Where something with this name or handle stands, and where that was written.
-fn place<'n>(
-    all: impl Iterator<Item = (&'n str, u64)>,
-    name: &NameOrHandle,
-) -> (Option<usize>, Span) {
-    let mut all = all;
-    let at = match name {
-        NameOrHandle::Name(name) => all.position(|(known, _)| known == name.text),
-        NameOrHandle::Handle(handle, _) => all.position(|(_, known)| known == *handle),
-    };
-    (at, span_of(name))
+fn uses_object(statement: &Statement, kind: ObjectKind, name: &str) -> bool {
+    matches!(statement, Statement::Object { kind: used, object: ObjectChoice::Name(object) }
+        if *used == kind && object == name)
 }
 
 fn uses_set(statement: &Statement, name: &str) -> bool {

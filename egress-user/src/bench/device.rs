@@ -23,9 +23,8 @@ pub struct Interface {
     was_up: bool,
 }
 
-/// Kinds that swallow what is sent through them, the cheapest first. What is sent into an ifb device
-/// without having been redirected there is freed at once, as by a dummy.
-const KINDS: [&str; 3] = ["dummy", "ifb", "veth"];
+/// Kinds that swallow what is sent through them, the cheapest first.
+const KINDS: [&str; 2] = ["dummy", "veth"];
 
 impl Interface {
     /// Takes the interface `name`, or makes it; in both cases it is up.
@@ -74,16 +73,6 @@ impl Interface {
             }
             this.quiet(name);
             ip(&["link", "set", name, "up"])?;
-            if kind == "ifb"
-                && let Ok(tc) = tool::find("tc")
-            {
-                // An ifb device comes with a queue, which a dummy has not.
-                tool::run(
-                    &tc,
-                    &["qdisc", "replace", "dev", name, "root", "noqueue"],
-                    "",
-                )?;
-            }
             return Ok(this);
         }
         bail!("interface {name} cannot be made: {}", failures.join("; "))

@@ -1,6 +1,7 @@
 //! `egress detach`.
 
 use anyhow::{Result, bail};
+use log::warn;
 
 use crate::{
     cli::DetachArgs,
@@ -19,6 +20,9 @@ pub fn run(args: &DetachArgs) -> Result<()> {
         return nothing_there(args);
     };
     generation::recover_all(&pins);
+    if args.force {
+        return force(&pins, &netns);
+    }
     if generation::current(&pins, &netns)?.is_none() {
         return nothing_there(args);
     }
@@ -29,6 +33,22 @@ pub fn run(args: &DetachArgs) -> Result<()> {
         }
         state.detach(&args.interfaces)
     })
+}
+
+/// Detaches all as it should be done, or, where that fails, whatever is there.
+fn force(pins: &Pins, netns: &Netns) -> Result<()> {
+    let detached = match generation::current(pins, netns) {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => generation::change(pins, netns, |state, _| {
+            state.detach_all();
+            Ok(())
+        }),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = detached {
+        warn!("removing all of it, for: {error:#}");
+    }
+    generation::remove_all(pins, netns)
 }
 
 fn nothing_there(args: &DetachArgs) -> Result<()> {

@@ -9,6 +9,7 @@ mod build;
 mod compose;
 mod converge;
 pub mod counters;
+mod force;
 mod recover;
 pub mod scopes;
 pub mod state;
@@ -19,6 +20,7 @@ mod test;
 use anyhow::{Context as _, Result};
 use log::debug;
 
+pub use force::remove_all;
 pub use recover::recover_all;
 
 use crate::{

@@ -278,7 +278,7 @@ impl State {
         if abi != Some(ABI) {
             bail!(
                 "what runs was put there by another version of this command (form {}, not {ABI}): \
-                 detach with that one first",
+                 detach with that one first, or with `egress detach --all --force`",
                 abi.unwrap_or(0)
             );
         }

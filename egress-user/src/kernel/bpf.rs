@@ -302,12 +302,38 @@ pub fn map_shape(map: impl AsFd) -> io::Result<MapShape> {
 
 /// Bytes of kernel memory that a map or program takes, as its fdinfo says; 0 where it does not.
 pub fn memory(object: impl AsFd) -> u64 {
+    said(&object, "memlock").unwrap_or(0)
+}
+
+/// What is pinned, as far as one wants to know without knowing who pinned it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A link of any kind.
+    Link,
+    /// A program, by its number.
+    Program(u32),
+    /// A map, or something that has no program in it.
+    Other,
+}
+
+/// What kind of object this is.
+pub fn kind(object: impl AsFd) -> Kind {
+    // The fdinfo of a link names its program too.
+    match (said(&object, "link_id"), said(&object, "prog_id")) {
+        (Some(_), _) => Kind::Link,
+        (None, Some(id)) => u32::try_from(id).map_or(Kind::Other, Kind::Program),
+        (None, None) => Kind::Other,
+    }
+}
+
+/// A number that the fdinfo of an object says (proc(5)).
+fn said(object: &impl AsFd, what: &str) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", object.as_fd().as_raw_fd());
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = std::fs::read_to_string(path).ok()?;
     text.lines()
-        .find_map(|line| line.strip_prefix("memlock:"))
-        .and_then(|number| number.trim().parse().ok())
-        .unwrap_or(0)
+        .filter_map(|line| line.split_once(':'))
+        .find_map(|(name, value)| (name == what).then_some(value))
+        .and_then(|value| value.trim().parse().ok())
 }
 
 /// Waits until no program that was replaced before is running any more.

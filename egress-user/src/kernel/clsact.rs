@@ -218,6 +218,23 @@ pub fn delete(interface: &str, hook: Hook, place: Place) -> Result<()> {
     Ok(())
 }
 
+/// Removes a BPF filter, whoever made it.
+///
+/// # Errors
+///
+/// Where the kernel refuses.
+pub fn delete_filter(interface: &str, hook: Hook, filter: &Filter) -> Result<()> {
+    SchedClassifierLink::attached(
+        interface,
+        attach_type(hook),
+        filter.priority,
+        filter.handle.into(),
+        None,
+    )?
+    .detach()?;
+    Ok(())
+}
+
 fn link(interface: &str, hook: Hook, place: Place) -> Result<SchedClassifierLink> {
     Ok(SchedClassifierLink::attached(
         interface,

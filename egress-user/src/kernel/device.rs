@@ -72,6 +72,11 @@ impl Devices {
         self.0.iter().find(|device| device.ifindex == ifindex)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.0.iter()
+    }
+
     /// The interface with this name.
     ///
     /// # Errors
