@@ -120,6 +120,13 @@ fn the_same_tests_in_the_same_order() {
         ("meta mark | 1 == 3", "mark&fffffffe=2"),
         ("oifname \"eth*\"", "name=eth*"),
         ("oif != lo", "name!=lo"),
+        // There is no input device on egress.
+        ("iifname \"eth*\" counter", "ifindex= counter"),
+        ("iifname != lo iif 0 counter", "counter"),
+        (
+            "iif != 5 iif < 5 meta iiftype 1 counter",
+            "iftype=1 counter",
+        ),
         (
             "counter tcp dport 80 drop",
             "counter l4proto=6 th+2:2=50 drop",

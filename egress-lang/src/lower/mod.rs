@@ -29,7 +29,12 @@ pub struct LowerError {
 ///
 /// Names what cannot be enforced.
 pub fn hook(ruleset: &Ruleset, device: &str, hook: checked::Hook) -> Result<ir::Hook, LowerError> {
-    let mut lowering = Lowering::default();
+    let mut lowering = Lowering {
+        direction: hook,
+        hook: ir::Hook::default(),
+        known: HashMap::new(),
+        open: Vec::new(),
+    };
     for (table, chain, base) in ruleset.base_chains(device, hook) {
         let chain = lowering.chain(table, &chain.name);
         lowering.hook.base_chains.push(ir::BaseChain {
@@ -95,8 +100,8 @@ fn describe(statement: &Statement) -> &'static str {
     }
 }
 
-#[derive(Default)]
 struct Lowering<'r> {
+    direction: checked::Hook,
     hook: ir::Hook,
     known: HashMap<(String, String), ir::ChainId>,
     /// Chains that were named and are still to be lowered.

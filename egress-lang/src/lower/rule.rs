@@ -3,8 +3,8 @@
 
 use super::{Lowering, describe, test};
 use crate::checked::{
-    ElementData, Expr, Lookup, Match, MatchOp, ObjectChoice, ObjectKind, ObjectState, Right, Rule,
-    Set, Statement, Table, Value, Verdict,
+    ElementData, Expr, Hook, Lookup, Match, MatchOp, ObjectChoice, ObjectKind, ObjectState, Right,
+    Rule, Set, Statement, Table, Value, Verdict,
 };
 use crate::ir;
 
@@ -20,7 +20,7 @@ type Alternatives = Vec<Vec<ir::Step>>;
 pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
     match (&matched.left, &matched.right, matched.op) {
         (Expr::Concat(_), Right::Set(_), MatchOp::Eq) => test::parts(&matched.left).err(),
-        _ => test::lower(matched).err(),
+        _ => test::lower(matched, Hook::Egress).err(),
     }
 }
 
@@ -34,18 +34,18 @@ fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
 }
 
 /// The steps that test whether a key is an element's.
-fn element_steps(parts: &[&Expr], key: &Value) -> Result<Vec<ir::Step>> {
+fn element_steps(parts: &[&Expr], key: &Value, hook: Hook) -> Result<Vec<ir::Step>> {
     let mut steps = Vec::with_capacity(parts.len());
     match key {
         Value::Concat(values) => {
             for (part, value) in parts.iter().zip(values) {
-                steps.extend(test::part(part, std::slice::from_ref(value))?);
+                steps.extend(test::part(part, std::slice::from_ref(value), hook)?);
             }
         }
         // `*`: whatever the others leave, which the caller sees to; here only that it is there.
         key => {
             for part in parts {
-                steps.extend(test::part(part, std::slice::from_ref(key))?);
+                steps.extend(test::part(part, std::slice::from_ref(key), hook)?);
             }
         }
     }
@@ -74,11 +74,13 @@ impl<'r> Lowering<'r> {
                             return Err("!= of a concatenation".to_owned());
                         }
                         let set = set_of(table, lookup)?;
-                        alternatives = in_concatenations(alternatives, left, set)?;
+                        alternatives = in_concatenations(alternatives, left, set, self.direction)?;
                         continue;
                     }
-                    (_, Right::Set(lookup)) => test::in_set(matched, set_of(table, lookup)?)?,
-                    _ => test::lower(matched)?,
+                    (_, Right::Set(lookup)) => {
+                        test::in_set(matched, set_of(table, lookup)?, self.direction)?
+                    }
+                    _ => test::lower(matched, self.direction)?,
                 },
                 Statement::Counter(counter) => vec![ir::Step::Counter(counter.id)],
                 Statement::Object {
@@ -138,8 +140,8 @@ impl<'r> Lowering<'r> {
                 return Err("a verdict map without verdicts".to_owned());
             };
             let steps = match (&element.key, parts.as_slice()) {
-                (Value::Any, [part]) => all_but(part, set)?,
-                (key, parts) => element_steps(parts, key)?,
+                (Value::Any, [part]) => all_but(part, set, self.direction)?,
+                (key, parts) => element_steps(parts, key, self.direction)?,
             };
             choices.push((steps, verdict));
         }
@@ -193,11 +195,11 @@ impl<'r> Lowering<'r> {
 }
 
 /// What no other element of the set is.
-fn all_but(part: &Expr, set: &Set) -> Result<Vec<ir::Step>> {
+fn all_but(part: &Expr, set: &Set, hook: Hook) -> Result<Vec<ir::Step>> {
     let others = set.elements.iter().map(|element| &element.key);
     let others: Vec<Value> = others.filter(|key| **key != Value::Any).cloned().collect();
     if others.is_empty() {
-        return test::part(part, &[Value::Any]);
+        return test::part(part, &[Value::Any], hook);
     }
     let matched = Match {
         left: part.clone(),
@@ -205,10 +207,15 @@ fn all_but(part: &Expr, set: &Set) -> Result<Vec<ir::Step>> {
         right: Right::Value(Value::Any),
         implied: false,
     };
-    test::values(&matched, &others)
+    test::values(&matched, &others, hook)
 }
 
-fn in_concatenations(alternatives: Alternatives, left: &Expr, set: &Set) -> Result<Alternatives> {
+fn in_concatenations(
+    alternatives: Alternatives,
+    left: &Expr,
+    set: &Set,
+    hook: Hook,
+) -> Result<Alternatives> {
     test::constant(set)?;
     if !only_tests(&alternatives) {
         return Err("a concatenation behind a counter".to_owned());
@@ -219,7 +226,7 @@ fn in_concatenations(alternatives: Alternatives, left: &Expr, set: &Set) -> Resu
     let parts = test::parts(left)?;
     let mut out = Vec::with_capacity(alternatives.len() * set.elements.len());
     for element in &set.elements {
-        let tests = element_steps(&parts, &element.key)?;
+        let tests = element_steps(&parts, &element.key, hook)?;
         for alternative in &alternatives {
             let mut steps = alternative.clone();
             steps.extend(tests.iter().cloned());

@@ -1,7 +1,7 @@
 //! Matches.
 
 use crate::check::{bounds, prefix_mask};
-use crate::checked::{BitOp, Expr, Lookup, Match, MatchOp, RawBase, Right, Set, Value};
+use crate::checked::{BitOp, Expr, Hook, Lookup, Match, MatchOp, RawBase, Right, Set, Value};
 use crate::ir::{Base, Key, Meta, NamePattern, Source, Step, Test};
 use crate::meta::MetaKey;
 use crate::ranges::RangeSet;
@@ -28,10 +28,10 @@ fn full(width: u32) -> u128 {
 }
 
 /// The steps of a match, without named sets.
-pub(super) fn lower(matched: &Match) -> Result<Vec<Step>> {
+pub(super) fn lower(matched: &Match, hook: Hook) -> Result<Vec<Step>> {
     match &matched.right {
-        Right::Value(value) => values(matched, std::slice::from_ref(value)),
-        Right::Set(Lookup::Anonymous(set)) => in_set(matched, set),
+        Right::Value(value) => values(matched, std::slice::from_ref(value), hook),
+        Right::Set(Lookup::Anonymous(set)) => in_set(matched, set, hook),
         // Whether the set can be used is seen where it is known.
         Right::Set(Lookup::Named(_)) => Ok(Vec::new()),
         Right::Expr(_) => Err("a comparison of two fields".to_owned()),
@@ -39,14 +39,14 @@ pub(super) fn lower(matched: &Match) -> Result<Vec<Step>> {
 }
 
 /// The test of one part of a key.
-pub(super) fn part(left: &Expr, values: &[Value]) -> Result<Vec<Step>> {
+pub(super) fn part(left: &Expr, values: &[Value], hook: Hook) -> Result<Vec<Step>> {
     let matched = Match {
         left: left.clone(),
         op: MatchOp::Eq,
         right: Right::Value(Value::Any),
         implied: false,
     };
-    self::values(&matched, values)
+    self::values(&matched, values, hook)
 }
 
 /// The parts of a key, each of which can be tested.
@@ -83,32 +83,76 @@ pub(super) fn constant(set: &Set) -> Result<()> {
 }
 
 /// A match against a set: one step for all of its elements.
-pub(super) fn in_set(matched: &Match, set: &Set) -> Result<Vec<Step>> {
+pub(super) fn in_set(matched: &Match, set: &Set, hook: Hook) -> Result<Vec<Step>> {
     constant(set)?;
     let keys: Vec<_> = set
         .elements
         .iter()
         .map(|element| element.key.clone())
         .collect();
-    values(matched, &keys)
+    values(matched, &keys, hook)
 }
 
-pub(super) fn values(matched: &Match, values: &[Value]) -> Result<Vec<Step>> {
+pub(super) fn values(matched: &Match, values: &[Value], hook: Hook) -> Result<Vec<Step>> {
+    let is_named = values
+        .iter()
+        .any(|value| matches!(value, Value::Name { .. }));
     match &matched.left {
-        Expr::Meta(MetaKey::Iifname | MetaKey::Oifname) => names(matched, values),
-        Expr::Meta(MetaKey::Iif | MetaKey::Oif)
-            if values
-                .iter()
-                .any(|value| matches!(value, Value::Name { .. })) =>
-        {
-            names(matched, values)
+        Expr::Meta(key @ (MetaKey::Iifname | MetaKey::Oifname)) => {
+            names(matched, values).map(|step| settled(step, *key, hook))
+        }
+        Expr::Meta(key @ (MetaKey::Iif | MetaKey::Oif)) if is_named => {
+            names(matched, values).map(|step| settled(step, *key, hook))
         }
         Expr::Concat(_) => Err("a concatenation".to_owned()),
-        left => test(left, matched.op, values).map(|test| vec![Step::Test(test)]),
+        left => {
+            let step = Step::Test(test(left, matched.op, values)?);
+            Ok(match meta_key(left) {
+                Some(key) => settled(step, key, hook),
+                None => vec![step],
+            })
+        }
     }
 }
 
-fn names(matched: &Match, values: &[Value]) -> Result<Vec<Step>> {
+/// The key that is read, under masks or not.
+fn meta_key(expr: &Expr) -> Option<MetaKey> {
+    match expr {
+        Expr::Meta(key) => Some(*key),
+        Expr::Binary { left, .. } => meta_key(left),
+        _ => None,
+    }
+}
+
+/// A test of a device that the hook does not have is answered here: there is no input device on
+/// egress, no output device on ingress. Its index reads as 0, its name as nothing
+/// (`nft_meta_store_ifindex()` and `nft_meta_store_ifname()` of a null device); its type is absent,
+/// but for that of the input device, which is the type of the device the packet is at (`skb->dev`).
+fn settled(step: Step, key: MetaKey, hook: Hook) -> Vec<Step> {
+    let missing = match hook {
+        Hook::Egress => matches!(key, MetaKey::Iif | MetaKey::Iifname),
+        Hook::Ingress => matches!(key, MetaKey::Oif | MetaKey::Oifname | MetaKey::Oiftype),
+    };
+    if !missing {
+        return vec![step];
+    }
+    let passes = match &step {
+        Step::Ifname { patterns, negated } => {
+            patterns.iter().any(|pattern| pattern.matches("")) != *negated
+        }
+        Step::Test(test) => key != MetaKey::Oiftype && test.values.contains(0),
+        _ => true,
+    };
+    if passes {
+        return Vec::new();
+    }
+    vec![Step::Test(Test {
+        key: Key::whole(Source::Meta(Meta::Ifindex)),
+        values: RangeSet::empty(),
+    })]
+}
+
+fn names(matched: &Match, values: &[Value]) -> Result<Step> {
     let negated = match matched.op {
         MatchOp::Eq => false,
         MatchOp::Ne => true,
@@ -128,7 +172,7 @@ fn names(matched: &Match, values: &[Value]) -> Result<Vec<Step>> {
             _ => Err("interface names beside interface indexes".to_owned()),
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(vec![Step::Ifname { patterns, negated }])
+    Ok(Step::Ifname { patterns, negated })
 }
 
 fn test(left: &Expr, op: MatchOp, values: &[Value]) -> Result<Test> {
