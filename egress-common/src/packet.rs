@@ -23,10 +23,11 @@ const IPV6_HLEN: u32 = 40;
 const NEXTHDR_FRAGMENT: u8 = 44;
 /// IPv6 authentication header.
 const NEXTHDR_AUTH: u8 = 51;
-/// No header follows.
-const NEXTHDR_NONE: u8 = 59;
-/// IPv6 extension headers that are walked; one more and the transport header is not found.
-const MAX_EXTENSIONS: u32 = 12;
+/// IPv6 routing header.
+const NEXTHDR_ROUTING: u8 = 43;
+/// The most IPv6 extension headers that there can be before a transport header: each has eight bytes
+/// or more, and the kernel knows no transport header beyond 64 KiB.
+pub const MAX_EXTENSIONS: u32 = 1 << 13;
 
 /// Version and payload length of an IPv6 header of which these are the first eight bytes.
 #[inline(always)]
@@ -35,10 +36,62 @@ fn ipv6_is_whole<P: Packet>(packet: &P, start: u32, first: u64) -> bool {
     first >> 60 == 6 && payload.wrapping_add(IPV6_HLEN) <= packet.len().wrapping_sub(start)
 }
 
-/// `ipv6_ext_hdr()` less `NEXTHDR_NONE`.
+/// What is walked over on the way to the transport header: `ipv6_ext_hdr()` less those that nf_tables
+/// takes for the transport header, "no next header" and, by `IP6_FH_F_AUTH`, the authentication header.
 #[inline(always)]
 fn is_extension(next: u8) -> bool {
-    matches!(next, 0 | 43 | NEXTHDR_FRAGMENT | NEXTHDR_AUTH | 60)
+    matches!(next, 0 | NEXTHDR_ROUTING | NEXTHDR_FRAGMENT | 60)
+}
+
+/// On the way over IPv6 extension headers: `ipv6_find_hdr()` for any protocol
+/// (net/ipv6/exthdrs_core.c).
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct ExtensionWalk {
+    /// Number of the header that comes next.
+    next: u32,
+    /// Its offset; [`NO_TRANSPORT`] where the way ended in nothing.
+    offset: u32,
+    /// 1 where it ended in a fragment that is not the first.
+    fragment: u32,
+}
+
+impl ExtensionWalk {
+    /// One header further; `false` at the end of the way.
+    #[inline(always)]
+    pub fn step<P: Packet>(&mut self, packet: &P) -> bool {
+        let next = self.next as u8;
+        if !is_extension(next) {
+            return false;
+        }
+        // Of a routing header the kernel reads four bytes, of a fragment header those too.
+        let need = match next {
+            NEXTHDR_ROUTING | NEXTHDR_FRAGMENT => 4,
+            _ => 2,
+        };
+        let Some(header) = packet.far(self.offset, need) else {
+            self.offset = NO_TRANSPORT;
+            return false;
+        };
+        let following = (header >> 56) as u8;
+        let mut length = ((header >> 48) as u32 & 0xff).wrapping_add(1) << 3;
+        if next == NEXTHDR_FRAGMENT {
+            length = 8;
+            if (header >> 32) as u32 & 0xfff8 != 0 {
+                // The protocol is known, its header is not here. The kernel leaves its offset at 0,
+                // so that fast transport loads read the Ethernet header. It does not know the
+                // authentication header here.
+                let known = !is_extension(following) && following != NEXTHDR_AUTH;
+                self.offset = if known { 0 } else { NO_TRANSPORT };
+                self.next = u32::from(following);
+                self.fragment = 1;
+                return false;
+            }
+        }
+        self.next = u32::from(following);
+        self.offset = self.offset.wrapping_add(length);
+        true
+    }
 }
 
 /// An accelerated VLAN tag: it is in the packet's metadata, not in its bytes.
@@ -94,6 +147,19 @@ pub trait Packet {
         Self: Sized,
     {
         Headers::find_far(self)
+    }
+    /// Goes to the end of a way over extension headers. Programs make it a loop whose body is verified
+    /// once.
+    #[inline(always)]
+    fn walk(&self, walk: &mut ExtensionWalk)
+    where
+        Self: Sized,
+    {
+        for _ in 0..MAX_EXTENSIONS {
+            if !walk.step(self) {
+                break;
+            }
+        }
     }
     /// What the program was called with; null in user space.
     fn context(&self) -> *mut core::ffi::c_void {
@@ -338,13 +404,12 @@ impl Headers {
             return Self::NONE;
         }
         let next = (first >> 8) as u8;
-        if is_extension(next) || next == NEXTHDR_NONE {
+        if is_extension(next) {
             return packet.find_far();
         }
         Self::with_transport(start.wrapping_add(IPV6_HLEN), next, false)
     }
 
-    /// `ipv6_find_hdr()` for any protocol (net/ipv6/exthdrs_core.c).
     #[inline(always)]
     fn find_ipv6_far<P: Packet>(packet: &P, start: u32) -> Self {
         let none = Self::NONE;
@@ -355,41 +420,16 @@ impl Headers {
         if !ipv6_is_whole(packet, start, first) {
             return none;
         }
-        let mut next = (first >> 8) as u8;
-        let mut offset = start.wrapping_add(IPV6_HLEN);
-        for _ in 0..MAX_EXTENSIONS {
-            if next == NEXTHDR_NONE {
-                // There is no header behind it.
-                return none;
-            }
-            if !is_extension(next) {
-                return Self::with_transport(offset, next, false);
-            }
-            let Some(header) = packet.far(offset, 8) else {
-                return none;
-            };
-            let following = (header >> 56) as u8;
-            let length = (header >> 48) as u32 & 0xff;
-            if next == NEXTHDR_FRAGMENT {
-                if (header >> 32) as u32 & 0xfff8 != 0 {
-                    // The protocol is known, its header is not here. The kernel leaves its offset
-                    // at 0, so that fast transport loads read the Ethernet header.
-                    let known = !is_extension(following);
-                    return if known {
-                        Self::with_transport(0, following, true)
-                    } else {
-                        none
-                    };
-                }
-                offset = offset.wrapping_add(8);
-            } else if next == NEXTHDR_AUTH {
-                offset = offset.wrapping_add(length.wrapping_add(2) << 2);
-            } else {
-                offset = offset.wrapping_add(length.wrapping_add(1) << 3);
-            }
-            next = following;
+        let mut walk = ExtensionWalk {
+            next: (first >> 8) as u32 & 0xff,
+            offset: start.wrapping_add(IPV6_HLEN),
+            fragment: 0,
+        };
+        packet.walk(&mut walk);
+        if walk.fragment == 0 && is_extension(walk.next as u8) {
+            return none;
         }
-        none
+        Self::with_transport(walk.offset, walk.next as u8, walk.fragment != 0)
     }
 
     /// A load wherever in the packet it is, left-aligned.

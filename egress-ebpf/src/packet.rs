@@ -2,10 +2,14 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_get_smp_processor_id, bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
+    helpers::{
+        bpf_get_smp_processor_id, bpf_loop, bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
+    },
     programs::TcContext,
 };
-use egress_common::packet::{Headers, IPV4_HLEN, Load, Packet, VlanTag};
+use egress_common::packet::{
+    ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag,
+};
 
 use crate::maps::settings;
 
@@ -154,6 +158,24 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
+    fn walk(&self, walk: &mut ExtensionWalk) {
+        let mut walking = Walking {
+            skb: self.ctx.skb.skb,
+            walk: *walk,
+        };
+        // SAFETY: the callback is called with the pointer given here, and only until this returns.
+        unsafe {
+            bpf_loop(
+                MAX_EXTENSIONS,
+                next_extension as *mut _,
+                (&raw mut walking).cast(),
+                0,
+            );
+        }
+        *walk = walking.walk;
+    }
+
+    #[inline(always)]
     fn opaque(&self, number: u32) -> u32 {
         // What comes back from the control buffer, which is the tc programs' own, is any number to
         // the verifier.
@@ -257,6 +279,20 @@ pub extern "C" fn load_far(skb: *mut __sk_buff, headers: u32, span: u32, value: 
 pub extern "C" fn find_headers_far(skb: *mut __sk_buff) -> u32 {
     let ctx = TcContext::new(skb);
     Headers::find_far(&SkBuff::new(&ctx)).to_bits()
+}
+
+/// What `bpf_loop` hands to each step over an extension header.
+struct Walking {
+    skb: *mut __sk_buff,
+    walk: ExtensionWalk,
+}
+
+/// Returns 1 to end the loop, 0 to go on.
+unsafe extern "C" fn next_extension(_index: u32, walking: *mut core::ffi::c_void) -> i64 {
+    // SAFETY: `walk` passes a pointer to its `Walking`.
+    let walking = unsafe { &mut *walking.cast::<Walking>() };
+    let ctx = TcContext::new(walking.skb);
+    i64::from(!walking.walk.step(&SkBuff::new(&ctx)))
 }
 
 /// A length that is 1 to 8, in a way that Linux 6.1's verifier sees: it does not learn from a
