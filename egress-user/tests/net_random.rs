@@ -1,0 +1,185 @@
+//! Random rulesets and packets: our program and the kernel's nft egress hook side by side on real
+//! interfaces, the engine in user space and the interpreter beside them. The same packets out, the
+//! same bytes, the same counters.
+//!
+//! `EGRESS_RANDOM_RULESETS` is how many, from the seed `EGRESS_RANDOM_SEED` on. A difference is shrunk,
+//! printed, and written as a case (see tests/cases) below `EGRESS_RANDOM_OUT`, else the directory for
+//! temporary files. A case that is understood gets a name and moves to tests/cases.
+
+mod common;
+mod random;
+
+use std::{path::PathBuf, time::Instant};
+
+use random::{
+    case::Case,
+    executors::{Difference, Executors},
+    frames::{self, Pool},
+    packet::{Sent, Via},
+    rng::Rng,
+    rules::{self, Line},
+    shrink::shrink,
+};
+
+/// Packets for each ruleset.
+const PACKETS: usize = 50;
+
+/// Executors with an oracle; `None`, and why, where there is none.
+fn executors() -> Option<Executors> {
+    if !common::is_root() {
+        return None;
+    }
+    stay_on_one_cpu();
+    let executors = Executors::new();
+    if !executors.has_oracle() {
+        common::skip("nft's egress hook (Linux 5.16) is not there to compare with");
+        return None;
+    }
+    Some(executors)
+}
+
+/// So that `meta cpu` is the same for all, and frames arrive in order.
+fn stay_on_one_cpu() {
+    // SAFETY: a set of processors may be all zeroes; the call reads as many bytes as it has.
+    let done = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &raw const set)
+    };
+    assert_eq!(done, 0, "sched_setaffinity");
+}
+
+/// Few rules mostly; up to 500.
+fn size(rng: &mut Rng) -> usize {
+    match rng.weighted(&[30, 40, 20, 8, 2]) {
+        0 => rng.within(1, 4),
+        1 => rng.within(5, 20),
+        2 => rng.within(21, 60),
+        3 => rng.within(61, 200),
+        _ => rng.within(201, 500),
+    }
+}
+
+fn generate(seed: u64, vlan_devices: bool) -> (Vec<Line>, Vec<Sent>) {
+    let rng = &mut Rng::new(seed);
+    let pool = Pool::new(rng);
+    let packets: Vec<_> = (0..PACKETS)
+        .map(|_| frames::packet(rng, &pool, vlan_devices))
+        .collect();
+    let simulated: Vec<_> = packets.iter().filter_map(Sent::simulated).collect();
+    let size = size(rng);
+    (rules::ruleset(rng, &simulated, size), packets)
+}
+
+fn report(seed: u64, lines: &[Line], packets: Vec<Sent>, difference: &Difference) -> String {
+    let Difference {
+        what,
+        details,
+        expected,
+    } = difference;
+    let case = Case {
+        name: format!("seed-{seed}"),
+        about: vec![format!("Seed {seed}: {what}")],
+        packets,
+        dropped: expected.dropped(),
+        counters: expected.counters.clone(),
+        rules: rules::text(lines),
+    };
+    let directory =
+        std::env::var_os("EGRESS_RANDOM_OUT").map_or_else(std::env::temp_dir, PathBuf::from);
+    let path = directory.join(format!("egress-random-{seed}.nft"));
+    let text = case.text();
+    let kept = match std::fs::write(&path, &text) {
+        Ok(()) => format!("kept as {}", path.display()),
+        Err(error) => format!("could not be kept as {}: {error}", path.display()),
+    };
+    format!("seed {seed}: {what}\n{details}\n{text}({kept})\n")
+}
+
+#[test]
+fn random_rulesets_and_packets() {
+    let Some(mut executors) = executors() else {
+        return;
+    };
+    let default = if common::in_vm() { 20 } else { 300 };
+    let count = common::number("EGRESS_RANDOM_RULESETS", default);
+    let first = common::number("EGRESS_RANDOM_SEED", 1);
+    let (began, mut failures, mut rules, mut compared, mut empty) = (Instant::now(), 0, 0, 0, 0);
+    let mut matched = 0usize;
+    for seed in first..first + count {
+        let (mut lines, packets) = generate(seed, executors.nft.has_vlan_devices());
+        if executors.prepare(&mut lines).is_none() {
+            empty += 1;
+            continue;
+        }
+        let text = rules::text(&lines);
+        compared += 1;
+        rules += lines.iter().filter(|line| line.removable).count();
+        let (expected, difference) = executors.compare(&text, &packets);
+        matched += expected.counters.iter().filter(|(n, _)| *n > 0).count();
+        match difference {
+            None => {}
+            Some(difference) => {
+                failures += 1;
+                let (lines, packets, difference) =
+                    shrink(&mut executors, lines, packets, difference);
+                println!("{}", report(seed, &lines, packets, &difference));
+            }
+        }
+        assert!(
+            failures < 20,
+            "too many differences; {compared} rulesets were compared"
+        );
+    }
+    let times = &executors.times;
+    println!(
+        "{compared} rulesets, {rules} rules and declarations, {matched} counters that counted, {PACKETS} packets \
+         each, in {:?} (nft {:?}, ours {:?}, user space {:?}); nothing to compare in {empty}",
+        began.elapsed(),
+        times.nft,
+        times.ours,
+        times.model,
+    );
+    for (name, reasons) in [
+        ("nft", &executors.not_nft),
+        ("only we", &executors.unsupported),
+    ] {
+        for (reason, times) in reasons {
+            println!("refused by {name}, {times} times: {reason}");
+        }
+    }
+    assert_eq!(failures, 0, "differences, as printed above");
+}
+
+/// Every difference that was ever found, and what the kernel said then. `BLESS=1` writes it anew.
+#[test]
+fn named_cases() {
+    let Some(mut executors) = executors() else {
+        return;
+    };
+    let bless = std::env::var_os("BLESS").is_some();
+    let mut failures = Vec::new();
+    for mut case in Case::all() {
+        let by_vlan = |packet: &Sent| matches!(packet.via, Via::Vlan(_));
+        if case.packets.iter().any(by_vlan) && !executors.nft.has_vlan_devices() {
+            common::skip(&format!("{}: this kernel has no VLAN devices", case.name));
+            continue;
+        }
+        match executors.load_and_compare(&case.rules, &case.packets) {
+            Err(said) => failures.push(format!("{}: {said}", case.name)),
+            Ok((_, Some(difference))) => failures.push(format!("{}: {difference:#?}", case.name)),
+            Ok((expected, None)) => {
+                let before = case.text();
+                case.dropped = expected.dropped();
+                case.counters = expected.counters;
+                if bless {
+                    std::fs::write(case.path(), case.text()).unwrap();
+                } else if case.text() != before {
+                    let text = case.text();
+                    failures.push(format!("{}: the kernel says now\n{text}", case.name));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
