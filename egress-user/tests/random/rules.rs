@@ -104,7 +104,7 @@ fn bits(packet: &SimPacket, base: Base, offset: u32, width: u32) -> Option<u128>
         Base::Link => 0,
         Base::Network => packet.network as u32,
         Base::Transport => {
-            let headers = Headers::find(packet, feature::TRANSPORT | feature::NETWORK);
+            let (headers, _) = Headers::find(packet, feature::TRANSPORT | feature::NETWORK);
             headers.l4proto()?;
             headers.transport()
         }
@@ -433,7 +433,7 @@ impl Generator<'_> {
                 MetaKey::Length => packet.counted_len().into(),
                 MetaKey::Protocol => packet.protocol.into(),
                 MetaKey::L4proto => {
-                    let headers = Headers::find(packet, feature::TRANSPORT);
+                    let (headers, _) = Headers::find(packet, feature::TRANSPORT);
                     headers.l4proto()?.into()
                 }
                 MetaKey::Priority => packet.priority.into(),
