@@ -186,8 +186,9 @@ pub trait Packet {
     fn pkttype(&self) -> u32;
     /// The CPU that handles it.
     fn cpu(&self) -> u32;
-    /// Segments of a GSO packet, 0 otherwise.
-    fn gso_segments(&self) -> u32;
+    /// Bytes of a segment of a GSO packet (`skb_shinfo(skb)->gso_size`), 0 otherwise. Not the number
+    /// of segments, which the kernel does not know of what came from another machine.
+    fn gso_size(&self) -> u32;
     /// The accelerated VLAN tag.
     fn vlan(&self) -> Option<VlanTag>;
 }
@@ -383,8 +384,9 @@ impl Headers {
         }
         let transport = start.wrapping_add(header);
         let available = packet.len().wrapping_sub(start);
-        // A total length of 0 is a GSO packet of more than 64 KiB (iph_totlen()).
-        let total = if total == 0 && packet.gso_segments() != 0 {
+        // A total length of 0 is a TCP GSO packet of more than 64 KiB (`iph_totlen()`). Programs cannot
+        // see that it is TCP that is in segments; nobody sends others with such a length.
+        let total = if total == 0 && packet.gso_size() != 0 {
             available
         } else {
             total

@@ -228,8 +228,8 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
-    fn gso_segments(&self) -> u32 {
-        field!(self, gso_segs)
+    fn gso_size(&self) -> u32 {
+        field!(self, gso_size)
     }
 
     #[inline(always)]

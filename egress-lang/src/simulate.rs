@@ -39,8 +39,8 @@ pub struct SimPacket {
     pub pkttype: u32,
     /// The CPU.
     pub cpu: u32,
-    /// GSO segments.
-    pub gso_segments: u32,
+    /// Bytes of a segment of a GSO packet, 0 otherwise.
+    pub gso_size: u32,
 }
 
 impl SimPacket {
@@ -159,8 +159,8 @@ impl Packet for SimPacket {
         self.cpu
     }
 
-    fn gso_segments(&self) -> u32 {
-        self.gso_segments
+    fn gso_size(&self) -> u32 {
+        self.gso_size
     }
 
     fn vlan(&self) -> Option<VlanTag> {

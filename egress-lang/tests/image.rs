@@ -457,3 +457,41 @@ fn random_numbers_are_refused() {
         "chain t c: `meta random` is not supported yet"
     );
 }
+
+/// A mask of nothing over the widest value: all that is present passes.
+#[test]
+fn a_mask_of_no_bits_at_all() {
+    let source = Source::Payload {
+        base: Base::Network,
+        offset: 8,
+        len: 16,
+    };
+    let test = Step::Test(Test {
+        key: Key { source, mask: 0 },
+        values: RangeSet::single(0),
+    });
+    let rule = Rule {
+        handle: 1,
+        steps: vec![test, Step::Verdict(Verdict::Drop)],
+    };
+    let chain = Chain {
+        name: "t c".into(),
+        rules: vec![rule],
+    };
+    let base_chains = vec![BaseChain {
+        chain: ChainId(0),
+        policy_drop: false,
+    }];
+    let hook = Hook {
+        chains: vec![chain],
+        base_chains,
+    };
+    let image = compiled(&hook, 1 << 20).expect("it is small");
+    for (length, dropped) in [(60, true), (30, false)] {
+        let packet = SimPacket {
+            ifindex: 7,
+            ..SimPacket::ethernet(&vec![0; length])
+        };
+        assert_eq!(from_tables(&image, &packet).dropped, dropped, "{length}");
+    }
+}

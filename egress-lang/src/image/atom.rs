@@ -191,7 +191,7 @@ fn canonical(test: &Test) -> Test {
         };
     }
     let low = full & !key.mask;
-    if low & (low + 1) == 0 {
+    if low & low.wrapping_add(1) == 0 {
         // The mask keeps the upper bits: a masked value stands for a range.
         let ranges = values.ranges().iter().filter_map(|&(a, b)| {
             let first = a.checked_add(low)? & !low;

@@ -505,7 +505,8 @@ fn large(rng: &mut Rng, pool: &Pool) -> Sent {
         bytes.extend(rng.pick(&pool.ip6));
     } else {
         bytes.extend([0x45, 0]);
-        let total = if rng.chance(15) { 0 } else { 20 + total };
+        // Programs cannot tell that it is not TCP that is in segments.
+        let total = if tcp && rng.chance(15) { 0 } else { 20 + total };
         bytes.extend(total.to_be_bytes());
         bytes.extend([0, 1, 0, 0, 64, protocol, 0, 0]);
         bytes.extend(rng.pick(&pool.ip4));

@@ -86,6 +86,10 @@ impl Sent {
         packet.ifindex = IFINDEX;
         packet.mark = self.mark;
         packet.priority = self.priority;
+        packet.gso_size = self
+            .gso
+            .filter(|gso| gso.kind != 0)
+            .map_or(0, |gso| gso.size.into());
         match self.via {
             Via::Direct => {}
             Via::Vlan(at) => {

@@ -196,7 +196,8 @@ impl Generator<'_> {
             (joined(&parts), elements)
         } else {
             let left = self.left();
-            if !left.has_type {
+            // nft 1.0.6 compares parts of bytes with whole ones here.
+            if !left.has_type || !self.is_aligned(&left) {
                 return;
             }
             let elements = self.elements(&left);
@@ -217,7 +218,7 @@ impl Generator<'_> {
 
     fn named_map(&mut self, number: usize, lines: &mut Vec<Line>) {
         let left = self.left();
-        if !left.has_type {
+        if !left.has_type || !self.is_aligned(&left) {
             return;
         }
         let elements = self.elements(&left);
@@ -286,10 +287,15 @@ impl Generator<'_> {
         if self.rng.chance(2) {
             parts.push((*self.rng.pick(OTHER_STATEMENTS)).to_owned());
         }
-        if self.rng.chance(90) {
+        let ending = self.rng.weighted(&[30, 12, 4, 50]);
+        // Behind a counter, many verdict maps are refused.
+        if self
+            .rng
+            .chance(if matches!(ending, 1 | 2) { 20 } else { 92 })
+        {
             parts.push(self.counter());
         }
-        match self.rng.weighted(&[30, 12, 4, 50]) {
+        match ending {
             0 => {
                 let verdict = self.verdict(from);
                 parts.push(verdict);
@@ -412,15 +418,9 @@ impl Generator<'_> {
             MetaKey::Oiftype,
             MetaKey::Pkttype,
             MetaKey::Cpu,
-            MetaKey::Nfproto,
             MetaKey::Iif,
         ];
-        let unusual = [
-            MetaKey::Skuid,
-            MetaKey::Rtclassid,
-            MetaKey::Cgroup,
-            MetaKey::Iifgroup,
-        ];
+        let unusual = [MetaKey::Skuid, MetaKey::Nfproto, MetaKey::Iifgroup];
         let key = if self.rng.chance(97) {
             *self.rng.pick(&usual)
         } else {
@@ -654,6 +654,16 @@ impl Generator<'_> {
         elements
     }
 
+    /// Whether it is read without masks and shifts.
+    fn is_aligned(&self, left: &Left) -> bool {
+        let offset = left
+            .text
+            .split(',')
+            .nth(1)
+            .and_then(|offset| offset.parse::<u32>().ok());
+        left.width.is_multiple_of(8) && offset.is_none_or(|offset| offset.is_multiple_of(8))
+    }
+
     fn match_of(&mut self, left: &Left) -> String {
         let name = &left.text;
         let value = self.value(left);
@@ -692,7 +702,8 @@ impl Generator<'_> {
                 let op = if self.rng.chance(25) { "!= " } else { "" };
                 format!("{name} {op}{network}/{length}")
             }
-            6 | 5 => {
+            // nft 1.0.6 shifts values that are not whole bytes, and then compares others.
+            6 | 5 if self.is_aligned(left) => {
                 let mask = match self.rng.below(3) {
                     0 => value,
                     1 => full(left.width) & !full(left.width) >> 4,
@@ -713,7 +724,7 @@ impl Generator<'_> {
                 ]);
                 format!("{name} {flags}")
             }
-            8 => {
+            8 if self.is_aligned(left) => {
                 let (or, xor) = (self.value(left), self.value(left));
                 let (or, xor) = (self.print(left, or), self.print(left, xor));
                 format!("{name} & {or} ^ {xor} == {one}")
