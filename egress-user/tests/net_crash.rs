@@ -1,6 +1,6 @@
 //! The command is killed at any moment: the old rules or the new ones are in force, and the next
 //! command makes it whole. `EGRESS_CRASH_SEED` and `EGRESS_CRASH_SECONDS` choose other moments,
-//! `EGRESS_CRASH_STEP=1` every one.
+//! `EGRESS_CRASH_STEP=1` every system call, in a virtual machine too.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -153,7 +153,7 @@ fn some_modes(netns: &Netns) -> Vec<&'static str> {
 fn killed_in_front_of_a_system_call() {
     needs_root!();
     let scene = Scene::new();
-    let step = common::number("EGRESS_CRASH_STEP", if common::in_vm() { 6 } else { 2 });
+    let step = common::number("EGRESS_CRASH_STEP", if common::in_vm() { 6 } else { 1 });
     let changes = [
         ("attach", None, Some(1)),
         ("load", Some(1), Some(2)),
