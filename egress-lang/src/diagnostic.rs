@@ -96,6 +96,25 @@ impl Sources {
     }
 }
 
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Severity {
+    /// Nothing was done.
+    #[default]
+    Error,
+    /// Done as it was said, but it may not be what was meant.
+    Warning,
+}
+
+impl Severity {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Error => "Error",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
 /// One error: where, what, and what may help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -105,6 +124,8 @@ pub struct Diagnostic {
     pub related: Option<Span>,
     /// Without the word `Error`.
     pub message: String,
+    /// Which word.
+    pub severity: Severity,
 }
 
 impl Diagnostic {
@@ -114,6 +135,15 @@ impl Diagnostic {
             span,
             related: None,
             message: message.into(),
+            severity: Severity::Error,
+        }
+    }
+
+    /// A warning at `span`.
+    pub fn warning(span: Span, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::new(span, message)
         }
     }
 
@@ -178,11 +208,12 @@ fn render(f: &mut fmt::Formatter<'_>, sources: &Sources, error: &Diagnostic) -> 
         .max(start + 1);
     let (first, last) = (start - line_start + 1, end - line_start);
     let message = printable(&error.message);
+    let word = error.severity.word();
     if name.is_empty() {
-        return writeln!(f, "Error: {message}");
+        return writeln!(f, "{word}: {message}");
     }
     let name = printable(name);
-    writeln!(f, "{name}:{line}:{first}-{last}: Error: {message}")?;
+    writeln!(f, "{name}:{line}:{first}-{last}: {word}: {message}")?;
 
     let (shown_start, shown_end) = excerpt(&text, line_start, start, line_end);
     let related = error

@@ -20,3 +20,4 @@ pub mod query;
 pub mod ranges;
 pub mod reference;
 pub mod simulate;
+pub mod warn;

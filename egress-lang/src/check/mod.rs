@@ -23,6 +23,8 @@ pub(crate) use action::level_name;
 pub(crate) use set::bounds;
 pub(crate) use value::prefix_mask;
 
+pub(crate) use crate::check::remove::uses_set;
+
 use crate::ast;
 use crate::checked::{Ruleset, StateId};
 use crate::datatype::names::Names;

@@ -166,7 +166,8 @@ fn uses_object(statement: &Statement, kind: ObjectKind, name: &str) -> bool {
         if *used == kind && object == name)
 }
 
-fn uses_set(statement: &Statement, name: &str) -> bool {
+/// Whether a statement looks into a named set or map, or changes it.
+pub(crate) fn uses_set(statement: &Statement, name: &str) -> bool {
     let is = |lookup: &Lookup| matches!(lookup, Lookup::Named(used) if used == name);
     let expr = |expr: &Expr| matches!(expr, Expr::Map { map, .. } if is(map));
     match statement {

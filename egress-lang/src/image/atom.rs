@@ -17,12 +17,14 @@ pub enum Action {
     Return,
     Jump(ChainId),
     Goto(ChainId),
+    /// Nothing: stands in diagrams that are only looked at.
+    Mark(u32),
 }
 
 impl Action {
     /// Whether nothing behind it in the chain runs.
     fn is_terminal(self) -> bool {
-        !matches!(self, Self::Count(_) | Self::Jump(_))
+        !matches!(self, Self::Count(_) | Self::Jump(_) | Self::Mark(_))
     }
 }
 

@@ -45,7 +45,8 @@ pub struct Rule<'a> {
 #[derive(Debug)]
 pub struct Problem<'a> {
     pub context: Context,
-    pub rules: Vec<Rule<'a>>,
+    /// By chain.
+    pub chains: Vec<Vec<Rule<'a>>>,
     pub fields: Vec<Field>,
 }
 
@@ -70,8 +71,9 @@ const IP_PROTOCOL: Key = Key {
 };
 
 /// The kinds of packets by `meta protocol` that the atoms tell apart.
-pub fn protocols(atoms: &[Atom]) -> &'static [Protocol] {
-    let mut tests = atoms.iter().flat_map(|atom| &atom.tests);
+pub fn protocols(chains: &[&[Atom]]) -> &'static [Protocol] {
+    let atoms = chains.iter().copied().flatten();
+    let mut tests = atoms.flat_map(|atom| &atom.tests);
     if tests.any(|test| test.key.source == PROTOCOL.source) {
         &[Protocol::Ip, Protocol::Ip6, Protocol::Other]
     } else {
@@ -82,36 +84,45 @@ pub fn protocols(atoms: &[Atom]) -> &'static [Protocol] {
 impl<'a> Problem<'a> {
     /// The problems for packets of a protocol: one, or one for those that have a transport header and
     /// one for the others, in this order.
-    pub fn of(atoms: &'a [Atom], protocol: Protocol) -> Vec<Self> {
+    pub fn of(chains: &[&'a [Atom]], protocol: Protocol) -> Vec<Self> {
         let context = |transport| Context {
             protocol,
             transport,
         };
-        let one = Self::new(atoms, context(None));
+        let one = Self::new(chains, context(None));
         let asks = |rule: &Rule<'_>| {
             rule.tests
                 .iter()
                 .any(|(key, _)| key.source == L4PROTO.source)
         };
-        if one.rules.iter().any(asks) {
+        if one.rules().any(asks) {
             return vec![
-                Self::new(atoms, context(Some(true))),
-                Self::new(atoms, context(Some(false))),
+                Self::new(chains, context(Some(true))),
+                Self::new(chains, context(Some(false))),
             ];
         }
         vec![one]
     }
 
-    fn new(atoms: &'a [Atom], context: Context) -> Self {
-        let rules: Vec<Rule<'a>> = atoms.iter().filter_map(|atom| context.rule(atom)).collect();
-        let tests = rules.iter().flat_map(|rule| &rule.tests);
-        let keys: BTreeSet<Key> = tests.map(|&(key, _)| key).collect();
-        let fields = fields(&keys, context.known());
-        Self {
+    fn new(chains: &[&'a [Atom]], context: Context) -> Self {
+        let rules = |atoms: &&'a [Atom]| {
+            let atoms = atoms.iter();
+            atoms.filter_map(|atom| context.rule(atom)).collect()
+        };
+        let mut problem = Self {
             context,
-            rules,
-            fields,
-        }
+            chains: chains.iter().map(rules).collect(),
+            fields: Vec::new(),
+        };
+        let tests = problem.rules().flat_map(|rule| &rule.tests);
+        let keys: BTreeSet<Key> = tests.map(|&(key, _)| key).collect();
+        problem.fields = fields(&keys, context.known());
+        problem
+    }
+
+    /// Those of all chains.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule<'a>> {
+        self.chains.iter().flatten()
     }
 }
 

@@ -1,11 +1,22 @@
-//! The diagrams of the rules for one kind of packets.
+//! The diagrams for one kind of packets.
 
-use crate::image::atom::Variable;
+use std::collections::HashMap;
+
+use crate::image::atom::{Action, Variable};
 use crate::image::context::{Problem, Rule};
 use crate::image::field::{Field, FieldTest, function};
-use crate::image::graph::{Graph, Id, Leaf, Limit};
+use crate::image::graph::{Graph, Id, Leaf, Limit, TooLarge};
 use crate::image::order;
-use crate::ir::{Meta, Source};
+use crate::ir::{BaseChain, ChainId, Key, Meta, Source};
+
+/// What the diagrams are of.
+#[derive(Debug, Clone, Copy)]
+pub enum Plan<'a> {
+    /// The first chain; its jumps are actions.
+    Chain,
+    /// All base chains, with the chains written out that they jump to: one diagram.
+    Hook(&'a [BaseChain]),
+}
 
 /// Diagrams that are passed one after the other, until one ends.
 #[derive(Debug)]
@@ -13,81 +24,258 @@ pub struct Diagrams {
     pub graph: Graph,
     /// By level.
     pub variables: Vec<Variable>,
+    /// The fields that are looked at, in the order of their levels.
+    pub order: Vec<Key>,
     pub roots: Vec<Id>,
 }
 
-/// The diagrams for a problem, in an order of its fields that keeps them small.
-pub fn build(problem: &Problem<'_>, limit: Limit) -> Diagrams {
-    let order = order::choose(problem, limit);
-    in_order(problem, &order, limit)
-}
+/// How many diagrams may prove too large before no more are joined.
+pub const ATTEMPTS: usize = 4;
 
-/// The diagrams for the rules, with the fields in the given order.
-fn in_order(problem: &Problem<'_>, order: &[usize], limit: Limit) -> Diagrams {
-    let (mut graph, functions, variables) = functions(problem, order, problem.rules.iter());
-    let roots = join(&mut graph, functions, limit, ATTEMPTS);
-    Diagrams {
-        graph,
-        variables,
+/// The diagrams for a problem, in an order of its fields that keeps them small. `None` where what is to
+/// be one diagram would be too large.
+pub fn build(problem: &Problem<'_>, plan: Plan<'_>, limit: Limit) -> Option<Diagrams> {
+    let order = order::choose(problem, plan, limit);
+    let mut builder = Builder::new(problem, &order, 1, limit);
+    let roots = match plan {
+        Plan::Chain => {
+            let functions = builder.functions(0, false).ok()?;
+            builder.join(functions, ATTEMPTS)
+        }
+        Plan::Hook(bases) => vec![builder.hook(bases).ok()?],
+    };
+    let levels = builder.graph.levels(&roots);
+    let is_read = |field: &Field, level: usize| {
+        let end = level + field.variables().count();
+        levels.range(level..end).next().is_some()
+    };
+    let fields = builder.fields.iter();
+    Some(Diagrams {
+        order: fields
+            .filter(|(field, level)| is_read(field, *level))
+            .map(|(field, _)| field.key)
+            .collect(),
+        graph: builder.graph,
+        variables: builder.variables,
         roots,
-    }
+    })
 }
 
-/// The intervals of the one diagram for some of the rules, if the limit allows it.
-pub fn measure<'r>(
+/// The intervals of the one diagram for each `step`th of the rules, if the limit allows it.
+pub fn measure(
     problem: &Problem<'_>,
+    plan: Plan<'_>,
     order: &[usize],
-    rules: impl Iterator<Item = &'r Rule<'r>>,
+    step: usize,
     limit: Limit,
 ) -> Option<usize> {
-    let (mut graph, functions, _) = functions(problem, order, rules);
-    match join(&mut graph, functions, limit, 1).as_slice() {
-        [root] => Some(graph.size(&[*root]).1),
-        _ => None,
-    }
+    let mut builder = Builder::new(problem, order, step, limit);
+    let root = match plan {
+        Plan::Chain => {
+            let functions = builder.functions(0, false).ok()?;
+            match builder.join(functions, 1).as_slice() {
+                [root] => *root,
+                _ => return None,
+            }
+        }
+        Plan::Hook(bases) => builder.hook(bases).ok()?,
+    };
+    Some(builder.graph.size(&[root]).1)
 }
 
-/// The function of each rule, and the variables by level.
-fn functions<'r>(
-    problem: &Problem<'_>,
-    order: &[usize],
-    rules: impl Iterator<Item = &'r Rule<'r>>,
-) -> (Graph, Vec<Id>, Vec<Variable>) {
-    let fields: Vec<&Field> = order
-        .iter()
-        .filter_map(|&field| problem.fields.get(field))
-        .collect();
-    let mut levels = Vec::with_capacity(fields.len());
-    let mut variables = Vec::new();
-    for field in &fields {
-        levels.push(variables.len());
-        variables.extend(field.variables());
+/// Makes diagrams, with the fields in a given order.
+pub struct Builder<'p, 'a> {
+    problem: &'p Problem<'a>,
+    /// In order, each with the level of its first variable.
+    fields: Vec<(&'p Field, usize)>,
+    variables: Vec<Variable>,
+    pub graph: Graph,
+    /// Only each that many rules are looked at.
+    step: usize,
+    limit: Limit,
+    /// The chains that are written out: what they do until they return.
+    chains: HashMap<ChainId, Id>,
+}
+
+impl<'p, 'a> Builder<'p, 'a> {
+    pub fn new(problem: &'p Problem<'a>, order: &[usize], step: usize, limit: Limit) -> Self {
+        let mut fields = Vec::with_capacity(order.len());
+        let mut variables = Vec::new();
+        for field in order {
+            if let Some(field) = problem.fields.get(*field) {
+                fields.push((field, variables.len()));
+                variables.extend(field.variables());
+            }
+        }
+        Self {
+            problem,
+            fields,
+            variables,
+            graph: Graph::new(),
+            step,
+            limit,
+            chains: HashMap::new(),
+        }
     }
-    let mut graph = Graph::new();
-    let mut functions = Vec::new();
-    for rule in rules {
-        let leaf = graph.leaf(Leaf {
-            actions: rule.actions.to_vec(),
-            ends: rule.ends,
-        });
+
+    /// The function of each rule of a chain.
+    ///
+    /// # Errors
+    /// Where what is written out is too large.
+    pub fn functions(&mut self, chain: usize, written_out: bool) -> Result<Vec<Id>, TooLarge> {
+        let problem = self.problem;
+        let Some(rules) = problem.chains.get(chain) else {
+            return Ok(Vec::new());
+        };
+        let mut functions = Vec::with_capacity(rules.len());
+        for (number, rule) in rules.iter().enumerate() {
+            let called = match rule.actions.last() {
+                Some(&(Action::Jump(chain) | Action::Goto(chain))) if written_out => Some(chain),
+                _ => None,
+            };
+            if number % self.step != 0 && called.is_none() {
+                continue;
+            }
+            functions.push(match called {
+                Some(chain) => self.call(rule, chain)?,
+                None => {
+                    let leaf = self.graph.leaf(Leaf {
+                        actions: rule.actions.to_vec(),
+                        ends: rule.ends,
+                    });
+                    self.where_it_matches(rule, leaf)
+                }
+            });
+        }
+        Ok(functions)
+    }
+
+    /// The function that is `leaf` where the rule's tests pass.
+    fn where_it_matches(&mut self, rule: &Rule<'_>, leaf: Id) -> Id {
         let mut tests: Vec<FieldTest<'_>> = Vec::with_capacity(rule.tests.len());
         for (key, values) in &rule.tests {
-            let place = fields.iter().position(|field| field.covers(*key));
-            let Some(place) = place else { continue };
-            if let (Some(field), Some(&level)) = (fields.get(place), levels.get(place)) {
+            let field = self.fields.iter().find(|(field, _)| field.covers(*key));
+            if let Some(&(field, level)) = field {
                 tests.push(FieldTest {
                     field,
                     level,
                     source: key.source,
                     values,
-                    present: is_always_there(problem, key.source),
+                    present: is_always_there(self.problem, key.source),
                 });
             }
         }
         tests.sort_by_key(|test| test.level);
-        functions.push(function(&mut graph, &tests, problem.context.known(), leaf));
+        function(&mut self.graph, &tests, self.problem.context.known(), leaf)
     }
-    (graph, functions, variables)
+
+    /// A function that does something where the rule's tests pass, and nothing elsewhere.
+    pub fn condition(&mut self, rule: &Rule<'_>) -> Id {
+        let something = self.ending(Action::Accept);
+        self.where_it_matches(rule, something)
+    }
+
+    /// The function of a rule that jumps.
+    fn call(&mut self, rule: &Rule<'_>, chain: ChainId) -> Result<Id, TooLarge> {
+        let condition = self.condition(rule);
+        let (last, before) = rule.actions.split_last().ok_or(TooLarge)?;
+        let before = self.graph.leaf(Leaf {
+            actions: before.to_vec(),
+            ends: false,
+        });
+        let mut called = self.chain(chain)?;
+        if matches!(last, Action::Goto(_)) {
+            let back = self.ending(Action::Return);
+            called = self.graph.combine(called, back, self.limit)?;
+        }
+        let called = self.graph.combine(before, called, self.limit)?;
+        self.graph.only_where(condition, called, self.limit)
+    }
+
+    /// What a regular chain does until it returns.
+    fn chain(&mut self, chain: ChainId) -> Result<Id, TooLarge> {
+        if let Some(&function) = self.chains.get(&chain) {
+            return Ok(function);
+        }
+        let function = self.one(chain)?;
+        let function = self.graph.replace(function, Action::Return, None);
+        self.chains.insert(chain, function);
+        Ok(function)
+    }
+
+    /// The rules of a chain as one function.
+    fn one(&mut self, chain: ChainId) -> Result<Id, TooLarge> {
+        let functions = self.functions(chain.0 as usize, true)?;
+        match self.join(functions, 1).as_slice() {
+            [] => Ok(Id::NOTHING),
+            [one] => Ok(*one),
+            _ => Err(TooLarge),
+        }
+    }
+
+    fn ending(&mut self, action: Action) -> Id {
+        self.graph.leaf(Leaf {
+            actions: vec![action],
+            ends: true,
+        })
+    }
+
+    /// All base chains, one after the other.
+    fn hook(&mut self, bases: &[BaseChain]) -> Result<Id, TooLarge> {
+        let mut all = Id::NOTHING;
+        for base in bases {
+            let policy = if base.policy_drop {
+                Action::Drop
+            } else {
+                Action::Accept
+            };
+            let chain = self.one(base.chain)?;
+            let chain = self.graph.replace(chain, Action::Return, Some(policy));
+            let at_the_end = self.ending(policy);
+            let chain = self.graph.combine(chain, at_the_end, self.limit)?;
+            // Accepted is accepted by this one only.
+            let chain = self.graph.replace(chain, Action::Accept, None);
+            all = self.graph.combine(all, chain, self.limit)?;
+        }
+        let accept = self.ending(Action::Accept);
+        self.graph.combine(all, accept, self.limit)
+    }
+
+    /// Joins neighbours, two at a time, to as few diagrams as the limit allows; gives up after so many
+    /// that proved too large.
+    pub fn join(&mut self, functions: Vec<Id>, mut attempts: usize) -> Vec<Id> {
+        let mut runs: Vec<Vec<Id>> = functions.into_iter().map(|id| vec![id]).collect();
+        while runs.len() > 1 {
+            let mut joined = Vec::with_capacity(runs.len().div_ceil(2));
+            let mut rest = runs.into_iter();
+            while let Some(mut first) = rest.next() {
+                let Some(second) = rest.next() else {
+                    joined.push(first);
+                    break;
+                };
+                let both = match (first.last(), second.first()) {
+                    (Some(&end), Some(&start)) if attempts > 0 => {
+                        self.graph.combine(end, start, self.limit)
+                    }
+                    _ => Err(TooLarge),
+                };
+                match both {
+                    Ok(both) => {
+                        first.pop();
+                        first.push(both);
+                        first.extend(second.into_iter().skip(1));
+                    }
+                    Err(TooLarge) => {
+                        attempts = attempts.saturating_sub(1);
+                        first.extend(second);
+                    }
+                }
+                joined.push(first);
+            }
+            runs = joined;
+        }
+        runs.pop().unwrap_or_default()
+    }
 }
 
 fn is_always_there(problem: &Problem<'_>, source: Source) -> bool {
@@ -96,43 +284,4 @@ fn is_always_there(problem: &Problem<'_>, source: Source) -> bool {
         Source::Meta(_) => true,
         Source::Payload { .. } => false,
     }
-}
-
-/// How many diagrams may prove too large before no more are joined.
-const ATTEMPTS: usize = 4;
-
-/// Joins neighbours, two at a time, to as few diagrams as the limit allows; gives up after so many
-/// that proved too large.
-fn join(graph: &mut Graph, functions: Vec<Id>, limit: Limit, mut attempts: usize) -> Vec<Id> {
-    let mut runs: Vec<Vec<Id>> = functions.into_iter().map(|id| vec![id]).collect();
-    while runs.len() > 1 {
-        let mut joined = Vec::with_capacity(runs.len().div_ceil(2));
-        let mut rest = runs.into_iter();
-        while let Some(mut first) = rest.next() {
-            let Some(second) = rest.next() else {
-                joined.push(first);
-                break;
-            };
-            if let (Some(&end), Some(&start)) = (first.last(), second.first())
-                && attempts > 0
-            {
-                match graph.combine(end, start, limit) {
-                    Ok(both) => {
-                        first.pop();
-                        first.push(both);
-                        first.extend(second.into_iter().skip(1));
-                    }
-                    Err(_) => {
-                        attempts -= 1;
-                        first.extend(second);
-                    }
-                }
-            } else {
-                first.extend(second);
-            }
-            joined.push(first);
-        }
-        runs = joined;
-    }
-    runs.pop().unwrap_or_default()
 }

@@ -5,7 +5,7 @@
 //! together is computed from the functions of each ([`Graph::combine`]), and whatever the ones in
 //! front decide takes nothing from those behind: a rule that can never match leaves no trace.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::image::atom::Action;
@@ -71,7 +71,6 @@ pub struct TooLarge;
 enum Op {
     /// The first, and where it does not end, then the second.
     Then,
-    #[allow(dead_code)]
     /// The second where the first has anything to do, nothing elsewhere.
     Where,
 }
@@ -259,13 +258,53 @@ impl Graph {
         self.run(Op::Then, first, second, limit)
     }
 
-    #[expect(dead_code, reason = "jumps will be written out by it")]
     /// What `what` does where `condition` has anything to do, and nothing elsewhere.
     ///
     /// # Errors
     /// Where that takes more than the limit.
     pub fn only_where(&mut self, condition: Id, what: Id, limit: Limit) -> Result<Id, TooLarge> {
         self.run(Op::Where, condition, what, limit)
+    }
+
+    /// The same function, but for leaves that end with the action `from`: they end with `to`, or do not
+    /// end.
+    pub fn replace(&mut self, root: Id, from: Action, to: Option<Action>) -> Id {
+        self.replaced(root, from, to, &mut HashMap::default())
+    }
+
+    fn replaced(
+        &mut self,
+        id: Id,
+        from: Action,
+        to: Option<Action>,
+        done: &mut HashMap<Id, Id, Fast>,
+    ) -> Id {
+        if let Some(&id) = done.get(&id) {
+            return id;
+        }
+        let result = match (self.leaf_of(id), self.node(id)) {
+            (Some(leaf), _) if leaf.ends && leaf.actions.last() == Some(&from) => {
+                let mut leaf = leaf.clone();
+                leaf.actions.pop();
+                leaf.actions.extend(to);
+                leaf.ends = to.is_some();
+                self.leaf(leaf)
+            }
+            (_, Some(node)) => {
+                let base = self.scratch.len();
+                let absent = self.replaced(node.absent, from, to, done);
+                for at in node.start as usize..(node.start + node.len) as usize {
+                    if let (Some(&low), Some(&target)) = (self.lows.get(at), self.targets.get(at)) {
+                        let target = self.replaced(target, from, to, done);
+                        self.push(base, low, target);
+                    }
+                }
+                self.finish(node.level, absent, base)
+            }
+            _ => id,
+        };
+        done.insert(id, result);
+        result
     }
 
     fn run(&mut self, op: Op, first: Id, second: Id, limit: Limit) -> Result<Id, TooLarge> {
@@ -377,24 +416,54 @@ impl Graph {
 
     /// Nodes and intervals that can be reached from some roots.
     pub fn size(&self, roots: &[Id]) -> (usize, usize) {
-        let mut seen = vec![false; self.nodes.len()];
-        let mut open: Vec<Id> = roots.to_vec();
         let (mut nodes, mut intervals) = (0, 0);
+        self.visit(roots, |id| {
+            if let Some(node) = self.node(id) {
+                nodes += 1;
+                intervals += node.len as usize;
+            }
+        });
+        (nodes, intervals)
+    }
+
+    /// The levels on which the diagrams of some roots branch.
+    pub fn levels(&self, roots: &[Id]) -> BTreeSet<usize> {
+        let mut levels = BTreeSet::new();
+        self.visit(roots, |id| {
+            levels.extend(self.node(id).map(|node| node.level as usize));
+        });
+        levels
+    }
+
+    /// What is done with the packets that come to some roots.
+    pub fn leaves(&self, roots: &[Id]) -> Vec<&Leaf> {
+        let mut leaves = Vec::new();
+        self.visit(roots, |id| leaves.extend(self.leaf_of(id)));
+        leaves
+    }
+
+    /// Shows each node and leaf that can be reached, once.
+    fn visit(&self, roots: &[Id], mut show: impl FnMut(Id)) {
+        let mut seen: HashSet<Id, Fast> = HashSet::default();
+        let mut open: Vec<Id> = Vec::new();
+        let mut found = |id: Id, open: &mut Vec<Id>| {
+            if id != Id::UNREACHABLE && seen.insert(id) {
+                show(id);
+                open.push(id);
+            }
+        };
+        for &root in roots {
+            found(root, &mut open);
+        }
         while let Some(id) = open.pop() {
-            let Some(mark) = seen.get_mut(id.0 as usize) else {
+            let Some(node) = self.node_of(id) else {
                 continue;
             };
-            if std::mem::replace(mark, true) {
-                continue;
-            }
-            if let Some(node) = self.node_of(id) {
-                nodes += 1;
-                intervals += node.targets.len();
-                open.push(node.absent);
-                open.extend(node.targets);
+            found(node.absent, &mut open);
+            for &target in node.targets {
+                found(target, &mut open);
             }
         }
-        (nodes, intervals)
     }
 }
 

@@ -2,7 +2,7 @@
 //! factors of ten to hundred. Orders are tried on a sample of the rules.
 
 use crate::image::context::{L4PROTO, PROTOCOL, Problem};
-use crate::image::diagram;
+use crate::image::diagram::{self, Plan};
 use crate::image::field::Field;
 use crate::image::graph::Limit;
 
@@ -12,7 +12,7 @@ const SAMPLE: usize = 400;
 const TRIES: usize = 40;
 
 /// An order in which the diagrams of the problem are small: indexes of its fields.
-pub fn choose(problem: &Problem<'_>, limit: Limit) -> Vec<usize> {
+pub fn choose(problem: &Problem<'_>, plan: Plan<'_>, limit: Limit) -> Vec<usize> {
     let key = |&field: &usize| problem.fields.get(field).map(|field: &Field| field.key);
     let mut order: Vec<usize> = (0..problem.fields.len()).collect();
     // What tells the headers apart comes first. Of the others, those with the most different tests.
@@ -30,11 +30,13 @@ pub fn choose(problem: &Problem<'_>, limit: Limit) -> Vec<usize> {
         .iter()
         .take_while(|field| [Some(PROTOCOL), Some(L4PROTO)].contains(&key(field)))
         .count();
-    if order.len() - fixed < 2 || problem.rules.len() < 3 {
+    if order.len() - fixed < 2 || problem.rules().count() < 3 {
         return order;
     }
     let mut trial = Trial {
         problem,
+        plan,
+        step: step(problem),
         limit,
         best: usize::MAX,
         left: TRIES,
@@ -50,9 +52,9 @@ pub fn choose(problem: &Problem<'_>, limit: Limit) -> Vec<usize> {
 
 /// How many different sets of values each field is tested for.
 fn distinct_tests(problem: &Problem<'_>) -> Vec<usize> {
+    let every = step(problem);
     let of_field = |field: &Field| {
-        let rules = problem.rules.iter().step_by(step(problem));
-        let tests = rules.flat_map(|rule| &rule.tests);
+        let tests = problem.rules().step_by(every).flat_map(|rule| &rule.tests);
         let mut values: Vec<_> = tests
             .filter(|(key, _)| field.covers(*key))
             .map(|(key, values)| (key, values.ranges()))
@@ -66,11 +68,13 @@ fn distinct_tests(problem: &Problem<'_>) -> Vec<usize> {
 
 /// Every how manieth rule is in the sample.
 fn step(problem: &Problem<'_>) -> usize {
-    problem.rules.len().div_ceil(SAMPLE).max(1)
+    problem.rules().count().div_ceil(SAMPLE).max(1)
 }
 
 struct Trial<'a> {
     problem: &'a Problem<'a>,
+    plan: Plan<'a>,
+    step: usize,
     limit: Limit,
     /// Intervals with the best order so far.
     best: usize,
@@ -90,8 +94,7 @@ impl Trial<'_> {
             intervals: self.limit.intervals.min(self.best.saturating_mul(2)),
             ..self.limit
         };
-        let rules = self.problem.rules.iter().step_by(step(self.problem));
-        match diagram::measure(self.problem, order, rules, limit) {
+        match diagram::measure(self.problem, self.plan, order, self.step, limit) {
             Some(size) if size < self.best => {
                 self.best = size;
                 true

@@ -1,0 +1,106 @@
+//! The chains that packets come to, as atoms.
+
+use std::collections::{BTreeSet, HashMap};
+
+use egress_common::layout::MAX_JUMPS;
+
+use crate::image::atom::{self, Action, Atom};
+use crate::image::{CompileError, Device};
+use crate::ir::{ChainId, Hook};
+
+/// The chains of a hook that packets can come to.
+#[derive(Debug, Default)]
+pub struct Chains {
+    /// By number; those that nothing comes to are empty.
+    pub atoms: Vec<Vec<Atom>>,
+    /// The regular chains, each behind those that it jumps to.
+    pub regular: Vec<ChainId>,
+}
+
+impl Chains {
+    /// What a chain does.
+    pub fn atoms(&self, id: ChainId) -> &[Atom] {
+        self.atoms.get(id.0 as usize).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The chains that packets of `devices` can come to.
+///
+/// # Errors
+/// Where a chain asks for what no program can read, or jumps nest too deep.
+pub fn reached(hook: &Hook, devices: &[Device]) -> Result<Chains, CompileError> {
+    let mut reach = Reach {
+        hook,
+        devices,
+        heights: HashMap::new(),
+        chains: Chains {
+            atoms: vec![Vec::new(); hook.chains.len()],
+            regular: Vec::new(),
+        },
+    };
+    for base in &hook.base_chains {
+        reach.cut(base.chain)?;
+        reach.called(base.chain, 0)?;
+    }
+    Ok(reach.chains)
+}
+
+struct Reach<'a> {
+    hook: &'a Hook,
+    devices: &'a [Device],
+    /// How deep the chains are nested that a regular chain jumps to, itself included.
+    heights: HashMap<ChainId, usize>,
+    chains: Chains,
+}
+
+impl Reach<'_> {
+    fn cut(&mut self, id: ChainId) -> Result<(), CompileError> {
+        let at = id.0 as usize;
+        if let (Some(chain), Some(place)) =
+            (self.hook.chains.get(at), self.chains.atoms.get_mut(at))
+        {
+            *place =
+                atom::of_chain(chain, self.devices).map_err(|key| CompileError::Unsupported {
+                    chain: chain.name.clone(),
+                    key,
+                })?;
+        }
+        Ok(())
+    }
+
+    /// Follows the jumps of a chain that stands below `depth` others; returns how deep they nest.
+    fn called(&mut self, id: ChainId, depth: usize) -> Result<usize, CompileError> {
+        let atoms = self.chains.atoms(id).iter();
+        let called: BTreeSet<ChainId> = atoms
+            .flat_map(|atom| &atom.actions)
+            .filter_map(|action| match action {
+                Action::Jump(chain) | Action::Goto(chain) => Some(*chain),
+                _ => None,
+            })
+            .collect();
+        let mut height = 0;
+        for chain in called {
+            height = self.regular(chain, depth + 1)?.max(height);
+        }
+        Ok(height)
+    }
+
+    fn regular(&mut self, id: ChainId, depth: usize) -> Result<usize, CompileError> {
+        let known = self.heights.get(&id).copied();
+        // A base chain may push once more than it jumps, for a `goto`. A circle ends here, too.
+        if depth + known.unwrap_or(1) > MAX_JUMPS {
+            let chain = self.hook.chains.get(id.0 as usize);
+            return Err(CompileError::Jumps {
+                chain: chain.map(|chain| chain.name.clone()).unwrap_or_default(),
+            });
+        }
+        if let Some(height) = known {
+            return Ok(height);
+        }
+        self.cut(id)?;
+        let height = self.called(id, depth)? + 1;
+        self.heights.insert(id, height);
+        self.chains.regular.push(id);
+        Ok(height)
+    }
+}
