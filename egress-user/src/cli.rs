@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use egress_lang::checked::Hook;
 
 pub use crate::settings::Mode;
-use crate::settings::SkipMark;
+use crate::settings::{Budget, SkipMark};
 
 /// An nftables-like filter on the egress side of Linux interfaces, in eBPF.
 #[derive(Debug, Parser)]
@@ -104,6 +104,18 @@ pub struct CheckArgs {
     /// Interfaces that base chains without a device are taken to be bound to, as by `attach`
     #[arg(value_name = "IFACE")]
     pub interfaces: Vec<String>,
+    /// Shows what the rules become: the order of fields, the size of the tables, the longest way
+    #[arg(long)]
+    pub stats: bool,
+    /// Prints the statistics as JSON
+    #[arg(short, long, requires = "stats")]
+    pub json: bool,
+    /// Says nothing of rules that can never match or change nothing, and of unused sets
+    #[arg(long)]
+    pub no_warnings: bool,
+    /// Bytes that the tables of one hook may take: 64M, 500K
+    #[arg(long, value_name = "SIZE")]
+    pub budget: Option<Budget>,
 }
 
 /// Arguments of `list`.
@@ -165,6 +177,9 @@ pub struct SettingsArgs {
     /// The programs log their own diagnostics, for `egress monitor`
     #[arg(long)]
     pub log_diagnostics: bool,
+    /// Bytes that the tables of one hook may take: 64M, 500K
+    #[arg(long, value_name = "SIZE")]
+    pub budget: Option<Budget>,
 }
 
 /// Which network namespace.

@@ -18,7 +18,7 @@ use egress_lang::diagnostic::{Diagnostics, printable};
 
 use crate::{
     cli::{Cli, Command},
-    commands::{attach, detach, list, load, monitor, nft, status},
+    commands::{attach, check, detach, list, load, monitor, nft, status},
     kernel::capability::{self, NeedsSysAdmin},
 };
 
@@ -44,7 +44,7 @@ fn run(command: Command) -> Result<()> {
         Command::Attach(args) => attach::run(&args),
         Command::Detach(args) => detach::run(&args),
         Command::Load(args) => load::run(&args),
-        Command::Check(args) => load::check(&args),
+        Command::Check(args) => check::run(&args),
         Command::List(args) => list::run(args),
         Command::Status(args) => status::run(&args),
         Command::Monitor(args) => block_on(monitor::run(&args)),

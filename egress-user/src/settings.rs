@@ -14,6 +14,49 @@ pub struct Settings {
     pub skip_mark: Option<SkipMark>,
     /// Whether the programs log.
     pub log: bool,
+    /// What the tables may take; `None` where nothing was said.
+    pub budget: Option<Budget>,
+}
+
+/// Bytes that the tables of a program may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Budget(pub u64);
+
+impl Budget {
+    /// What `image::compile` is told.
+    pub fn options(budget: Option<Self>) -> egress_lang::image::Options {
+        let default = egress_lang::image::Options::default();
+        egress_lang::image::Options {
+            budget: budget.map_or(default.budget, |budget| {
+                usize::try_from(budget.0).unwrap_or(usize::MAX)
+            }),
+            ..default
+        }
+    }
+}
+
+impl FromStr for Budget {
+    type Err = String;
+
+    /// A number of bytes, or of kibibytes (`K`), mebibytes (`M`) or gibibytes (`G`).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, shift) = match text.char_indices().last() {
+            Some((at, 'k' | 'K')) => (text.get(..at), 10),
+            Some((at, 'm' | 'M')) => (text.get(..at), 20),
+            Some((at, 'g' | 'G')) => (text.get(..at), 30),
+            _ => (Some(text), 0),
+        };
+        let wrong = || format!("`{text}` is not a size; write 500000, 500K, 64M or 1G");
+        let digits = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let number: u64 = digits
+            .and_then(|digits| digits.parse().ok())
+            .ok_or_else(wrong)?;
+        let bytes = number.checked_mul(1 << shift).ok_or_else(wrong)?;
+        if bytes == 0 {
+            return Err("no tables fit into 0 bytes".into());
+        }
+        Ok(Self(bytes))
+    }
 }
 
 /// How programs are attached.
@@ -77,6 +120,28 @@ fn parse_u32(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn budgets() {
+        let budget = |text: &str| text.parse::<Budget>().map(|budget| budget.0);
+        assert_eq!(budget("4096"), Ok(4096));
+        assert_eq!(budget("3k"), Ok(3 << 10));
+        assert_eq!(budget("64M"), Ok(64 << 20));
+        assert_eq!(budget("1G"), Ok(1 << 30));
+        for wrong in [
+            "",
+            "M",
+            "0",
+            "-1",
+            "+1",
+            "1.5M",
+            "1T",
+            "99999999999999G",
+            "é",
+        ] {
+            assert!(budget(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn skip_marks() {

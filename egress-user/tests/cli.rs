@@ -143,6 +143,39 @@ fn check_points_at_the_error() {
 }
 
 #[test]
+fn check_warns_of_what_is_hardly_meant() {
+    let text = "table netdev t {\nset s { type ipv4_addr; }\nchain c {\n\
+        type filter hook egress device \"lo\" priority 0\ntcp dport 1-100 drop\n\
+        tcp dport 80 drop\ntcp dport 8 counter\n}\n}\n";
+    let said = egress(&["check", "-"], text);
+    let expected = "/dev/stdin:6:1-17: Warning: this rule can never match: the rule at line 5 decides \
+        before it\ntcp dport 80 drop\n^^^^^^^^^^^^^^^^^\n";
+    assert!(said.stderr.contains(expected), "{said}");
+    assert!(
+        said.stderr
+            .contains(":2:5-5: Warning: no rule uses this set\n"),
+        "{said}"
+    );
+    said.success();
+    let said = egress(&["check", "-", "--no-warnings"], text);
+    assert_eq!(said.stderr, "", "{said}");
+    said.success();
+}
+
+#[test]
+fn check_shows_what_rules_become() {
+    let said = egress(&["check", "-", "--stats"], GOOD);
+    assert!(said.stdout.contains("longest way: 1 diagrams, "), "{said}");
+    assert!(said.stdout.contains("meta l4proto"), "{said}");
+    said.success();
+    let said = egress(&["check", "-", "--stats", "--json", "--budget", "1M"], GOOD);
+    assert!(said.stdout.contains("\"compile_seconds\": "), "{said}");
+    said.success();
+    let said = egress(&["check", "-", "--budget", "16"], GOOD);
+    failed(&said, 1, &["more than 16 bytes", "--budget"]);
+}
+
+#[test]
 fn check_refuses_each_bad_file() {
     let directory = Directory::new("check");
     for (path, text) in bad(&directory) {
@@ -160,6 +193,7 @@ fn a_usage_error_is_status_2() {
         &["attach", "lo", "--skip-mark", "bogus"],
         &["attach", "lo", "--skip-mark", "0x100000000"],
         &["check"],
+        &["check", "-", "--budget", "1T"],
         &["status", "--bogus"],
     ] {
         failed(&egress(arguments, ""), 2, &["Usage", "error:"]);

@@ -17,6 +17,7 @@ impl From<&SettingsArgs> for Settings {
             mode: args.mode.unwrap_or_default(),
             skip_mark: args.skip_mark,
             log: args.log_diagnostics,
+            budget: args.budget,
         }
     }
 }

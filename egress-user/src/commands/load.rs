@@ -1,18 +1,14 @@
-//! `egress load` and `egress check`.
+//! `egress load`.
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use egress_lang::{
-    checked::{Hook, Ruleset},
-    image, ir, lower,
-};
 
 use crate::{
-    cli::{CheckArgs, LoadArgs, SettingsArgs},
+    cli::{LoadArgs, SettingsArgs},
     commands::source::{Reading, Source},
     generation,
-    kernel::{bpffs::Pins, device::ARPHRD_ETHER, netns::Netns},
+    kernel::{bpffs::Pins, netns::Netns},
 };
 
 /// Applies a file to the global scope.
@@ -56,42 +52,9 @@ pub fn load(
             global.settings.skip_mark = settings.skip_mark;
         }
         global.settings.log |= settings.log_diagnostics;
+        if settings.budget.is_some() {
+            global.settings.budget = settings.budget;
+        }
         Ok(())
     })
-}
-
-/// Checks a file: all of `load` that the kernel is not needed for.
-///
-/// # Errors
-///
-/// Whatever is wrong with it.
-pub fn check(args: &CheckArgs) -> Result<()> {
-    let source = Source::read(&args.file)?;
-    let ruleset = source.apply(&Ruleset::default(), &args.interfaces, &Reading::default())?;
-    compile(&ruleset)
-}
-
-/// Compiles every hook of a ruleset, for nothing.
-///
-/// # Errors
-///
-/// Where a rule cannot be enforced, or the tables grow too large.
-pub fn compile(ruleset: &Ruleset) -> Result<()> {
-    let mut done: BTreeSet<(Hook, Vec<(u64, u64)>)> = BTreeSet::new();
-    for (name, hook) in ruleset.hooked_devices() {
-        let chains = ruleset.base_chains(&name, hook).into_iter();
-        let chains = chains.map(|(table, chain, _)| (table.handle, chain.handle));
-        if !done.insert((hook, chains.collect())) {
-            continue;
-        }
-        let lowered: ir::Hook = lower::hook(ruleset, &name, hook)?;
-        let devices = [image::Device {
-            name,
-            ifindex: 1,
-            iftype: ARPHRD_ETHER,
-        }];
-        let slot = |id: ir::StateId| u32::try_from(id.0).unwrap_or(u32::MAX);
-        image::compile(&lowered, &devices, &slot, &image::Options::default())?;
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! One module for each verb of the command line.
 
 pub mod attach;
+pub mod check;
 pub mod detach;
 pub mod list;
 pub mod load;

@@ -11,8 +11,8 @@ use clap::Parser;
 use egress_lang::{
     ast::{Command, CommandKind, ListWhat, Script},
     checked::Ruleset,
-    diagnostic::{Diagnostic, Diagnostics, SourceFile, Span},
-    parse::{ParseOptions, parse},
+    diagnostic::{Diagnostic, Diagnostics, Span},
+    image::Options as ImageOptions,
     print::PrintOptions,
 };
 use log::debug;
@@ -20,7 +20,7 @@ use log::debug;
 use crate::{
     cli::{NetnsArgs, NftArgs, SettingsArgs},
     commands::{
-        load,
+        check, load,
         source::{Reading, Source},
     },
     generation::{self, state::State, store::Store},
@@ -172,12 +172,12 @@ fn interact(options: &Options) -> Result<()> {
 
 fn run_source(source: &Source, options: &Options) -> Result<()> {
     let reading = options.reading();
-    let script = parse_script(source, &reading)?;
+    let script = source.parse(&reading)?;
     let netns = Netns::open(options.netns.netns.as_deref())?;
     let (questions, changes): (Vec<_>, Vec<_>) = script.commands.iter().partition(|c| asks(c));
     if options.check {
         let ruleset = source.apply(&running(&netns), &[], &reading)?;
-        return load::compile(&ruleset);
+        return check::compile(&ruleset, &ImageOptions::default()).map(drop);
     }
     if !changes.is_empty() {
         load::load(source, &reading, &SettingsArgs::default(), &netns)?;
@@ -186,18 +186,6 @@ fn run_source(source: &Source, options: &Options) -> Result<()> {
         answer(&questions, &script, &netns, options)?;
     }
     Ok(())
-}
-
-fn parse_script(source: &Source, reading: &Reading) -> Result<Script, Diagnostics> {
-    let file = SourceFile {
-        name: &source.name,
-        text: &source.text,
-    };
-    let options = ParseOptions {
-        loader: Some(reading),
-        defines: reading.defines.clone(),
-    };
-    parse(file, &options)
 }
 
 /// Whether a command only asks.

@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use egress_lang::{
+    ast::Script,
     check::CheckOptions,
     checked::Ruleset,
     datatype::names::Names,
-    diagnostic::SourceFile,
-    parse::{Loader, ParseOptions},
+    diagnostic::{Diagnostics, SourceFile},
+    parse::{Loader, ParseOptions, parse},
 };
 
 /// Where nft looks for what is included, besides the working directory.
@@ -61,6 +62,15 @@ impl Source {
         devices: &[String],
         reading: &Reading,
     ) -> Result<Ruleset> {
+        apply(&self.parse(reading)?, ruleset, devices)
+    }
+
+    /// The commands in it.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with their form.
+    pub fn parse(&self, reading: &Reading) -> Result<Script, Diagnostics> {
         let file = SourceFile {
             name: &self.name,
             text: &self.text,
@@ -69,13 +79,22 @@ impl Source {
             loader: Some(reading),
             defines: reading.defines.clone(),
         };
-        let check = CheckOptions {
-            default_devices: devices.to_vec(),
-            enforceable: true,
-            names: names(),
-        };
-        Ok(ruleset.load(file, &options, &check)?)
+        parse(file, &options)
     }
+}
+
+/// [`Source::apply`], of commands that are parsed already.
+///
+/// # Errors
+///
+/// Everything that is wrong with them, in nft's form.
+pub fn apply(script: &Script, ruleset: &Ruleset, devices: &[String]) -> Result<Ruleset> {
+    let check = CheckOptions {
+        default_devices: devices.to_vec(),
+        enforceable: true,
+        names: names(),
+    };
+    Ok(ruleset.apply(script, &check)?)
 }
 
 /// How texts are read.

@@ -19,7 +19,7 @@ use crate::{
         program::{self, MapPins, Settings},
         tcx,
     },
-    settings::Mode,
+    settings::{Budget, Mode},
 };
 
 /// Builds what `wanted` says into `next/`, which is there and empty.
@@ -116,7 +116,7 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
         &slot,
         &image::Options {
             link_len: u16::try_from(group.settings.link_len)?,
-            ..image::Options::default()
+            ..Budget::options(group.settings.budget)
         },
     )?;
     debug!(

@@ -24,7 +24,7 @@ use crate::{
         device::{ARPHRD_ETHER, ARPHRD_NONE, Device, Devices},
         program,
     },
-    settings::{Mode, SkipMark},
+    settings::{Budget, Mode, SkipMark},
 };
 
 /// Interfaces that run the same program.
@@ -51,6 +51,8 @@ pub struct GroupSettings {
     skip_mark: (u32, u32),
     /// Whether it logs.
     pub log: bool,
+    /// What its tables may take.
+    pub budget: Option<Budget>,
 }
 
 impl GroupSettings {
@@ -105,6 +107,7 @@ pub fn groups(
             link_len: device.link_len,
             skip_mark: (skip_mark.value, skip_mark.mask),
             log: scopes().any(|scope| scope.settings.log),
+            budget: scopes().filter_map(|scope| scope.settings.budget).max(),
         };
         let chains = scopes()
             .flat_map(|scope| {
@@ -254,7 +257,7 @@ fn fingerprint(
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
         program::object().hash(&mut hasher);
         (settings.hook, settings.link_len).hash(&mut hasher);
-        (settings.skip_mark, settings.log).hash(&mut hasher);
+        (settings.skip_mark, settings.log, settings.budget).hash(&mut hasher);
         scopes.hash(&mut hasher);
         chains.hash(&mut hasher);
         counters.map.hash(&mut hasher);
