@@ -1,10 +1,11 @@
-//! Compiles a file of rules and shows how long it took and what it became:
-//! `cargo run --release -p egress-lang --example compile -- FILE...`
+//! Compiles rules and shows how long it took and what they became:
+//! `cargo run --release -p egress-lang --example compile -- [FILE|acl-N|fw-N|ipc-N]...`
 
 use std::time::Instant;
 
 use egress_lang::check::CheckOptions;
 use egress_lang::checked::Ruleset;
+use egress_lang::classbench::{Shape, rules};
 use egress_lang::diagnostic::SourceFile;
 use egress_lang::image::{Device, Options, compile};
 use egress_lang::lower;
@@ -12,7 +13,10 @@ use egress_lang::parse::ParseOptions;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for name in std::env::args().skip(1) {
-        let text = std::fs::read(&name)?;
+        let text = match generated(&name) {
+            Some(text) => text,
+            None => std::fs::read(&name)?,
+        };
         let file = SourceFile {
             name: &name,
             text: &text,
@@ -45,4 +49,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
+}
+
+/// `acl-1000` and the like: each rule counts; of three one drops.
+fn generated(name: &str) -> Option<Vec<u8>> {
+    let (shape, count) = name.split_once('-')?;
+    let shape = match shape {
+        "acl" => Shape::Acl,
+        "fw" => Shape::Fw,
+        "ipc" => Shape::Ipc,
+        _ => return None,
+    };
+    let rules = rules(shape, count.parse().ok()?, 1);
+    let rules = rules.iter().enumerate().map(|(number, rule)| {
+        let verdict = if number % 3 == 0 { "drop" } else { "accept" };
+        format!("{rule} counter {verdict}\n")
+    });
+    let chain = "type filter hook egress device \"foo\" priority 0";
+    let text = format!(
+        "table netdev t {{\nchain c {{\n{chain}\n{}}}\n}}\n",
+        rules.collect::<String>()
+    );
+    Some(text.into_bytes())
 }

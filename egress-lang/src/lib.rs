@@ -3,6 +3,7 @@
 pub mod ast;
 pub mod check;
 pub mod checked;
+pub mod classbench;
 pub mod datatype;
 pub mod diagnostic;
 pub mod field;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use egress_lang::classbench::{self, Random, Shape};
+
 use super::traffic::{SOURCE_PORT, TARGET_PORT, Traffic};
 
 /// Name of the table, ours and nft's.
@@ -22,6 +24,8 @@ pub enum Rules {
     Ports(u32),
     /// Mixed prefixes, ranges and protocols, of which many match the packets in all fields but one.
     Mixed(u32),
+    /// Rules as in real filters of that shape.
+    Shaped(Shape, u32),
     /// Rules that match every packet and only count; then one that accepts.
     Counters(u32),
     /// A verdict map of as many ports, with jumps; the packets' is one of them.
@@ -144,6 +148,10 @@ impl Rules {
                 })
                 .collect(),
             Self::Mixed(count) => mixed(count),
+            Self::Shaped(shape, count) => classbench::rules(shape, count as usize, 1)
+                .into_iter()
+                .map(|rule| format!("{rule} counter accept"))
+                .collect(),
             Self::Counters(count) => (0..count)
                 .map(|_| format!("{family} daddr {target} udp dport {TARGET_PORT} counter"))
                 .chain(["accept".to_owned()])
@@ -173,7 +181,7 @@ fn address(number: u32) -> String {
 /// Rules as in a firewall that has grown: addresses from a number of nested networks, one to
 /// three ports or ranges, three protocols. Each rule fits the packets in every field but one or more.
 fn mixed(count: u32) -> Vec<String> {
-    let mut random = Random(0x6567_7265_7373);
+    let mut random = Random::from_state(0x6567_7265_7373);
     let mut rules = Vec::new();
     while u32::try_from(rules.len()).is_ok_and(|made| made < count) {
         let protocol = *random.pick(&["udp", "udp", "tcp", "tcp", "any"]);
@@ -238,7 +246,7 @@ fn prefix(random: &mut Random, packet: [u8; 4]) -> (String, bool) {
     let own = u32::from_be_bytes(packet);
     let address = match random.below(6) {
         // A network that the packet may be in: equal to it in a random number of leading bits.
-        0 => own ^ random.next().checked_shr(random.below(32)).unwrap_or(0),
+        0 => own ^ random.number().checked_shr(random.below(32)).unwrap_or(0),
         // One of 64 networks of other people, each with many hosts and nested networks.
         _ => (10 << 24) | (random.below(64) << 16) | (random.below(256) << 8) | random.below(256),
     };
@@ -248,29 +256,6 @@ fn prefix(random: &mut Random, packet: [u8; 4]) -> (String, bool) {
         format!("{a}.{b}.{c}.{d}/{length}"),
         address & mask == own & mask,
     )
-}
-
-/// xorshift64* (Marsaglia, Vigna): the same numbers on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        // The upper half of 64 bits fits.
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
-    }
-
-    /// Of 0 to `end` - 1.
-    fn below(&mut self, end: u32) -> u32 {
-        self.next() % end.max(1)
-    }
-
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        let number = self.next() as usize % of.len();
-        &of[number]
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What is measured: cases, in the order of the tables.
 
+use egress_lang::classbench::Shape;
+
 use super::{
     rules::{Rules, Verdict},
     sender::Fate,
@@ -180,6 +182,12 @@ const RULESETS: &[(&str, &str, Rules)] = &[
     ("ports-1000", "1,000 rules, other ports", Rules::Ports(1000)),
     ("mixed-1000", "1,000 mixed rules, no match", Rules::Mixed(1000)),
     ("mixed-10000", "10,000 mixed rules, no match", Rules::Mixed(10_000)),
+    ("acl-1000", "1,000 rules as in access lists, no match", Rules::Shaped(Shape::Acl, 1000)),
+    ("acl-10000", "10,000 rules as in access lists, no match", Rules::Shaped(Shape::Acl, 10_000)),
+    ("fw-1000", "1,000 rules as in firewalls, no match", Rules::Shaped(Shape::Fw, 1000)),
+    ("fw-10000", "10,000 rules as in firewalls, no match", Rules::Shaped(Shape::Fw, 10_000)),
+    ("ipc-1000", "1,000 rules as in IP chains, no match", Rules::Shaped(Shape::Ipc, 1000)),
+    ("ipc-10000", "10,000 rules as in IP chains, no match", Rules::Shaped(Shape::Ipc, 10_000)),
     ("miss6-1000", "1,000 IPv6 rules, no match", Rules::Miss6(1000)),
     ("count-10", "10 rules that count, then accept", Rules::Counters(10)),
     ("vmap", "verdict map of 16 ports with a jump", Rules::Map(16)),
