@@ -36,11 +36,13 @@ fn ipv6_is_whole<P: Packet>(packet: &P, start: u32, first: u64) -> bool {
     first >> 60 == 6 && payload.wrapping_add(IPV6_HLEN) <= packet.len().wrapping_sub(start)
 }
 
-/// What is walked over on the way to the transport header: `ipv6_ext_hdr()` less those that nf_tables
-/// takes for the transport header, "no next header" and, by `IP6_FH_F_AUTH`, the authentication header.
+/// `ipv6_ext_hdr()` less "no next header", which nf_tables takes for a transport header.
 #[inline(always)]
 fn is_extension(next: u8) -> bool {
-    matches!(next, 0 | NEXTHDR_ROUTING | NEXTHDR_FRAGMENT | 60)
+    matches!(
+        next,
+        0 | NEXTHDR_ROUTING | NEXTHDR_FRAGMENT | NEXTHDR_AUTH | 60
+    )
 }
 
 /// On the way over IPv6 extension headers: `ipv6_find_hdr()` for any protocol
@@ -54,6 +56,8 @@ pub struct ExtensionWalk {
     offset: u32,
     /// 1 where it ended in a fragment that is not the first.
     fragment: u32,
+    /// 1 where it ended.
+    ended: u32,
 }
 
 impl ExtensionWalk {
@@ -61,10 +65,12 @@ impl ExtensionWalk {
     #[inline(always)]
     pub fn step<P: Packet>(&mut self, packet: &P) -> bool {
         let next = self.next as u8;
+        self.ended = 1;
         if !is_extension(next) {
             return false;
         }
-        // Of a routing header the kernel reads four bytes, of a fragment header those too.
+        // Of a routing header the kernel reads four bytes, of a fragment header those too. What it
+        // counts may lie behind the end of the packet on Linux 6.18; 6.1 and 6.12 find nothing then.
         let need = match next {
             NEXTHDR_ROUTING | NEXTHDR_FRAGMENT => 4,
             _ => 2,
@@ -73,21 +79,25 @@ impl ExtensionWalk {
             self.offset = NO_TRANSPORT;
             return false;
         };
+        if next == NEXTHDR_AUTH {
+            // By `IP6_FH_F_AUTH` it is the transport header, if it is there.
+            return false;
+        }
         let following = (header >> 56) as u8;
         let mut length = ((header >> 48) as u32 & 0xff).wrapping_add(1) << 3;
         if next == NEXTHDR_FRAGMENT {
             length = 8;
             if (header >> 32) as u32 & 0xfff8 != 0 {
                 // The protocol is known, its header is not here. The kernel leaves its offset at 0,
-                // so that fast transport loads read the Ethernet header. It does not know the
-                // authentication header here.
-                let known = !is_extension(following) && following != NEXTHDR_AUTH;
+                // so that fast transport loads read the Ethernet header.
+                let known = !is_extension(following);
                 self.offset = if known { 0 } else { NO_TRANSPORT };
                 self.next = u32::from(following);
                 self.fragment = 1;
                 return false;
             }
         }
+        self.ended = 0;
         self.next = u32::from(following);
         self.offset = self.offset.wrapping_add(length);
         true
@@ -426,9 +436,10 @@ impl Headers {
             next: (first >> 8) as u32 & 0xff,
             offset: start.wrapping_add(IPV6_HLEN),
             fragment: 0,
+            ended: 0,
         };
         packet.walk(&mut walk);
-        if walk.fragment == 0 && is_extension(walk.next as u8) {
+        if walk.ended == 0 {
             return none;
         }
         Self::with_transport(walk.offset, walk.next as u8, walk.fragment != 0)

@@ -4,6 +4,7 @@
 //!     # pass [via=...] [mark=...] ... HEX
 //!     # drop ... HEX
 //!     # counters PACKETS/BYTES ...
+//!     # since MAJOR.MINOR (the oldest kernel that is known to do this; older ones do otherwise)
 //!     table netdev ...
 
 use std::{fmt::Write as _, fs, path::PathBuf};
@@ -23,6 +24,8 @@ pub struct Case {
     /// Packets and bytes of all counters, in the order in which they are listed.
     pub counters: Vec<(u64, u64)>,
     pub rules: String,
+    /// The oldest kernel whose hook is known to do this.
+    pub since: Option<(u32, u32)>,
 }
 
 impl Case {
@@ -71,6 +74,7 @@ impl Case {
                         .map(|word| word.split_once('/').unwrap());
                     case.counters = counts.map(|(a, b)| (number(a), number(b))).collect();
                 }
+                "since" => case.since = version(rest),
                 _ => case.about.push(comment.to_owned()),
             }
         }
@@ -103,8 +107,27 @@ impl Case {
             .map(|(a, b)| format!("{a}/{b}"))
             .collect();
         let _ = writeln!(text, "# counters {}", counters.join(" "));
+        if let Some((major, minor)) = self.since {
+            let _ = writeln!(text, "# since {major}.{minor}");
+        }
         text + &self.rules
     }
+
+    /// Whether this kernel's hook is known to do what the case says.
+    pub fn is_for_this_kernel(&self) -> bool {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        self.since
+            .is_none_or(|since| version(&release).is_none_or(|running| running >= since))
+    }
+}
+
+/// The first two numbers of a kernel's release.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text
+        .trim()
+        .split(['.', '-'])
+        .map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 /// Where the named cases are.

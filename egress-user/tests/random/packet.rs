@@ -88,7 +88,9 @@ impl Sent {
         packet.priority = self.priority;
         packet.gso_size = self
             .gso
+            // What fits into one segment is none (`virtio_net_hdr_to_skb()`).
             .filter(|gso| gso.kind != 0)
+            .filter(|gso| self.bytes.len() > usize::from(gso.header) + usize::from(gso.size))
             .map_or(0, |gso| gso.size.into());
         match self.via {
             Via::Direct => {}
@@ -200,6 +202,10 @@ fn receive(packet: &mut SimPacket) -> Option<()> {
         packet.vlan = Some((packet.protocol, number(&packet.bytes, 14)?));
         packet.protocol = named(&packet.bytes, 16)?;
         packet.bytes.drain(12..16);
+        // With a second tag that is not whole it is not forwarded.
+        if matches!(packet.protocol, 0x8100 | 0x88a8) && packet.bytes.len() < 18 {
+            return None;
+        }
     }
     Some(())
 }

@@ -308,7 +308,8 @@ impl Generator<'_> {
                         .into_iter()
                         .map(|element| format!("{element} : {}", self.verdict(from)))
                         .collect();
-                    if self.rng.chance(15) {
+                    // As for bit operations in `match_of`.
+                    if self.is_aligned(&left) && self.rng.chance(15) {
                         elements.push(format!("* : {}", self.verdict(from)));
                     }
                     parts.push(format!("{} vmap {{ {} }}", left.text, elements.join(", ")));
@@ -709,6 +710,12 @@ impl Generator<'_> {
                     1 => full(left.width) & !full(left.width) >> 4,
                     _ => self.value(left),
                 };
+                // A mask of all bits is no mask here, but keeps nft from uniting loads.
+                let mask = if mask == full(left.width) {
+                    mask - 1
+                } else {
+                    mask
+                };
                 let wanted = self.print(left, value & mask);
                 let mask = self.print(left, mask);
                 let op = *self.rng.pick(&["==", "==", "!=", "<", ">="]);
@@ -726,6 +733,7 @@ impl Generator<'_> {
             }
             8 if self.is_aligned(left) => {
                 let (or, xor) = (self.value(left), self.value(left));
+                let or = if or == full(left.width) { or - 1 } else { or };
                 let (or, xor) = (self.print(left, or), self.print(left, xor));
                 format!("{name} & {or} ^ {xor} == {one}")
             }
