@@ -31,6 +31,10 @@ pub struct Diagrams {
 
 /// How many diagrams may prove too large before no more are joined.
 pub const ATTEMPTS: usize = 4;
+/// So many rules are joined before it is asked which of the others they hide.
+const FIRST: usize = 8;
+/// Nodes that are looked at to see whether a rule is hidden.
+const STEPS: usize = 500;
 
 /// The diagrams for a problem, in an order of its fields that keeps them small. `None` where what is to
 /// be one diagram would be too large.
@@ -243,7 +247,48 @@ impl<'p, 'a> Builder<'p, 'a> {
 
     /// Joins neighbours, two at a time, to as few diagrams as the limit allows; gives up after so many
     /// that proved too large.
-    pub fn join(&mut self, functions: Vec<Id>, mut attempts: usize) -> Vec<Id> {
+    pub fn join(&mut self, functions: Vec<Id>, attempts: usize) -> Vec<Id> {
+        let visible = self.visible(functions);
+        self.pairs(visible, attempts)
+    }
+
+    /// The same functions in fewer: those that the ones before them hide are left out before they are
+    /// joined with each other, where they could become large for nothing.
+    fn visible(&mut self, functions: Vec<Id>) -> Vec<Id> {
+        let mut done = FIRST.min(functions.len());
+        let Some(mut front) = self.single(functions.get(..done)) else {
+            return functions;
+        };
+        while done < functions.len() {
+            let end = functions.len().min(done * 2);
+            let block = functions.get(done..end).unwrap_or_default();
+            let graph = &self.graph;
+            let seen = |function: &&Id| !graph.hides(front, **function, &mut { STEPS });
+            let block: Vec<Id> = block.iter().filter(seen).copied().collect();
+            let joined = match self.single(Some(&block)) {
+                Some(joined) => self.graph.combine(front, joined, self.limit),
+                None => Err(TooLarge),
+            };
+            match joined {
+                Ok(joined) => front = joined,
+                Err(TooLarge) => break,
+            }
+            done = end;
+        }
+        let rest = functions.into_iter().skip(done);
+        [front].into_iter().chain(rest).collect()
+    }
+
+    /// Some functions as one, if the limit allows it.
+    fn single(&mut self, functions: Option<&[Id]>) -> Option<Id> {
+        match self.pairs(functions?.to_vec(), 1).as_slice() {
+            [] => Some(Id::NOTHING),
+            [one] => Some(*one),
+            _ => None,
+        }
+    }
+
+    fn pairs(&mut self, functions: Vec<Id>, mut attempts: usize) -> Vec<Id> {
         let mut runs: Vec<Vec<Id>> = functions.into_iter().map(|id| vec![id]).collect();
         while runs.len() > 1 {
             let mut joined = Vec::with_capacity(runs.len().div_ceil(2));

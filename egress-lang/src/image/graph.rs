@@ -414,6 +414,50 @@ impl Graph {
         Ok(self.finish(level, absent, base))
     }
 
+    /// Whether `first` ends wherever `second` does anything, as far as that shows in so many steps.
+    pub fn hides(&self, first: Id, second: Id, steps: &mut usize) -> bool {
+        if second == Id::NOTHING || first == Id::UNREACHABLE || second == Id::UNREACHABLE {
+            return true;
+        }
+        if let Some(leaf) = self.leaf_of(first) {
+            return leaf.ends;
+        }
+        let Some(left) = steps.checked_sub(1) else {
+            return false;
+        };
+        *steps = left;
+        let Some(front) = self.node_of(first) else {
+            return false;
+        };
+        let back = self.node_of(second);
+        if let Some(back) = back
+            && back.level < front.level
+        {
+            let mut ways = back.targets.iter().chain([&back.absent]);
+            return ways.all(|&way| self.hides(first, way, steps));
+        }
+        let Some(back) = back.filter(|back| back.level == front.level) else {
+            let mut ways = front.targets.iter().chain([&front.absent]);
+            return ways.all(|&way| self.hides(way, second, steps));
+        };
+        if !self.hides(front.absent, back.absent, steps) {
+            return false;
+        }
+        back.targets.iter().enumerate().all(|(at, &way)| {
+            if way == Id::NOTHING {
+                return true;
+            }
+            let low = back.lows.get(at).copied().unwrap_or(0);
+            let end = back.lows.get(at + 1).copied().unwrap_or(u64::MAX);
+            let last = at + 1 == back.targets.len();
+            let begin = front.lows.partition_point(|&other| other <= low).max(1) - 1;
+            let overlapping = front.lows.iter().zip(front.targets).skip(begin);
+            overlapping
+                .take_while(|&(&other, _)| last || other < end)
+                .all(|(_, &target)| self.hides(target, way, steps))
+        })
+    }
+
     /// Nodes and intervals that can be reached from some roots.
     pub fn size(&self, roots: &[Id]) -> (usize, usize) {
         let (mut nodes, mut intervals) = (0, 0);
