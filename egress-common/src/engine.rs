@@ -1,13 +1,14 @@
 //! The way of a packet through the tables: the same code in the kernel, in tests and offline.
 
 use crate::layout::{
-    self, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, VERDICT, feature, fetch, meta, node, op, storage,
+    self, INTERVALS, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, MAX_SAME, SAME, VERDICT, feature, fetch,
+    meta, node, op, storage,
 };
 use crate::packet::{Family, Headers, Load, Packet};
 
 /// The tables and counters of one program.
 ///
-/// Offsets are in bytes. What is outside of the tables reads as anything: [`crate::layout`] says
+/// Offsets are in bytes; their upper four bits are ignored. What is outside of the tables reads as anything: [`crate::layout`] says
 /// what the loader guarantees.
 pub trait Maps {
     /// A place in the tables from which a node can be read.
@@ -239,33 +240,37 @@ fn walk<P: Packet, M: Maps>(
         if target & LEAF != 0 {
             return Some(target & !LEAF);
         }
-        target = match short_step(packet, maps, headers, target) {
-            Some(next) => next,
+        let node = maps.node(target);
+        target = match short_fetch(packet, maps, headers, node) {
+            Some(value) => search(maps, target, node, value),
             None => maps.step(packet, headers, target),
         };
     }
     None
 }
 
-/// The step that most packets take at most nodes: from a field in the linear part that has one
-/// value of interest.
+/// What most packets are asked for at most nodes: a field in the linear part that nft has a fast path
+/// for.
 #[inline(always)]
-fn short_step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> Option<u32> {
-    let node = maps.node(at);
+fn short_fetch<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    node: M::Node,
+) -> Option<u32> {
     let code = maps.node8(node, node::FETCH);
-    let value = if code < fetch::COLD {
-        near(packet, maps, headers, node, code)?
+    if code < fetch::COLD {
+        near(packet, maps, headers, node, code)
     } else if maps.features() & feature::L4_TABLES != 0 {
         // What is asked for most is answered before the first node.
-        return None;
+        None
     } else if code == fetch::META | meta::L4PROTO {
-        u32::from(headers.l4proto()?)
+        headers.l4proto().map(u32::from)
     } else if code == fetch::META | meta::PROTOCOL {
-        u32::from(packet.protocol())
+        Some(u32::from(packet.protocol()))
     } else {
-        return None;
-    };
-    search(maps, at, node, value)
+        None
+    }
 }
 
 /// From a node to the target for this packet.
@@ -292,12 +297,9 @@ pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32)
     } else {
         fetch_cold(packet, maps, headers, node, code)
     };
-    let Some(value) = value else {
-        return maps.node32(node, node::ABSENT);
-    };
-    match search(maps, at, node, value) {
-        Some(target) => target,
-        None => search_intervals(maps, at, node, value),
+    match value {
+        Some(value) => search(maps, at, node, value),
+        None => maps.node32(node, node::ABSENT),
     }
 }
 
@@ -429,54 +431,55 @@ fn fetch_wide<P: Packet, M: Maps>(
     )
 }
 
-/// The target for a narrow value, where no search is needed.
+/// The target for a narrow value.
 #[inline(always)]
-fn search<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> Option<u32> {
+fn search<M: Maps>(maps: &M, mut at: u32, mut node: M::Node, value: u32) -> u32 {
     let value = value & maps.node32(node, node::MASK);
-    let how = maps.node8(node, node::STORAGE);
-    let low = maps.node32(node, node::VALUE);
-    if how == storage::EXACT {
-        let target = if value == low {
-            node::EQUAL
-        } else {
-            node::OTHER
-        };
-        return Some(maps.node32(node, target));
-    }
-    if how == storage::RADIX {
+    for _ in 0..MAX_SAME {
+        let how = maps.node8(node, node::STORAGE);
+        let low = maps.node32(node, node::VALUE);
+        if how == storage::EXACT {
+            let target = if value == low {
+                node::EQUAL
+            } else {
+                node::OTHER
+            };
+            return maps.node32(node, target);
+        }
+        if how != storage::RADIX {
+            return search_node(maps, node, value, how, low);
+        }
         let entry = value.wrapping_sub(low) >> (maps.node32(node, node::EQUAL) & 31);
         let last = maps.node32(node, node::OTHER);
         let entry = if entry < last { entry } else { last };
-        return Some(maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2)));
+        at = maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2));
+        if at & SAME == 0 {
+            return at;
+        }
+        node = maps.node(at);
     }
+    // Read again, it leads to the same.
+    at & !SAME
+}
+
+/// The target for a value at a node that has it in itself.
+#[inline(always)]
+fn search_node<M: Maps>(maps: &M, node: M::Node, value: u32, how: u8, low: u32) -> u32 {
     if how == storage::RANGE {
         let inside = value.wrapping_sub(low) <= maps.node32(node, node::SPAN);
         let target = if inside { node::EQUAL } else { node::OTHER };
-        return Some(maps.node32(node, target));
+        return maps.node32(node, target);
     }
     if how == storage::DIRECT {
-        return Some(maps.node32(node, node::BODY.wrapping_add((value & 0xff) << 2)));
+        return maps.node32(node, node::BODY.wrapping_add((value & 0xff) << 2));
     }
-    None
-}
-
-/// The target for a narrow value among a few bounds.
-#[inline(always)]
-fn search_intervals<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> u32 {
-    if maps.features() & feature::INTERVALS == 0 {
-        return LEAF;
-    }
-    let value = value & maps.node32(node, node::MASK);
-    let n = maps.node32(node, node::VALUE);
-    let bounds = at.wrapping_add(node::BODY);
-    let mut rank = 0u32;
-    for index in 0..layout::MAX_INTERVALS {
-        if index >= n || maps.table32(bounds.wrapping_add(index << 2)) > value {
-            break;
+    let targets = node::BODY.wrapping_add(INTERVALS << 2);
+    for rank in 0..INTERVALS {
+        if value < maps.node32(node, node::BODY.wrapping_add(rank << 2)) {
+            return maps.node32(node, targets.wrapping_add(rank << 2));
         }
-        rank = rank.wrapping_add(1);
     }
-    maps.table32(bounds.wrapping_add(n.wrapping_add(rank) << 2))
+    maps.node32(node, targets.wrapping_add(INTERVALS << 2))
 }
 
 /// The target for a wide value, masked already.

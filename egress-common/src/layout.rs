@@ -2,8 +2,8 @@
 //!
 //! # The tables
 //! All of a program's decision diagrams and action lists live in one array of bytes, in the byte
-//! order of the machine. A **target** is 32 bits: without [`LEAF`], the byte offset of a node; with
-//! it, the rest is the byte offset of an action list, or with [`VERDICT`] the verdict itself. Nodes
+//! order of the machine. A **target** is 32 bits: without [`LEAF`], the byte offset of a node, with
+//! [`SAME`] of one that looks at the same field as the node before; with [`LEAF`], the rest is the byte offset of an action list, or with [`VERDICT`] the verdict itself. Nodes
 //! start at multiples of eight, action lists at multiples of four.
 //!
 //! # Nodes
@@ -24,11 +24,11 @@
 //! | [`storage::RANGE`] | 12: low (32), 16: target if inside, 20: target if not, 24: high less low (32) |
 //! | [`storage::RADIX`] | 12: low (32), 16: shift (32), 20: n (32), 24: n + 1 targets |
 //! | [`storage::DIRECT`] | 12: unused, 16: 256 targets |
-//! | [`storage::INTERVALS`] | 12: n (32), 16: n bounds (32 each), then n + 1 targets |
+//! | [`storage::INTERVALS`] | 12: unused, 16: [`INTERVALS`] bounds (32 each), then one target more; the last bound and target are repeated |
 //! | [`storage::WIDE_EXACT`] | 16: mask (64), 24: value (64), 32: target if equal, 36: target if not |
 //! | [`storage::WIDE_INTERVALS`] | 12: n (32), 16: mask (64), 24: n bounds (64 each), then n + 1 targets |
 //!
-//! Bounds ascend; target `i` is for the values that exactly `i` bounds are not above. In a radix
+//! Bounds ascend, or repeat; target `i` is for the values that exactly `i` bounds are not above. In a radix
 //! node, the target of a value is the one at `(value - low) >> shift`, and the last one for all
 //! values that are below `low` or have no other.
 //!
@@ -71,6 +71,13 @@ pub const LEAF: u32 = 1 << 31;
 /// is dropped where the lowest bit is set.
 pub const VERDICT: u32 = 1 << 30;
 
+/// Set in a target that is a node on the same field as the node that leads there: the value need
+/// not be read again.
+pub const SAME: u32 = 1 << 29;
+
+/// The bits of an offset in a target.
+pub const OFFSET: u32 = (1 << 28) - 1;
+
 /// The target of packets that pass.
 pub const TARGET_PASS: u32 = LEAF | VERDICT;
 
@@ -83,6 +90,9 @@ pub const L4_TARGETS: u32 = 257;
 /// A packet passes at most this many nodes of one diagram.
 pub const MAX_NODES: u32 = 24;
 
+/// Nodes on one field, one behind the other, that a packet passes without reading it again.
+pub const MAX_SAME: u32 = 8;
+
 /// One round runs at most this many operations of an action list; what is longer is continued in
 /// the next round.
 pub const MAX_OPS: u32 = 32;
@@ -94,7 +104,7 @@ pub const MAX_ROUNDS: u32 = 1 << 23;
 pub const MAX_JUMPS: usize = 16;
 
 /// Bounds of an interval node.
-pub const MAX_INTERVALS: u32 = 8;
+pub const INTERVALS: u32 = 7;
 
 /// A binary search takes at most this many steps: wide nodes have less than 2^20 bounds.
 pub const MAX_SEARCH: u32 = 21;
@@ -113,7 +123,7 @@ pub mod node {
     pub const MASK: u32 = 8;
     /// Bytes a wide node needs to be present.
     pub const NEED: u32 = 8;
-    /// Value of an exact node, low end of a range or radix one, number of bounds of the others.
+    /// Value of an exact node, low end of a range or radix one, number of bounds of a wide one.
     pub const VALUE: u32 = 12;
     /// Target of an exact or range node where the value is the one or inside; shift of a radix node.
     pub const EQUAL: u32 = 16;
@@ -246,8 +256,6 @@ pub mod feature {
     pub const WIDE: u32 = 1 << 4;
     /// Loads that nft has no fast path for.
     pub const SLOW: u32 = 1 << 5;
-    /// [`super::storage::INTERVALS`].
-    pub const INTERVALS: u32 = 1 << 6;
     /// Counters.
     pub const COUNTER: u32 = 1 << 9;
     /// Metadata other than protocol and l4proto.

@@ -180,8 +180,8 @@ impl<'a> Compiler<'a> {
         end: End,
         limit: Limit,
     ) -> Option<(Target, usize)> {
-        // The most diagrams, the most nodes in one, and in all but the first.
-        let (mut most, mut depth, mut behind) = (0, 0, 0);
+        // The most diagrams, the most nodes in one, and nodes and instructions in all but the first.
+        let (mut most, mut depth, mut behind) = (0, 0, (0, 0));
         let mut ways = Vec::new();
         for &protocol in context::protocols(chains) {
             let mut of_protocol = None;
@@ -193,10 +193,13 @@ impl<'a> Compiler<'a> {
                     .stats
                     .parts
                     .extend(part(name, problem, &diagrams));
-                let mut depths = Vec::new();
-                let way = self.emit(&diagrams, end, &mut depths);
-                depth = depths.iter().copied().fold(depth, usize::max);
-                behind = depths.iter().sum::<usize>().max(behind);
+                let mut others = Vec::new();
+                let way = self.emit(&diagrams, end, &mut others);
+                depth = others
+                    .iter()
+                    .fold(depth, |most, &(nodes, _)| most.max(nodes));
+                let sum = |(nodes, cost), (n, c)| (nodes + n, cost + c);
+                behind = others.into_iter().fold((0, 0), sum).max(behind);
                 of_protocol = Some(match of_protocol {
                     None => way,
                     Some(without) => {
@@ -210,19 +213,21 @@ impl<'a> Compiler<'a> {
         self.encoder.stats.diagrams += most;
         let root = emit::by_protocol(ways, &mut self.encoder);
         let first = self.encoder.depth(root);
-        self.encoder.stats.path += first + behind;
+        self.encoder.stats.path += first + behind.0;
+        self.encoder.stats.cost += self.encoder.cost(root) + behind.1;
         Some((root, depth.max(first)))
     }
 
     /// Puts diagrams that follow each other into the tables, but for the first root itself.
-    /// Adds the depths of the others.
-    fn emit(&mut self, diagrams: &Diagrams, end: End, depths: &mut Vec<usize>) -> Way {
+    /// Adds nodes and instructions of the others.
+    fn emit(&mut self, diagrams: &Diagrams, end: End, others: &mut Vec<(usize, usize)>) -> Way {
         let single_base = self.single_base();
         let (roots, slot) = (&self.roots, self.slot);
         let mut behind: Option<Way> = None;
         for &root in diagrams.roots.iter().rev() {
             let behind_target = behind.take().map(|way| way.target(&mut self.encoder));
-            depths.extend(behind_target.map(|target| self.encoder.depth(target)));
+            let measure = |target| (self.encoder.depth(target), self.encoder.cost(target));
+            others.extend(behind_target.map(measure));
             let mut lists: HashMap<Vec<Op>, Target> = HashMap::new();
             let mut list = |encoder: &mut Encoder, leaf: &Leaf| {
                 let ops = leaf_ops(leaf, end, behind_target, single_base, roots, slot);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use egress_common::layout::{
-    LEAF, MAX_INTERVALS, TARGET_DROP, TARGET_PASS, feature, fetch, meta, node, op, storage,
+    INTERVALS, LEAF, SAME, TARGET_DROP, TARGET_PASS, feature, fetch, meta, node, op, storage,
 };
 
 use crate::image::Stats;
@@ -56,6 +56,8 @@ pub struct Encoder {
     known: HashMap<Vec<u8>, Target>,
     /// The most nodes from each node on, itself included.
     depths: HashMap<Target, usize>,
+    /// Instructions of the longest way from each node on, about.
+    costs: HashMap<Target, usize>,
     /// Nodes from which on the network header is read.
     network: HashSet<Target>,
     /// Bytes of the link header.
@@ -97,14 +99,21 @@ impl Encoder {
             return absent;
         }
         self.stats.intervals += targets.len();
-        self.part(variable, absent, bounds, targets)
+        let highest = if is_wide(variable) {
+            u64::MAX
+        } else {
+            variable.mask as u64
+        };
+        let all = (0, highest);
+        self.part(variable, absent, all, bounds, targets)
     }
 
-    /// A node, or one of those behind a radix node.
+    /// A node, or one of those behind a radix node, to which values from one to another come.
     fn part(
         &mut self,
         variable: Variable,
         absent: Target,
+        values: (u64, u64),
         bounds: &[u64],
         targets: &[Target],
     ) -> Target {
@@ -114,16 +123,11 @@ impl Encoder {
         out.extend([code, 0]);
         out.extend(offset.to_ne_bytes());
         push32(&mut out, [absent.0]);
-        let mut depth = self.depth(absent);
-        let how = if is_wide(variable) {
-            depth = targets
-                .iter()
-                .map(|&target| self.depth(target))
-                .fold(depth, usize::max);
+        let (how, search) = if is_wide(variable) {
             self.wide_body(variable, bounds, targets, &mut out)
         } else {
             push32(&mut out, [variable.mask as u32]);
-            self.narrow_body(variable, absent, bounds, targets, &mut out, &mut depth)
+            self.narrow_body(variable, absent, values, bounds, targets, &mut out)
         };
         if let Some(byte) = out.get_mut(node::STORAGE as usize) {
             *byte = how;
@@ -136,7 +140,11 @@ impl Encoder {
         let target = Target(self.bytes.len() as u32);
         self.bytes.extend_from_slice(&out);
         self.known.insert(out, target);
+        let depth = targets.iter().map(|&target| self.depth(target));
+        let depth = depth.fold(self.depth(absent), usize::max);
         self.depths.insert(target, depth + 1);
+        let cost = cost::read(code) + search.max(self.cost(absent));
+        self.costs.insert(target, cost);
         if code & (fetch::META | fetch::NETWORK) == fetch::NETWORK
             || targets.iter().any(|&target| self.reads_network(target))
             || self.reads_network(absent)
@@ -156,72 +164,95 @@ impl Encoder {
         self.depths.get(&target).copied().unwrap_or(0)
     }
 
-    /// Returns the storage; raises `depth` to that of the deepest node behind.
+    /// The instructions of the longest way from a target on, about.
+    pub fn cost(&self, target: Target) -> usize {
+        self.costs.get(&target).copied().unwrap_or(0)
+    }
+
+    /// The most that a way takes from any of the targets on.
+    fn highest_cost(&self, targets: &[Target]) -> usize {
+        let costs = targets.iter().map(|&target| self.cost(target));
+        costs.max().unwrap_or(0)
+    }
+
+    /// Returns the storage, and the instructions from there on.
     fn narrow_body(
         &mut self,
         variable: Variable,
         absent: Target,
+        values: (u64, u64),
         bounds: &[u64],
         targets: &[Target],
         out: &mut Vec<u8>,
-        depth: &mut usize,
-    ) -> u8 {
+    ) -> (u8, usize) {
         let mask = variable.mask as u32;
-        let shallow = |this: &Self| targets.iter().map(|&t| this.depth(t)).fold(0, usize::max);
+        let rest = self.highest_cost(targets);
         if let Some((value, equal, other)) = exact(bounds, targets, mask.into()) {
-            *depth = shallow(self).max(*depth);
             push32(out, [value as u32, equal.0, other.0]);
-            return storage::EXACT;
+            return (storage::EXACT, cost::SEARCH + rest);
         }
         if let Some((low, high, inside, outside)) = range(bounds, targets, mask.into()) {
-            *depth = shallow(self).max(*depth);
             push32(out, [low as u32, inside.0, outside.0, (high - low) as u32]);
-            return storage::RANGE;
+            return (storage::RANGE, cost::SEARCH + rest);
         }
         if mask <= 0xff && targets.len() >= DIRECT_FROM {
-            *depth = shallow(self).max(*depth);
             push32(out, [0]);
             push32(out, (0..256u64).map(|value| at(bounds, targets, value).0));
-            return storage::DIRECT;
+            return (storage::DIRECT, cost::SEARCH + rest);
         }
         let (&[low, ..], &[.., high]) = (bounds, bounds) else {
-            return storage::INTERVALS;
+            return (storage::INTERVALS, cost::SEARCH + rest);
         };
-        if bounds.len() < MAX_INTERVALS as usize {
-            *depth = shallow(self).max(*depth);
-            self.features |= feature::INTERVALS;
-            push32(out, [bounds.len() as u32]);
-            push32(out, bounds.iter().map(|&bound| bound as u32));
-            push32(out, targets.iter().map(|target| target.0));
-            return storage::INTERVALS;
+        if bounds.len() <= INTERVALS as usize {
+            push32(out, [0]);
+            // What is not less than the last bound is not less than its repetitions.
+            let missing = INTERVALS as usize - bounds.len();
+            let bounds = bounds.iter().map(|&bound| bound as u32);
+            push32(out, bounds.chain(std::iter::repeat_n(high as u32, missing)));
+            let last = targets.last().map_or(absent.0, |target| target.0);
+            let targets = targets.iter().map(|target| target.0);
+            push32(out, targets.chain(std::iter::repeat_n(last, missing)));
+            return (storage::INTERVALS, cost::SEARCH + rest);
         }
-        let (shift, entries) = radix(low, high, bounds.len());
+        let whole = values.1 - values.0 < (high - low).saturating_mul(WHOLE);
+        let (low, end) = if whole {
+            (values.0, values.1 + 1)
+        } else {
+            (low, high)
+        };
+        let (shift, entries) = radix(low, end, bounds.len());
         // What is below `low` wraps around, and must not come to lie in the last part.
         let wraps = low + (entries << shift) > 1 << 32;
         let low = if wraps { 0 } else { low };
-        let (shift, entries) = radix(low, high, bounds.len());
+        let (shift, entries) = radix(low, end, bounds.len());
         push32(out, [low as u32, shift, entries as u32]);
+        let mut rest = rest;
         for entry in 0..entries {
             let start = low + (entry << shift);
             // The last part reaches beyond the highest bound.
             let end = start + (1 << shift) - 1;
             let (inner, inner_targets) = cut(bounds, targets, start, end);
-            let target = match inner_targets {
-                [only] => *only,
-                _ => self.part(variable, absent, inner, inner_targets),
+            let (target, flag) = match inner_targets {
+                [only] => (*only, 0),
+                _ => {
+                    let end = end.min(values.1);
+                    let part = self.part(variable, absent, (start, end), inner, inner_targets);
+                    rest = rest.max(self.cost(part).saturating_sub(cost::READ));
+                    (part, SAME)
+                }
             };
-            *depth = self.depth(target).max(*depth);
-            push32(out, [target.0]);
+            push32(out, [target.0 | flag]);
         }
-        let outside = match targets {
-            [first, .., last] if first != last => {
-                self.part(variable, absent, &[high], &[*first, *last])
+        let (outside, flag) = match targets {
+            [first, .., last] if first != last && !whole => {
+                let part = self.part(variable, absent, values, &[high], &[*first, *last]);
+                rest = rest.max(self.cost(part).saturating_sub(cost::READ));
+                (part, SAME)
             }
-            _ => targets.last().copied().unwrap_or(absent),
+            _ => (targets.last().copied().unwrap_or(absent), 0),
         };
-        *depth = self.depth(outside).max(*depth);
-        push32(out, [outside.0]);
-        storage::RADIX
+        push32(out, [outside.0 | flag]);
+        (storage::RADIX, cost::RADIX + rest)
     }
 
     fn wide_body(
@@ -230,7 +261,8 @@ impl Encoder {
         bounds: &[u64],
         targets: &[Target],
         out: &mut Vec<u8>,
-    ) -> u8 {
+    ) -> (u8, usize) {
+        let rest = self.highest_cost(targets);
         self.features |= feature::WIDE;
         let width = variable.source.width();
         let (need, mask) = match variable.half {
@@ -243,13 +275,17 @@ impl Encoder {
             push32(out, [0]);
             push64(out, [mask, value]);
             push32(out, [equal.0, other.0]);
-            return storage::WIDE_EXACT;
+            return (storage::WIDE_EXACT, cost::SEARCH + rest);
         }
         push32(out, [bounds.len() as u32]);
         push64(out, [mask]);
         push64(out, bounds.iter().copied());
         push32(out, targets.iter().map(|target| target.0));
-        storage::WIDE_INTERVALS
+        let halvings = bounds
+            .len()
+            .checked_ilog2()
+            .map_or(0, |bits| bits as usize + 1);
+        (storage::WIDE_INTERVALS, halvings * cost::HALVING + rest)
     }
 
     /// The fetch code and offset of a variable, with the features it needs.
@@ -328,6 +364,7 @@ impl Encoder {
         self.bytes.truncate(to.len);
         self.known.retain(|_, target| (target.0 as usize) < to.len);
         self.depths.retain(|target, _| (target.0 as usize) < to.len);
+        self.costs.retain(|target, _| (target.0 as usize) < to.len);
         self.network.retain(|target| (target.0 as usize) < to.len);
         (self.features, self.stats) = (to.features, to.stats);
     }
@@ -397,6 +434,32 @@ fn coded(code: u32, argument: u32) -> u32 {
     code << op::SHIFT | argument & op::ARGUMENT
 }
 
+/// Instructions on Linux 6.12, about.
+mod cost {
+    use egress_common::layout::{fetch, meta};
+
+    /// Reading a field in the short way.
+    pub const READ: usize = 33;
+    /// Reading it in any other way.
+    const COLD: usize = 110;
+    /// The target in a node.
+    pub const SEARCH: usize = 10;
+    /// The target in a radix node, or the node behind it.
+    pub const RADIX: usize = 18;
+    /// One step of a binary search.
+    pub const HALVING: usize = 12;
+
+    /// Reading what a fetch code names.
+    pub fn read(code: u8) -> usize {
+        match code {
+            // Most packets are past these before they come to a node.
+            _ if code == fetch::META | meta::L4PROTO || code == fetch::META | meta::PROTOCOL => 0,
+            fetch::COLD.. => COLD,
+            _ => READ,
+        }
+    }
+}
+
 /// A metadata number that is absent for every packet.
 const NO_META: u8 = 0x7f;
 
@@ -457,10 +520,15 @@ fn range(bounds: &[u64], targets: &[Target], highest: u64) -> Option<(u64, u64, 
     }
 }
 
-/// `(shift, entries)` of a radix node from `low` to `high`: one to two entries for each bound.
-fn radix(low: u64, high: u64, bounds: usize) -> (u32, u64) {
-    let span = high - low;
-    let bits = bounds.ilog2() + 1;
+/// A radix node is for all values that come to it, where they are less than so many times those
+/// between its lowest and its highest bound: none is outside then.
+const WHOLE: u64 = 4;
+
+/// `(shift, entries)` of a radix node for values from `low` to below `end`. The more entries, the
+/// fewer nodes in a row: 2 to 4 for each bound, or 4 to 8 where there are many.
+fn radix(low: u64, end: u64, bounds: usize) -> (u32, u64) {
+    let span = end - low;
+    let bits = bounds.ilog2() + if bounds < 64 { 2 } else { 3 };
     let shift = (u64::BITS - (span - 1).leading_zeros()).saturating_sub(bits);
     (shift, ((span - 1) >> shift) + 1)
 }

@@ -2,7 +2,7 @@
 //! when the tables are made.
 
 use egress_common::engine::{self, Roots};
-use egress_common::layout::{L4_TARGETS, feature, meta};
+use egress_common::layout::{L4_TARGETS, SAME, feature, meta};
 use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, Headers};
 
 use crate::image::Image;
@@ -65,7 +65,7 @@ impl Image {
         let maps = Simulation::new(self);
         let mut target = self.roots.other;
         while Encoder::asks(&self.tables, target, meta::PROTOCOL) {
-            target = engine::step(&packet, &maps, Headers::NONE, target);
+            target = engine::step(&packet, &maps, Headers::NONE, target) & !SAME;
         }
         target
     }
@@ -75,7 +75,7 @@ impl Image {
         let maps = Simulation::new(self);
         while Encoder::asks(&self.tables, target, meta::L4PROTO) {
             let headers = Headers::with_l4proto(l4proto);
-            target = engine::step(&SimPacket::default(), &maps, headers, target);
+            target = engine::step(&SimPacket::default(), &maps, headers, target) & !SAME;
         }
         target
     }

@@ -123,7 +123,7 @@ impl Built {
         );
         let _ = writeln!(
             text,
-            "  longest way: {} diagrams, {} nodes, {} actions, about {} instructions",
+            "  longest way: {} diagrams, {} fields, {} actions, about {} instructions",
             stats.diagrams,
             stats.path,
             stats.actions,
@@ -178,7 +178,7 @@ impl Built {
             "action_lists": stats.lists,
             "longest_way": {
                 "diagrams": stats.diagrams,
-                "nodes": stats.path,
+                "fields": stats.path,
                 "actions": stats.actions,
                 "instructions": stats.instructions(),
             },
