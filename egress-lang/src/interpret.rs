@@ -18,8 +18,52 @@ pub struct Answer {
     pub counted: BTreeMap<StateId, u64>,
 }
 
+/// What happens on a packet's way through a hook, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A chain begins: a base chain, or one that a rule jumped or went to.
+    Enter(ChainId),
+    /// A rule did something.
+    Rule {
+        /// Its chain.
+        chain: ChainId,
+        /// Its index there.
+        index: usize,
+        /// How far it came.
+        ran: Ran,
+    },
+    /// A base chain ended without a decision of its rules.
+    Policy {
+        /// The base chain.
+        chain: ChainId,
+        /// Whether its policy is to drop.
+        drop: bool,
+    },
+    /// A chain ended, with or without a decision.
+    Leave(ChainId),
+}
+
+/// How far a rule came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// To this verdict; to `continue` also where it has none.
+    To(Verdict),
+    /// To a test that failed, after it had counted.
+    InPart,
+}
+
 /// Runs one packet through a hook.
 pub fn interpret(hook: &Hook, device: &Device, packet: &SimPacket) -> Answer {
+    trace(hook, device, packet, &mut |_| {})
+}
+
+/// [`interpret`], telling all that happens.
+pub fn trace(
+    hook: &Hook,
+    device: &Device,
+    packet: &SimPacket,
+    tell: &mut dyn FnMut(Event),
+) -> Answer {
     let (headers, _) = Headers::find(packet, feature::TRANSPORT | feature::NETWORK);
     let mut run = Run {
         hook,
@@ -27,12 +71,19 @@ pub fn interpret(hook: &Hook, device: &Device, packet: &SimPacket) -> Answer {
         packet,
         headers,
         answer: Answer::default(),
+        tell,
     };
     for base in &hook.base_chains {
         let dropped = match run.chain(base.chain, 0) {
             End::Accept => false,
             End::Drop => true,
-            End::Return => base.policy_drop,
+            End::Return => {
+                (run.tell)(Event::Policy {
+                    chain: base.chain,
+                    drop: base.policy_drop,
+                });
+                base.policy_drop
+            }
         };
         if dropped {
             run.answer.dropped = true;
@@ -56,10 +107,18 @@ struct Run<'a> {
     packet: &'a SimPacket,
     headers: Headers,
     answer: Answer,
+    tell: &'a mut dyn FnMut(Event),
 }
 
 impl Run<'_> {
     fn chain(&mut self, id: ChainId, depth: usize) -> End {
+        (self.tell)(Event::Enter(id));
+        let end = self.rules(id, depth);
+        (self.tell)(Event::Leave(id));
+        end
+    }
+
+    fn rules(&mut self, id: ChainId, depth: usize) -> End {
         let hook = self.hook;
         let Some(chain) = hook
             .chains
@@ -68,8 +127,19 @@ impl Run<'_> {
         else {
             return End::Return;
         };
-        for rule in &chain.rules {
-            match self.rule(rule) {
+        for (index, rule) in chain.rules.iter().enumerate() {
+            let ran = self.rule(rule);
+            if let Some(ran) = ran {
+                (self.tell)(Event::Rule {
+                    chain: id,
+                    index,
+                    ran,
+                });
+            }
+            let Some(Ran::To(verdict)) = ran else {
+                continue;
+            };
+            match verdict {
                 Verdict::Accept => return End::Accept,
                 Verdict::Drop => return End::Drop,
                 Verdict::Continue => {}
@@ -84,7 +154,9 @@ impl Run<'_> {
         End::Return
     }
 
-    fn rule(&mut self, rule: &Rule) -> Verdict {
+    /// What a rule did; `None` for nothing.
+    fn rule(&mut self, rule: &Rule) -> Option<Ran> {
+        let mut counted = false;
         for step in &rule.steps {
             let goes_on = match step {
                 Step::Test(test) => self.test(test),
@@ -96,15 +168,16 @@ impl Run<'_> {
                 }
                 Step::Counter(id) => {
                     *self.answer.counted.entry(*id).or_default() += 1;
+                    counted = true;
                     true
                 }
-                Step::Verdict(verdict) => return *verdict,
+                Step::Verdict(verdict) => return Some(Ran::To(*verdict)),
             };
             if !goes_on {
-                break;
+                return counted.then_some(Ran::InPart);
             }
         }
-        Verdict::Continue
+        Some(Ran::To(Verdict::Continue))
     }
 
     fn test(&self, test: &Test) -> bool {

@@ -16,6 +16,7 @@ pub mod lower;
 pub mod meta;
 pub mod options;
 pub mod parse;
+pub mod places;
 pub mod print;
 pub mod query;
 pub mod ranges;

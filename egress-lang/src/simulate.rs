@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use egress_common::engine::{self, Maps, Outcome, State};
 use egress_common::layout::{MAX_ROUNDS, OFFSET, feature};
-use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q, IPV4_HLEN, Packet, VlanTag};
+use egress_common::packet::{
+    ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPV4_HLEN, Packet, VlanTag,
+};
 
 use crate::image::Image;
 
@@ -46,10 +48,7 @@ pub struct SimPacket {
 impl SimPacket {
     /// A frame as a packet socket sends it: EtherType and network header are read from it.
     pub fn ethernet(bytes: &[u8]) -> Self {
-        let ethertype = |at: usize| match bytes.get(at..at + 2) {
-            Some(&[high, low]) => Some(u16::from_be_bytes([high, low])),
-            _ => None,
-        };
+        let ethertype = |at: usize| number(bytes, at);
         let protocol = ethertype(12).unwrap_or(0);
         // vlan_get_protocol_and_depth(): at most 7 tags, all of them whole.
         let (mut network, mut inner) = (ETH_HLEN, Some(protocol));
@@ -74,10 +73,74 @@ impl SimPacket {
         }
     }
 
+    /// A packet of a device without link header: IPv4 or IPv6, by its first four bits.
+    pub fn raw_ip(bytes: &[u8]) -> Self {
+        let protocol = match bytes.first().map(|byte| byte >> 4) {
+            Some(4) => ETH_P_IP,
+            Some(6) => ETH_P_IPV6,
+            _ => 0,
+        };
+        Self {
+            bytes: bytes.to_vec(),
+            linear: usize::MAX,
+            protocol,
+            ..Self::default()
+        }
+    }
+
+    /// What the kernel makes of an Ethernet frame that another host's device sent: the protocol of LLC
+    /// frames is a number of its own, the outermost VLAN tag is taken out, the packet type is that of
+    /// the address, [`Self::OTHER_HOST`] for unicast (`eth_type_trans()`, `skb_vlan_untag()`).
+    /// `None` where the kernel drops the frame, as its tag is not whole.
+    pub fn receive(&mut self) -> Option<()> {
+        self.priority = 0;
+        self.network = ETH_HLEN;
+        self.pkttype = match self.bytes.get(..6)? {
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::BROADCAST,
+            [first, ..] if first & 1 == 1 => Self::MULTICAST,
+            _ => Self::OTHER_HOST,
+        };
+        self.protocol = received_protocol(&self.bytes, 12)?;
+        if matches!(self.protocol, ETH_P_8021Q | ETH_P_8021AD) {
+            if self.bytes.len() < ETH_HLEN + 6 {
+                return None;
+            }
+            self.vlan = Some((self.protocol, number(&self.bytes, 14)?));
+            self.protocol = received_protocol(&self.bytes, 16)?;
+            self.bytes.drain(12..16);
+        }
+        Some(())
+    }
+
+    /// `PACKET_BROADCAST`.
+    pub const BROADCAST: u32 = 1;
+    /// `PACKET_MULTICAST`.
+    pub const MULTICAST: u32 = 2;
+    /// `PACKET_OTHERHOST`.
+    pub const OTHER_HOST: u32 = 3;
+
     fn slice(&self, offset: u32, len: u32, end: usize) -> Option<&[u8]> {
         let start = offset as usize;
         let slice = self.bytes.get(start..start.checked_add(len as usize)?)?;
         (start + slice.len() <= end).then_some(slice)
+    }
+}
+
+/// Two bytes in network order.
+fn number(bytes: &[u8], at: usize) -> Option<u16> {
+    match bytes.get(at..at + 2)? {
+        &[high, low] => Some(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
+}
+
+/// The protocol that a received frame is of: its EtherType; where it has a length there, LLC
+/// (`ETH_P_802_2`), or IPX without it (`ETH_P_802_3`).
+fn received_protocol(bytes: &[u8], at: usize) -> Option<u16> {
+    match number(bytes, at)? {
+        ethertype @ 0x600.. => Some(ethertype),
+        _ if number(bytes, at + 2) == Some(0xffff) => Some(1),
+        _ => Some(4),
     }
 }
 

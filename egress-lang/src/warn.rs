@@ -1,13 +1,14 @@
 //! What is allowed, but hardly what was meant: rules that can never match, rules that change nothing, and
 //! sets that nobody uses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::ast::{CommandKind, Rule as RuleText, Script};
+use crate::ast::{CommandKind, Script};
 use crate::check::uses_set;
 use crate::checked::{Chain, Policy, Ruleset, Statement, Table, Verdict};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::image::{HiddenRule, does_something, hidden_rules};
+use crate::places::Places;
 use crate::{ir, lower};
 
 /// Warnings of one kind in one chain that are told one by one.
@@ -18,7 +19,7 @@ const NAMED: usize = 3;
 /// The warnings about a ruleset that stands in `script`, in the order of its chains.
 pub fn warnings(ruleset: &Ruleset, script: &Script) -> Diagnostics {
     let mut warnings = Warnings {
-        places: places(ruleset, script),
+        places: Places::new(ruleset, script),
         script,
         out: Vec::new(),
     };
@@ -72,85 +73,23 @@ fn unsteady(table: &Table, chain: &Chain) -> HashSet<u64> {
         .collect()
 }
 
-/// Where rules stand, by table, chain and handle; only of chains whose rules all stand in the script, in
-/// the order of the chain.
-fn places(ruleset: &Ruleset, script: &Script) -> BTreeMap<(String, String, u64), Span> {
-    let mut texts: BTreeMap<(&str, &str), Vec<&RuleText>> = BTreeMap::new();
-    let mut unsure: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for command in &script.commands {
-        match &command.kind {
-            CommandKind::Table(_, table, block) => {
-                for (name, chain) in &block.chains {
-                    let key = (table.name.text.as_str(), name.text.as_str());
-                    texts.entry(key).or_default().extend(&chain.rules);
-                }
-            }
-            CommandKind::Rule {
-                insert,
-                chain,
-                position,
-                rule,
-            } => {
-                let key = (chain.table.name.text.as_str(), chain.name.text.as_str());
-                texts.entry(key).or_default().push(rule);
-                if *insert || position.is_some() {
-                    unsure.insert(key);
-                }
-            }
-            CommandKind::Set(..)
-            | CommandKind::Object(..)
-            | CommandKind::Chain(..)
-            | CommandKind::AddElements(..) => {}
-            // Something may be gone again.
-            _ => return BTreeMap::new(),
-        }
-    }
-    let mut places = BTreeMap::new();
-    for table in &ruleset.tables {
-        for chain in &table.chains {
-            let key = (table.name.as_str(), chain.name.as_str());
-            let Some(texts) = texts.get(&key).filter(|_| !unsure.contains(&key)) else {
-                continue;
-            };
-            if texts.len() != chain.rules.len() {
-                continue;
-            }
-            for (rule, text) in chain.rules.iter().zip(texts) {
-                let key = (table.name.clone(), chain.name.clone(), rule.handle);
-                places.insert(key, text.span);
-            }
-        }
-    }
-    places
-}
-
 struct Warnings<'a> {
-    places: BTreeMap<(String, String, u64), Span>,
+    places: Places<'a>,
     script: &'a Script,
     out: Vec<Diagnostic>,
 }
 
 impl Warnings<'_> {
-    fn place(&self, table: &Table, chain: &Chain, handle: u64) -> Option<Span> {
-        let key = (table.name.clone(), chain.name.clone(), handle);
-        self.places.get(&key).copied()
-    }
-
     /// A rule as other warnings name it.
     fn name(&self, table: &Table, chain: &Chain, handle: u64) -> String {
-        match self.place(table, chain, handle) {
-            Some(span) => {
-                let text = self.script.sources.text(span.source);
-                let before = text.iter().take(span.start as usize);
-                let line = before.filter(|&&byte| byte == b'\n').count() + 1;
-                format!("line {line}")
-            }
+        match self.places.line(&table.name, &chain.name, handle) {
+            Some((_, line)) => format!("line {line}"),
             None => format!("handle {handle}"),
         }
     }
 
     fn tell(&mut self, table: &Table, chain: &Chain, handle: u64, what: &str) {
-        let warning = match self.place(table, chain, handle) {
+        let warning = match self.places.span(&table.name, &chain.name, handle) {
             Some(span) => Diagnostic::warning(span, what),
             None => Diagnostic::warning(
                 nowhere(),

@@ -148,7 +148,7 @@ fn ours(base: &Ruleset, rule: &str) -> Result<String, String> {
     let chain = loaded.table("t").and_then(|table| table.chain("c"));
     Ok(chain
         .and_then(|chain| chain.rules.first())
-        .map(print::rule)
+        .map(|rule| print::rule(rule, &print::PrintOptions::default()))
         .unwrap_or_default())
 }
 

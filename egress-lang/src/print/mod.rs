@@ -47,8 +47,8 @@ pub fn table(table: &Table, states: &dyn StateValues, options: &PrintOptions) ->
 }
 
 /// One rule as a listing shows it, without its handle.
-pub fn rule(rule: &Rule) -> String {
-    let mut printer = Printer::new(&Initial, &PrintOptions::default());
+pub fn rule(rule: &Rule, options: &PrintOptions) -> String {
+    let mut printer = Printer::new(&Initial, options);
     printer.rule(rule);
     printer.out.trim_end().to_owned()
 }

@@ -99,7 +99,13 @@ impl Sent {
                 let pcp = if self.priority == PCP_PRIORITY { 3 } else { 0 };
                 packet.vlan = Some((protocol, pcp << 13 | id));
             }
-            Via::Bridge => receive(&mut packet)?,
+            Via::Bridge => {
+                packet.receive()?;
+                // With a second tag that is not whole it is not forwarded.
+                if matches!(packet.protocol, 0x8100 | 0x88a8) && packet.bytes.len() < 18 {
+                    return None;
+                }
+            }
         }
         Some(packet)
     }
@@ -174,38 +180,4 @@ impl fmt::Display for Sent {
             .iter()
             .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
-}
-
-/// What the kernel makes of a frame that it receives (`eth_type_trans()`, `skb_vlan_untag()`); `None`
-/// where it drops it.
-fn receive(packet: &mut SimPacket) -> Option<()> {
-    packet.priority = 0;
-    packet.network = 14;
-    packet.pkttype = match packet.bytes.get(..6)? {
-        [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => 1,
-        [first, ..] if first & 1 == 1 => 2,
-        _ => 3,
-    };
-    let number =
-        |bytes: &[u8], at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    // LLC, or IPX without it.
-    let named = |bytes: &[u8], at: usize| match number(bytes, at)? {
-        ethertype @ 0x600.. => Some(ethertype),
-        _ if number(bytes, at + 2) == Some(0xffff) => Some(1),
-        _ => Some(4),
-    };
-    packet.protocol = named(&packet.bytes, 12)?;
-    if matches!(packet.protocol, 0x8100 | 0x88a8) {
-        if packet.bytes.len() < 20 {
-            return None;
-        }
-        packet.vlan = Some((packet.protocol, number(&packet.bytes, 14)?));
-        packet.protocol = named(&packet.bytes, 16)?;
-        packet.bytes.drain(12..16);
-        // With a second tag that is not whole it is not forwarded.
-        if matches!(packet.protocol, 0x8100 | 0x88a8) && packet.bytes.len() < 18 {
-            return None;
-        }
-    }
-    Some(())
 }
