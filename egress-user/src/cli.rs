@@ -31,6 +31,10 @@ pub enum Command {
     Load(LoadArgs),
     /// Checks a file as `nft -c -f` does; needs no privileges
     Check(CheckArgs),
+    /// Says what rules do to the packets of a capture; needs no privileges
+    Simulate(SimulateArgs),
+    /// Says what rules do to a packet, and why; needs no privileges
+    Explain(ExplainArgs),
     /// Lists what runs: `egress list ruleset`, as `egress nft list ruleset`
     List(ListArgs),
     /// Shows what is attached where, how, and what it saw
@@ -116,6 +120,54 @@ pub struct CheckArgs {
     /// Bytes that the tables of one hook may take: 64M, 500K
     #[arg(long, value_name = "SIZE")]
     pub budget: Option<Budget>,
+}
+
+/// Which rules are asked, and as what.
+#[derive(Debug, Args)]
+pub struct OfflineArgs {
+    /// nft commands or tables; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub rules: PathBuf,
+    /// Interface that the packets are at; base chains without a device are bound to it. Without it, the
+    /// one that the rules name, or `eth0`
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Which way the packets go
+    #[arg(long, default_value = "egress")]
+    pub hook: HookName,
+    /// Bytes that the tables of one hook may take: 64M, 500K
+    #[arg(long, value_name = "SIZE")]
+    pub budget: Option<Budget>,
+    /// Prints JSON; of a capture, a line for each packet and a last one for the summary
+    #[arg(short, long)]
+    pub json: bool,
+}
+
+/// Arguments of `simulate`.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// Which rules.
+    #[command(flatten)]
+    pub offline: OfflineArgs,
+    /// Packets, as pcap or pcapng: Ethernet frames or raw IP (`-`: standard input)
+    #[arg(long, value_name = "IN")]
+    pub pcap: PathBuf,
+    /// Writes those that pass to this file, as pcap
+    #[arg(long, value_name = "OUT")]
+    pub pcap_out: Option<PathBuf>,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Which rules.
+    #[command(flatten)]
+    pub offline: OfflineArgs,
+    /// An Ethernet frame in hex, or a short form: `ip 10.0.0.1 > 10.0.0.2 udp 1000 > 53`,
+    /// `vlan 5 ip6 fe80::1 > ff02::1 icmpv6 type 135`, `arp who-has 10.0.0.1 tell 10.0.0.2`,
+    /// `ether type 0x88f7` (`-`: standard input)
+    #[arg(required = true, value_name = "PACKET")]
+    pub packet: Vec<String>,
 }
 
 /// Arguments of `list`.

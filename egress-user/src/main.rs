@@ -18,7 +18,7 @@ use egress_lang::diagnostic::{Diagnostics, printable};
 
 use crate::{
     cli::{Cli, Command},
-    commands::{attach, check, detach, list, load, monitor, nft, status},
+    commands::{attach, check, detach, explain, list, load, monitor, nft, simulate, status},
     kernel::capability::{self, NeedsSysAdmin},
 };
 
@@ -45,6 +45,8 @@ fn run(command: Command) -> Result<()> {
         Command::Detach(args) => detach::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::List(args) => list::run(args),
         Command::Status(args) => status::run(&args),
         Command::Monitor(args) => block_on(monitor::run(&args)),

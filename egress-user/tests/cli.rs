@@ -4,9 +4,10 @@
 
 mod common;
 
-use std::{path::PathBuf, process::Command};
+use std::process::Command;
 
 use common::{
+    directory::Directory,
     frame::{ip4, udp},
     machine::Machine,
     netns::{DEVICE, Netns, Wire},
@@ -16,29 +17,6 @@ use common::{
 const GOOD: &str = "table netdev t {\nchain c {\n\
                     type filter hook egress device \"egt0\" priority 0; policy accept;\n\
                     udp dport 53 counter drop\n}\n}\n";
-
-/// A directory that goes with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("egress-cli-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_str().unwrap().into()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn egress(arguments: &[&str], stdin: &str) -> Said {
     let mut command = Command::new(tool::egress());

@@ -3,10 +3,13 @@
 pub mod attach;
 pub mod check;
 pub mod detach;
+pub mod explain;
 pub mod list;
 pub mod load;
 pub mod monitor;
 pub mod nft;
+pub mod offline;
 pub mod output;
+pub mod simulate;
 pub mod source;
 pub mod status;

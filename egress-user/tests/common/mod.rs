@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 pub mod attached;
+pub mod directory;
 pub mod frame;
 pub mod machine;
 pub mod netns;

@@ -1,0 +1,89 @@
+//! `egress explain`.
+
+use std::io::{self, Read as _};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::{
+    cli::ExplainArgs,
+    commands::{
+        offline::{
+            Link,
+            describe::describe,
+            policy::{Rules, verdict},
+            spelled,
+            way::Reader,
+        },
+        output::print,
+    },
+};
+
+/// Bytes of a packet on standard input.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// Says what becomes of a packet, and why.
+///
+/// # Errors
+///
+/// Where the packet is not understood, or the rules are refused.
+pub fn run(args: &ExplainArgs) -> Result<()> {
+    let frame = packet(args).context("PACKET")?;
+    let rules = Rules::read(&args.offline)?;
+    let link = Link::Ethernet;
+    let policy = rules.compile(link)?;
+    let Some(packet) = link.packet(&frame, rules.hook) else {
+        bail!("PACKET: too short: it comes to no hook");
+    };
+    let answer = policy.run(&packet)?;
+    let reader = Reader::new(&rules);
+    let steps = reader.steps(&answer.events);
+    // The last base chain that saw it.
+    let decision = reader.decisions(&steps).pop();
+    let what = describe(link, &frame);
+    let verdict = verdict(answer.dropped);
+    let hook = rules.hook.keyword();
+    if args.offline.json {
+        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let by = decision.map(|decision| reader.decider_json(decision.by));
+        return print(&format!(
+            "{:#}\n",
+            json!({
+                "packet": what,
+                "frame": hex,
+                "length": frame.len(),
+                "hook": hook,
+                "device": rules.device,
+                "way": reader.json(&steps),
+                "verdict": verdict,
+                "by": by,
+            })
+        ));
+    }
+    let by = match decision {
+        Some(decision) => format!("by {}", reader.decider(decision.by)),
+        None => "as there is no base chain".to_owned(),
+    };
+    print(&format!(
+        "{what}, {} bytes, {hook} of {}\n{}{verdict} {by}\n",
+        frame.len(),
+        rules.device,
+        reader.text(&steps)
+    ))
+}
+
+fn packet(args: &ExplainArgs) -> Result<Vec<u8>> {
+    let text = args.packet.join(" ");
+    if text != "-" {
+        return spelled::frame(&text);
+    }
+    let mut text = Vec::new();
+    io::stdin()
+        .lock()
+        .take(MAX_TEXT + 1)
+        .read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_TEXT {
+        bail!("more than 1 MiB");
+    }
+    spelled::frame(&String::from_utf8(text)?)
+}
