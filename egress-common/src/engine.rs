@@ -136,6 +136,11 @@ pub fn only_round<P: Packet, M: Maps>(
     while at < MAX_OPS << 2 {
         let word = maps.node32(list, at);
         at = at.wrapping_add(4);
+        if maps.features() & feature::SET != 0 && word >= op::SET_MARK << op::SHIFT {
+            set(packet, word >> op::SHIFT, maps.node32(list, at));
+            at = at.wrapping_add(4);
+            continue;
+        }
         if word >= op::PASS << op::SHIFT {
             return match word >> op::SHIFT {
                 op::PASS => Outcome::Pass,
@@ -153,6 +158,16 @@ pub fn only_round<P: Packet, M: Maps>(
         }
     }
     Outcome::Broken
+}
+
+/// Writes metadata.
+#[inline(always)]
+fn set<P: Packet>(packet: &P, code: u32, value: u32) {
+    if code == op::SET_MARK {
+        packet.set_mark(value);
+    } else {
+        packet.set_priority(value);
+    }
 }
 
 /// The verdict that a target is.
@@ -219,6 +234,10 @@ pub fn round<P: Packet, M: Maps>(
                     return Outcome::Broken;
                 };
                 at = entry;
+            }
+            code @ (op::SET_MARK | op::SET_PRIORITY) if maps.features() & feature::SET != 0 => {
+                set(packet, code, maps.table32(at));
+                at = at.wrapping_add(4);
             }
             _ => return Outcome::Broken,
         }

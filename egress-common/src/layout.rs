@@ -34,7 +34,7 @@
 //!
 //! # Action lists
 //! 32-bit words: an [`op`] in the upper 8 bits, its argument in the lower 24. Offsets in arguments are
-//! in units of four bytes.
+//! in units of four bytes. Behind an operation that sets something stands a word with the value.
 //!
 //! # Tables of transport protocols
 //! With [`feature::L4_TABLES`], IPv4 and IPv6 packets start at tables of [`L4_TARGETS`] targets: one
@@ -240,6 +240,10 @@ pub mod op {
     pub const LIST: u32 = 9;
     /// Goes back to what was pushed last.
     pub const RETURN: u32 = 10;
+    /// Sets `skb->mark` to the word that follows.
+    pub const SET_MARK: u32 = 11;
+    /// Sets `skb->priority` to the word that follows.
+    pub const SET_PRIORITY: u32 = 12;
 }
 
 /// What a ruleset uses. The verifier removes the code of all else, as this is a constant to it.
@@ -268,6 +272,8 @@ pub mod feature {
     pub const PROTOCOL: u32 = 1 << 13;
     /// IPv4 and IPv6 packets start at tables of transport protocols.
     pub const L4_TABLES: u32 = 1 << 14;
+    /// Actions that write metadata.
+    pub const SET: u32 = 1 << 15;
 
     /// All that the program for common rulesets has in it.
     pub const LEAN: u32 = TRANSPORT | COUNTER | PAYLOAD | PROTOCOL | L4_TABLES;

@@ -188,10 +188,14 @@ pub trait Packet {
     }
     /// `skb->mark`.
     fn mark(&self) -> u32;
+    /// Sets `skb->mark`.
+    fn set_mark(&self, mark: u32);
     /// Index of the device whose hook this is.
     fn ifindex(&self) -> u32;
     /// `skb->priority`.
     fn priority(&self) -> u32;
+    /// Sets `skb->priority`.
+    fn set_priority(&self, priority: u32);
     /// `skb->pkt_type`.
     fn pkttype(&self) -> u32;
     /// The CPU that handles it.

@@ -33,6 +33,33 @@ macro_rules! field {
     };
 }
 
+/// Writes a field that the kernel lets programs write. Two plain stores the compiler may make one, to
+/// an address that is either; the verifier wants them at constant offsets.
+#[cfg(target_arch = "bpf")]
+macro_rules! store {
+    ($self:ident, $name:ident, $value:ident) => {
+        // SAFETY: the context pointer is valid for the whole run of the program.
+        unsafe {
+            core::arch::asm!(
+                "*(u32 *)({0} + {2}) = {1}",
+                in(reg) $self.ctx.skb.skb,
+                in(reg) u64::from($value),
+                const core::mem::offset_of!(__sk_buff, $name),
+                options(nostack),
+            );
+        }
+    };
+}
+
+/// The same on other machines.
+#[cfg(not(target_arch = "bpf"))]
+macro_rules! store {
+    ($self:ident, $name:ident, $value:ident) => {
+        // SAFETY: as above.
+        unsafe { (*$self.ctx.skb.skb).$name = $value }
+    };
+}
+
 /// Reads a number that may lie anywhere. `read_unaligned` would read single bytes, as the compiler
 /// knows the target to be strict about alignment; the kernel is not, where the machine is not.
 #[cfg(target_arch = "bpf")]
@@ -70,13 +97,6 @@ impl<'a> SkBuff<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Self {
         Self { ctx }
-    }
-
-    /// Sets `skb->mark`.
-    #[inline(always)]
-    pub fn set_mark(&self, mark: u32) {
-        // SAFETY: as in `field`; the kernel lets programs write this one.
-        unsafe { (*self.ctx.skb.skb).mark = mark };
     }
 
     /// Where `offset` is in the linear part, if `need` bytes are there.
@@ -208,6 +228,11 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
+    fn set_mark(&self, mark: u32) {
+        store!(self, mark, mark);
+    }
+
+    #[inline(always)]
     fn ifindex(&self) -> u32 {
         field!(self, ifindex)
     }
@@ -215,6 +240,11 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn priority(&self) -> u32 {
         field!(self, priority)
+    }
+
+    #[inline(always)]
+    fn set_priority(&self, priority: u32) {
+        store!(self, priority, priority);
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use egress_common::layout::{MAX_JUMPS, feature, fetch};
 use egress_common::packet::{Headers, Load, Packet};
 
 use crate::image::Device;
-use crate::ir::{Base, ChainId, Hook, Meta, Rule, Source, StateId, Step, Test, Verdict};
+use crate::ir::{Base, ChainId, Hook, Meta, Rule, Source, StateId, Step, Test, Verdict, Writable};
 use crate::simulate::SimPacket;
 
 /// What became of a packet, and what was counted on the way.
@@ -16,6 +16,10 @@ pub struct Answer {
     pub dropped: bool,
     /// How often each counter ran.
     pub counted: BTreeMap<StateId, u64>,
+    /// `skb->mark` in the end.
+    pub mark: u32,
+    /// `skb->priority` in the end.
+    pub priority: u32,
 }
 
 /// What happens on a packet's way through a hook, in order.
@@ -48,7 +52,7 @@ pub enum Event {
 pub enum Ran {
     /// To this verdict; to `continue` also where it has none.
     To(Verdict),
-    /// To a test that failed, after it had counted.
+    /// To a test that failed, after it had counted or set something.
     InPart,
 }
 
@@ -70,6 +74,8 @@ pub fn trace(
         device,
         packet,
         headers,
+        seen: Written::of(packet),
+        now: Written::of(packet),
         answer: Answer::default(),
         tell,
     };
@@ -90,7 +96,34 @@ pub fn trace(
             break;
         }
     }
-    run.answer
+    Answer {
+        mark: run.now.mark,
+        priority: run.now.priority,
+        ..run.answer
+    }
+}
+
+/// What rules can write.
+#[derive(Clone, Copy)]
+struct Written {
+    mark: u32,
+    priority: u32,
+}
+
+impl Written {
+    fn of(packet: &SimPacket) -> Self {
+        Self {
+            mark: packet.mark(),
+            priority: packet.priority(),
+        }
+    }
+
+    fn set(&mut self, what: Writable, value: u32) {
+        match what {
+            Writable::Mark => self.mark = value,
+            Writable::Priority => self.priority = value,
+        }
+    }
 }
 
 /// How a chain ended.
@@ -106,6 +139,10 @@ struct Run<'a> {
     device: &'a Device,
     packet: &'a SimPacket,
     headers: Headers,
+    /// As the rule at hand sees it.
+    seen: Written,
+    /// As it is.
+    now: Written,
     answer: Answer,
     tell: &'a mut dyn FnMut(Event),
 }
@@ -127,7 +164,13 @@ impl Run<'_> {
         else {
             return End::Return;
         };
+        let (mut handle, mut before) = (None, self.now);
         for (index, rule) in chain.rules.iter().enumerate() {
+            // Neighbours of one handle are one rule of the user.
+            if handle != Some(rule.handle) {
+                (handle, before) = (Some(rule.handle), self.now);
+            }
+            self.seen = before;
             let ran = self.rule(rule);
             if let Some(ran) = ran {
                 (self.tell)(Event::Rule {
@@ -156,7 +199,7 @@ impl Run<'_> {
 
     /// What a rule did; `None` for nothing.
     fn rule(&mut self, rule: &Rule) -> Option<Ran> {
-        let mut counted = false;
+        let mut acted = false;
         for step in &rule.steps {
             let goes_on = match step {
                 Step::Test(test) => self.test(test),
@@ -168,13 +211,19 @@ impl Run<'_> {
                 }
                 Step::Counter(id) => {
                     *self.answer.counted.entry(*id).or_default() += 1;
-                    counted = true;
+                    acted = true;
+                    true
+                }
+                Step::Set(what, value) => {
+                    self.now.set(*what, *value);
+                    self.seen.set(*what, *value);
+                    acted = true;
                     true
                 }
                 Step::Verdict(verdict) => return Some(Ran::To(*verdict)),
             };
             if !goes_on {
-                return counted.then_some(Ran::InPart);
+                return acted.then_some(Ran::InPart);
             }
         }
         Some(Ran::To(Verdict::Continue))
@@ -234,8 +283,8 @@ impl Run<'_> {
             Meta::Protocol => packet.protocol.into(),
             Meta::L4proto => self.headers.l4proto()?.into(),
             Meta::Length => packet.counted_len(),
-            Meta::Mark => packet.mark,
-            Meta::Priority => packet.priority,
+            Meta::Mark => self.seen.mark,
+            Meta::Priority => self.seen.priority,
             Meta::Ifindex => packet.ifindex,
             Meta::Pkttype => packet.pkttype,
             Meta::Cpu => packet.cpu,

@@ -159,6 +159,28 @@ pub enum Verdict {
     Return,
 }
 
+/// Metadata that rules can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Writable {
+    /// `meta mark`.
+    Mark,
+    /// `meta priority`.
+    Priority,
+}
+
+impl Writable {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Mark, Self::Priority];
+
+    /// What a test of it reads.
+    pub fn source(self) -> Source {
+        Source::Meta(match self {
+            Self::Mark => Meta::Mark,
+            Self::Priority => Meta::Priority,
+        })
+    }
+}
+
 /// One step of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
@@ -174,6 +196,8 @@ pub enum Step {
     },
     /// Counts the packet and its length.
     Counter(StateId),
+    /// Writes metadata; what is tested behind it sees the value.
+    Set(Writable, u32),
     /// Ends the rule with a verdict.
     Verdict(Verdict),
 }
@@ -181,7 +205,8 @@ pub enum Step {
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rule {
-    /// Handle in its table, to name the rule in diagnostics.
+    /// Handle in its table, to name the rule in diagnostics. Neighbours of one handle come from one
+    /// rule: at most one of them matches a packet as it was when the first of them began.
     pub handle: u64,
     /// What it does, in order.
     pub steps: Vec<Step>,

@@ -16,13 +16,34 @@ const HEAD: &str = "\
 up to date. `BLESS=1 cargo test -p egress-lang --test reference` writes it. -->
 
 The language is nft's, for tables of the family `netdev`; nft(8) is its manual. This page lists what
-can be matched: header fields, meta keys, options, and the types of their values.
+can be matched: header fields, meta keys, options, and the types of their values; and what can be done.
 
 A match is `FIELD [OPERATOR] VALUE`. Operators are `==` (or nothing), `!=`, `<`, `<=`, `>`, `>=`; of
 flags also `!` (none of them). A value is a constant, a range `LOW-HIGH`, a prefix `VALUE/BITS`, a set
 `{ A, B }` or `@NAME`; of flags also a list `A,B`, and a list under a mask `A,B / A,B,C`. Bits of a
 field are matched with `FIELD & MASK == VALUE`. A field needs its protocol: where a rule has not said it
 yet, a match on it is put in front.
+
+";
+
+const STATEMENTS: &str = "\
+## Statements
+
+| statement | what it does |
+|---|---|
+| `counter`, `counter name NAME` | counts packets and bytes |
+| `accept`, `drop`, `continue`, `return`, `jump CHAIN`, `goto CHAIN` | verdicts |
+| `KEY vmap MAP` | the verdict of the element that matches |
+| `meta mark set NUMBER` | writes `skb->mark` |
+| `meta priority set MAJOR:MINOR` | writes `skb->priority`, which queueing disciplines read |
+
+What a rule sets, the tests behind it see: in the same rule, in the rules after it and in the other base
+chains of the hook; tc programs and queueing disciplines behind the hook see it, too. Rules that read
+what others set cost a packet a further diagram. The skip mark (`--skip-mark`) is looked at
+once, before all rules: a rule that sets its bits does not exempt the packet on this hook, but on the
+next one that it comes to with that mark, such as the one of the device below a tunnel.
+
+nft's other statements can be written, and are refused where rules are loaded to be enforced.
 
 ";
 
@@ -33,6 +54,7 @@ pub fn markdown() -> String {
     let _ = fields(&mut out);
     let _ = meta(&mut out);
     let _ = options(&mut out);
+    out.push_str(STATEMENTS);
     let _ = types(&mut out);
     out
 }

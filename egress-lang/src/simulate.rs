@@ -1,6 +1,6 @@
 //! Packets and maps in user space: what the program does, without a kernel.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use egress_common::engine::{self, Maps, Outcome, State};
@@ -31,10 +31,10 @@ pub struct SimPacket {
     pub uncounted: u32,
     /// Offset of the network header.
     pub network: usize,
-    /// `skb->mark`.
-    pub mark: u32,
-    /// `skb->priority`.
-    pub priority: u32,
+    /// `skb->mark`; rules may change it.
+    pub mark: Cell<u32>,
+    /// `skb->priority`; rules may change it.
+    pub priority: Cell<u32>,
     /// Index of the device.
     pub ifindex: u32,
     /// `skb->pkt_type`.
@@ -93,7 +93,7 @@ impl SimPacket {
     /// the address, [`Self::OTHER_HOST`] for unicast (`eth_type_trans()`, `skb_vlan_untag()`).
     /// `None` where the kernel drops the frame, as its tag is not whole.
     pub fn receive(&mut self) -> Option<()> {
-        self.priority = 0;
+        self.priority.set(0);
         self.network = ETH_HLEN;
         self.pkttype = match self.bytes.get(..6)? {
             [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::BROADCAST,
@@ -203,7 +203,11 @@ impl Packet for SimPacket {
     }
 
     fn mark(&self) -> u32 {
-        self.mark
+        self.mark.get()
+    }
+
+    fn set_mark(&self, mark: u32) {
+        self.mark.set(mark);
     }
 
     fn ifindex(&self) -> u32 {
@@ -211,7 +215,11 @@ impl Packet for SimPacket {
     }
 
     fn priority(&self) -> u32 {
-        self.priority
+        self.priority.get()
+    }
+
+    fn set_priority(&self, priority: u32) {
+        self.priority.set(priority);
     }
 
     fn pkttype(&self) -> u32 {
@@ -250,7 +258,8 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// What becomes of a packet: [`Outcome::Pass`] or [`Outcome::Drop`], of sound tables.
+    /// What becomes of a packet: [`Outcome::Pass`] or [`Outcome::Drop`], of sound tables. What rules
+    /// set is then in the packet.
     pub fn run(&self, packet: &SimPacket) -> Outcome {
         let (headers, root) = engine::enter(packet, self, self.image.roots);
         if self.image.features & feature::ROUNDS == 0 {

@@ -7,7 +7,7 @@ use egress_lang::image::{Device, Image, Options, compile};
 use egress_lang::interpret::{Answer, interpret};
 use egress_lang::ir::{
     Base, BaseChain, Chain, ChainId, Hook, Key, Meta, NamePattern, Rule, Source, StateId, Step,
-    Test, Verdict,
+    Test, Verdict, Writable,
 };
 use egress_lang::ranges::RangeSet;
 use egress_lang::simulate::{SimPacket, Simulation};
@@ -39,6 +39,8 @@ fn sources() -> Vec<Source> {
         Source::Meta(Meta::L4proto),
         Source::Meta(Meta::Length),
         Source::Meta(Meta::Mark),
+        Source::Meta(Meta::Mark),
+        Source::Meta(Meta::Priority),
         Source::Meta(Meta::Iftype),
         Source::Meta(Meta::Nfproto),
         payload(Base::Link, 0, 6),
@@ -159,6 +161,8 @@ fn step(chain: u32) -> impl Strategy<Value = Step> {
             }
         ),
         3 => Just(Step::Counter(StateId(0))),
+        2 => (select(Writable::ALL.to_vec()), select(vec![0u32, 1, 60]))
+            .prop_map(|(what, value)| Step::Set(what, value)),
         3 => verdict(chain).prop_map(Step::Verdict),
     ]
 }
@@ -168,7 +172,12 @@ fn chain(index: u32) -> impl Strategy<Value = Chain> {
         name: format!("c{index}"),
         rules: rules
             .into_iter()
-            .map(|steps| Rule { handle: 0, steps })
+            .zip(0..)
+            // Two neighbours each are of one rule.
+            .map(|(steps, number)| Rule {
+                handle: number / 2,
+                steps,
+            })
             .collect(),
     })
 }
@@ -239,7 +248,7 @@ fn packet() -> impl Strategy<Value = SimPacket> {
                     bytes[18..20].copy_from_slice(&((rest - 40) as u16).to_be_bytes());
                 }
                 let mut packet = SimPacket::ethernet(&bytes);
-                (packet.vlan, packet.mark, packet.ifindex) = (vlan, mark, ifindex);
+                (packet.vlan, packet.mark, packet.ifindex) = (vlan, mark.into(), ifindex);
                 packet.linear = if shape == 4 { linear } else { usize::MAX };
                 packet
             },
@@ -256,7 +265,8 @@ fn compiled(hook: &Hook, budget: usize) -> Option<Image> {
 
 fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
     let simulation = Simulation::new(image);
-    let outcome = simulation.run(packet);
+    let packet = packet.clone();
+    let outcome = simulation.run(&packet);
     assert!(
         matches!(outcome, Outcome::Pass | Outcome::Drop),
         "{outcome:?}"
@@ -267,6 +277,8 @@ fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
         counted: counted
             .map(|(slot, (packets, _))| (StateId(slot.into()), packets))
             .collect(),
+        mark: packet.mark.get(),
+        priority: packet.priority.get(),
     }
 }
 
@@ -401,7 +413,8 @@ fn the_way_through_many_rules_is_short() {
         from_tables(&image, &packet),
         Answer {
             dropped: true,
-            counted: answer
+            counted: answer,
+            ..Answer::default()
         }
     );
 }

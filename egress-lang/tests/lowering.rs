@@ -62,6 +62,7 @@ fn show(step: &Step) -> String {
             )
         }
         Step::Counter(_) => "counter".to_owned(),
+        Step::Set(what, value) => format!("{what:?}={value:x}").to_lowercase(),
         Step::Verdict(Verdict::Jump(_)) => "jump".to_owned(),
         Step::Verdict(Verdict::Goto(_)) => "goto".to_owned(),
         Step::Verdict(verdict) => format!("{verdict:?}").to_lowercase(),
@@ -195,6 +196,35 @@ fn what_cannot_be_enforced_is_refused_where_it_stands() {
         error.to_string(),
         "table netdev t, chain c, rule handle 2: log is not supported yet"
     );
+}
+
+#[test]
+fn mark_and_priority_are_set_to_constants() {
+    let text = |statement: &str| {
+        format!(
+            "table netdev t {{\n chain c {{\n type filter hook egress device lo priority 0\n \
+             {statement}\n }}\n}}\n"
+        )
+    };
+    for (statement, steps) in [
+        ("meta mark set 0x10", "mark=10"),
+        ("meta priority set 1:5", "priority=10005"),
+        ("meta priority set none", "priority=0"),
+    ] {
+        assert_eq!(lowered(statement), [steps], "{statement}");
+    }
+    for (statement, refused) in [
+        (
+            "meta mark set meta mark | 0x10",
+            "setting meta mark to what is not a constant",
+        ),
+        ("meta pkttype set host", "setting meta pkttype"),
+        ("ip ttl set 9", "setting a field"),
+    ] {
+        let ruleset = load(&text(statement)).expect("a statement of nft's");
+        let error = lower::hook(&ruleset, "lo", Hook::Egress).expect_err(statement);
+        assert_eq!(error.what, refused);
+    }
 }
 
 #[test]

@@ -244,7 +244,7 @@ fn packet() -> impl Strategy<Value = SimPacket> {
             let mut packet = SimPacket::ethernet(&bytes);
             packet.ifindex = 7;
             packet.linear = linear;
-            packet.mark = u32::from(odd == 5);
+            packet.mark.set(u32::from(odd == 5));
             packet
         },
     )
@@ -273,7 +273,8 @@ fn compiled(hook: &ir::Hook, budget: usize) -> Option<Image> {
 
 fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
     let simulation = Simulation::new(image);
-    let outcome = simulation.run(packet);
+    let packet = packet.clone();
+    let outcome = simulation.run(&packet);
     assert!(
         matches!(outcome, Outcome::Pass | Outcome::Drop),
         "{outcome:?}"
@@ -284,6 +285,8 @@ fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
         counted: counted
             .map(|(slot, (packets, _))| (StateId(slot.into()), packets))
             .collect(),
+        mark: packet.mark.get(),
+        priority: packet.priority.get(),
     }
 }
 

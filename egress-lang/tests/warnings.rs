@@ -57,6 +57,19 @@ fn rules_that_never_match() {
     let none: [&str; 0] = [];
     assert_eq!(hidden(&["oifname \"foo\" drop", "counter"]), none);
     assert_eq!(hidden(&["oifname \"bar\" counter drop"]), none);
+    // The mark is another one by then; a rule that only sets it does something.
+    assert_eq!(
+        hidden(&["meta mark 5 drop", "meta mark set 5", "meta mark 5 counter"]),
+        none
+    );
+    assert_eq!(
+        hidden(&[
+            "tcp dport 80 drop",
+            "tcp dport 80 meta mark set 5",
+            "counter"
+        ]),
+        ["4: this rule can never match: the rule at line 3 decides before it"]
+    );
     // Counted in part.
     assert_eq!(
         hidden(&[

@@ -254,6 +254,112 @@ fn ethertypes() {
     run(rules.map(|rule| chain("t", "accept", &[rule])));
 }
 
+/// What a rule sets, the rules behind it see, in its chain and in others.
+#[test]
+fn mark_and_priority_are_set() {
+    run([
+        chain(
+            "t",
+            "accept",
+            &[
+                "udp dport 53 meta mark set 0x10 counter",
+                "meta mark 0x10 counter",
+                "meta mark 0x7 meta mark set 0x8 meta mark 0x8 counter",
+                "meta mark 0x7 counter",
+                "meta mark 0x8 tcp dport 80 meta mark set 0x7 ip ttl 64 counter drop",
+                "meta mark vmap { 0x10 : drop, 0x7 : accept }",
+                "meta priority set 1:3 counter accept",
+            ],
+        ) + &chain(
+            "s",
+            "accept",
+            &[
+                "meta priority 1:3 counter",
+                "udp dport 5500 meta priority set 1:2",
+                "meta priority 1:2 meta mark 0 counter",
+            ],
+        ),
+        // What one element's chain sets does not lead to another element.
+        format!(
+            "table netdev t {{
+                chain seven {{
+                    meta mark set 0x0
+                    counter
+                }}
+                chain none {{
+                    meta mark set 0x7
+                    counter
+                }}
+                chain c {{
+                    type filter hook egress device {DEVICE} priority 0; policy accept;
+                    meta mark vmap {{ 0x0 : jump none, 0x7 : jump seven }}
+                    meta mark 0x7 counter
+                    meta mark 0x0 counter
+                }}
+            }}
+            "
+        ),
+    ]);
+}
+
+/// What comes behind the hook sees it: another tc program the mark, the queueing discipline the
+/// priority.
+#[test]
+fn what_is_set_stays_with_the_packet() {
+    needs_root!();
+    let (machine, ours, oracle) = (Machine::new(), Wire::new(), Wire::new());
+    if !has_oracle(&oracle) {
+        common::skip("nft's egress hook (Linux 5.16) is not there to compare with");
+        return;
+    }
+    let htb = ["qdisc", "replace", "dev", DEVICE, "root", "htb"];
+    if oracle.near.tool("tc", &htb, "").stderr.contains("unknown") {
+        common::skip("this kernel has no htb queueing discipline");
+        return;
+    }
+    ours.near.tool("tc", &htb, "").success();
+    oracle.near.nft("flush ruleset").success();
+    let rules = chain(
+        "t",
+        "accept",
+        &[
+            "udp dport 53 meta mark set 0x10 counter accept",
+            "udp dport 5500 meta priority set 1:3 counter",
+        ],
+    );
+    oracle.near.nft(&rules).success();
+    machine.attach(&ours.near, DEVICE, &rules);
+    // Drops what has the mark.
+    let marked = "4,32 0 0 4294963220,21 0 1 16,6 0 0 2,6 0 0 4294967295";
+    let [ours, nft] = [&ours, &oracle].map(|wire| {
+        wire.near.tc(&format!(
+            "qdisc replace dev {DEVICE} clsact\n\
+             filter add dev {DEVICE} egress bpf da bytecode \"{marked}\"\n\
+             qdisc del dev {DEVICE} root\n\
+             qdisc add dev {DEVICE} root handle 1: htb default 2\n\
+             class add dev {DEVICE} parent 1: classid 1:2 htb rate 10gbit\n\
+             class add dev {DEVICE} parent 1: classid 1:3 htb rate 10gbit\n"
+        ));
+        let sender = wire.sender();
+        let passed: Vec<bool> = frames().iter().map(|frame| sender.send(frame)).collect();
+        let show = ["-s", "class", "show", "dev", DEVICE];
+        let classes = wire.near.tool("tc", &show, "").success();
+        let sent: Vec<String> = classes
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Sent "))
+            .map(|line| line.split(" (").next().unwrap_or(line).to_owned())
+            .collect();
+        (passed, sent)
+    });
+    assert!(ours.0.contains(&false), "the mark is seen");
+    assert_eq!(ours.1.len(), 2, "{ours:?}");
+    assert!(
+        !ours.1.iter().any(|sent| sent.starts_with("0 ")),
+        "{ours:?}"
+    );
+    assert_eq!(ours, nft, "ours, and nft's");
+}
+
 /// On ingress the kernel has taken the link header off: lengths and bytes are without it.
 #[test]
 fn ingress() {

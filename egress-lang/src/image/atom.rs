@@ -5,13 +5,15 @@
 
 use crate::image::Device;
 use crate::image::encode::meta_number;
-use crate::ir::{Chain, ChainId, Key, Meta, Source, StateId, Step, Test, Verdict};
+use crate::image::writes::{Effects, Written};
+use crate::ir::{Chain, ChainId, Key, Meta, Source, StateId, Step, Test, Verdict, Writable};
 use crate::ranges::RangeSet;
 
 /// What an atom does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     Count(StateId),
+    Set(Writable, u32),
     Accept,
     Drop,
     Return,
@@ -24,7 +26,10 @@ pub enum Action {
 impl Action {
     /// Whether nothing behind it in the chain runs.
     fn is_terminal(self) -> bool {
-        !matches!(self, Self::Count(_) | Self::Jump(_) | Self::Mark(_))
+        !matches!(
+            self,
+            Self::Count(_) | Self::Set(..) | Self::Jump(_) | Self::Mark(_)
+        )
     }
 }
 
@@ -57,19 +62,31 @@ pub struct Atom {
     pub ends: bool,
     /// Which rule of the chain it is of.
     pub rule: usize,
+    /// Without what the chains write that it goes to, until those are known.
+    pub effects: Effects,
 }
 
 /// The atoms of a chain on any of `devices`; or the keyword of what no program can read.
 pub fn of_chain(chain: &Chain, devices: &[Device]) -> Result<Vec<Atom>, &'static str> {
     let mut atoms = Vec::with_capacity(chain.rules.len());
-    for (rule, steps) in chain.rules.iter().map(|rule| &rule.steps).enumerate() {
-        cut_rule(steps, devices, &mut |tests, actions| {
+    let (mut group, mut handle) = (0, None);
+    for (rule, found) in chain.rules.iter().enumerate() {
+        if handle != Some(found.handle) {
+            (group, handle) = (rule, Some(found.handle));
+        }
+        cut_rule(&found.steps, devices, &mut |tests, actions| {
             let ends = actions.last().is_some_and(|action| action.is_terminal());
+            let effects = Effects {
+                group,
+                reads: Written::read_by(&tests),
+                writes: Written::written_by(&actions),
+            };
             atoms.push(Atom {
                 tests,
                 actions,
                 ends,
                 rule,
+                effects,
             });
         })?;
     }
@@ -84,7 +101,17 @@ fn cut_rule(
 ) -> Result<(), &'static str> {
     let mut tests: Vec<Test> = Vec::new();
     let mut actions: Vec<Action> = Vec::new();
+    let mut written: Vec<(Source, u32)> = Vec::new();
     for step in steps {
+        // What the rule itself has set is known.
+        if let Step::Test(test) = step
+            && let Some((_, value)) = written.iter().rfind(|(w, _)| *w == test.key.source)
+        {
+            if test.values.contains(u128::from(*value) & test.key.mask) {
+                continue;
+            }
+            break;
+        }
         let test = match step {
             Step::Test(test) => match test.key.source {
                 Source::Meta(Meta::Iftype) => {
@@ -120,6 +147,11 @@ fn cut_rule(
             }
             Step::Counter(id) => {
                 actions.push(Action::Count(*id));
+                continue;
+            }
+            Step::Set(what, value) => {
+                actions.push(Action::Set(*what, *value));
+                written.push((what.source(), *value));
                 continue;
             }
             Step::Verdict(verdict) => {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use egress_common::layout::MAX_JUMPS;
 
 use crate::image::atom::{self, Action, Atom};
+use crate::image::writes::Written;
 use crate::image::{CompileError, Device};
 use crate::ir::{ChainId, Hook};
 
@@ -21,6 +22,30 @@ impl Chains {
     /// What a chain does.
     pub fn atoms(&self, id: ChainId) -> &[Atom] {
         self.atoms.get(id.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Adds to each atom what the chains write that it goes to.
+    fn with_effects(mut self, hook: &Hook) -> Self {
+        let mut of_chain = vec![Written::default(); self.atoms.len()];
+        let bases = hook.base_chains.iter().map(|base| base.chain);
+        let order: Vec<ChainId> = self.regular.iter().copied().chain(bases).collect();
+        for id in order {
+            let at = id.0 as usize;
+            let mut all = Written::default();
+            for atom in self.atoms.get_mut(at).into_iter().flatten() {
+                for action in &atom.actions {
+                    if let Action::Jump(to) | Action::Goto(to) = action {
+                        atom.effects.writes |=
+                            of_chain.get(to.0 as usize).copied().unwrap_or_default();
+                    }
+                }
+                all |= atom.effects.writes;
+            }
+            if let Some(place) = of_chain.get_mut(at) {
+                *place = all;
+            }
+        }
+        self
     }
 }
 
@@ -42,7 +67,7 @@ pub fn reached(hook: &Hook, devices: &[Device]) -> Result<Chains, CompileError> 
         reach.cut(base.chain)?;
         reach.called(base.chain, 0)?;
     }
-    Ok(reach.chains)
+    Ok(reach.chains.with_effects(hook))
 }
 
 struct Reach<'a> {

@@ -11,6 +11,7 @@ use crate::image::diagram::{self, Diagrams, Plan};
 use crate::image::emit::{self, Way};
 use crate::image::encode::{Encoder, Op, Target};
 use crate::image::graph::{Leaf, Limit};
+use crate::image::writes::{self, Effects};
 use crate::image::{CompileError, Part, names, stats};
 use crate::ir::{ChainId, Hook, StateId};
 
@@ -68,7 +69,8 @@ impl<'a> Compiler<'a> {
     /// Where the budget does not suffice.
     pub fn compile(mut self) -> Result<(Target, Encoder), CompileError> {
         let plain = self.chains.regular.is_empty() && self.hook.base_chains.len() == 1;
-        let root = match plain {
+        // One diagram for all would look at everything before anything is set.
+        let root = match plain || writes::conflict(&self.chains.atoms) {
             false => self.written_out(),
             true => None,
         };
@@ -277,6 +279,10 @@ fn at_the_end(end: End, rule: usize) -> Atom {
         }],
         ends: true,
         rule,
+        effects: Effects {
+            group: usize::MAX,
+            ..Effects::default()
+        },
     }
 }
 
@@ -294,6 +300,7 @@ fn leaf_ops(
         match action {
             Action::Mark(_) => {}
             Action::Count(id) => ops.push(Op::Counter(slot(*id))),
+            Action::Set(what, value) => ops.push(Op::Set(*what, *value)),
             Action::Drop => {
                 ops.push(Op::Drop);
                 return ops;

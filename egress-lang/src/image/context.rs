@@ -10,6 +10,7 @@ use egress_common::packet::{ETH_P_IP, ETH_P_IPV6};
 
 use crate::image::atom::{Action, Atom};
 use crate::image::field::{Field, Known, fields, lengthened, same_field};
+use crate::image::writes::Effects;
 use crate::ir::{Base, Key, Meta, Source, Test};
 use crate::ranges::RangeSet;
 
@@ -39,6 +40,7 @@ pub struct Rule<'a> {
     pub tests: Vec<(Key, Cow<'a, RangeSet>)>,
     pub actions: &'a [Action],
     pub ends: bool,
+    pub effects: Effects,
 }
 
 /// Rules for packets of one kind.
@@ -170,6 +172,7 @@ impl Context {
             tests,
             actions: &atom.actions,
             ends: atom.ends,
+            effects: atom.effects,
         })
     }
 

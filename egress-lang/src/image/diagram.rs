@@ -1,12 +1,14 @@
 //! The diagrams for one kind of packets.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::image::atom::{Action, Variable};
 use crate::image::context::{Problem, Rule};
 use crate::image::field::{Field, FieldTest, function};
 use crate::image::graph::{Graph, Id, Leaf, Limit, TooLarge};
 use crate::image::order;
+use crate::image::writes::{self, Effects, Stage};
 use crate::ir::{BaseChain, ChainId, Key, Meta, Source};
 
 /// What the diagrams are of.
@@ -42,10 +44,7 @@ pub fn build(problem: &Problem<'_>, plan: Plan<'_>, limit: Limit) -> Option<Diag
     let order = order::choose(problem, plan, limit);
     let mut builder = Builder::new(problem, &order, 1, limit);
     let roots = match plan {
-        Plan::Chain => {
-            let functions = builder.functions(0, false).ok()?;
-            builder.join(functions, ATTEMPTS)
-        }
+        Plan::Chain => builder.stages(ATTEMPTS)?,
         Plan::Hook(bases) => vec![builder.hook(bases).ok()?],
     };
     let levels = builder.graph.levels(&roots);
@@ -74,17 +73,18 @@ pub fn measure(
     limit: Limit,
 ) -> Option<usize> {
     let mut builder = Builder::new(problem, order, step, limit);
-    let root = match plan {
+    let roots = match plan {
         Plan::Chain => {
-            let functions = builder.functions(0, false).ok()?;
-            match builder.join(functions, 1).as_slice() {
-                [root] => *root,
-                _ => return None,
+            let stages = builder.stage_count();
+            let roots = builder.stages(1)?;
+            if roots.is_empty() || roots.len() > stages {
+                return None;
             }
+            roots
         }
-        Plan::Hook(bases) => builder.hook(bases).ok()?,
+        Plan::Hook(bases) => vec![builder.hook(bases).ok()?],
     };
-    Some(builder.graph.size(&[root]).1)
+    Some(builder.graph.size(&roots).1)
 }
 
 /// Makes diagrams, with the fields in a given order.
@@ -127,12 +127,52 @@ impl<'p, 'a> Builder<'p, 'a> {
     /// # Errors
     /// Where what is written out is too large.
     pub fn functions(&mut self, chain: usize, written_out: bool) -> Result<Vec<Id>, TooLarge> {
+        let len = self.problem.chains.get(chain).map_or(0, Vec::len);
+        self.functions_of(chain, 0..len, written_out)
+    }
+
+    /// The diagrams of the first chain, stage after stage. `None` where one that must not be cut would
+    /// be too large.
+    fn stages(&mut self, attempts: usize) -> Option<Vec<Id>> {
+        let mut roots = Vec::new();
+        for Stage { atoms, whole } in self.first_stages() {
+            let functions = self.functions_of(0, atoms, false).ok()?;
+            let joined = self.join(functions, if whole { 1 } else { attempts });
+            if whole && joined.len() > 1 {
+                return None;
+            }
+            roots.extend(joined);
+        }
+        Some(roots)
+    }
+
+    fn first_stages(&self) -> Vec<Stage> {
+        let rules = self.problem.chains.first().into_iter().flatten();
+        let effects: Vec<Effects> = rules.map(|rule| rule.effects).collect();
+        writes::stages(&effects)
+    }
+
+    fn stage_count(&self) -> usize {
+        self.first_stages().len()
+    }
+
+    /// Those of some of the rules.
+    fn functions_of(
+        &mut self,
+        chain: usize,
+        which: Range<usize>,
+        written_out: bool,
+    ) -> Result<Vec<Id>, TooLarge> {
         let problem = self.problem;
-        let Some(rules) = problem.chains.get(chain) else {
+        let rules = problem
+            .chains
+            .get(chain)
+            .and_then(|rules| rules.get(which.clone()));
+        let Some(rules) = rules else {
             return Ok(Vec::new());
         };
         let mut functions = Vec::with_capacity(rules.len());
-        for (number, rule) in rules.iter().enumerate() {
+        for (number, rule) in which.zip(rules) {
             let called = match rule.actions.last() {
                 Some(&(Action::Jump(chain) | Action::Goto(chain))) if written_out => Some(chain),
                 _ => None,

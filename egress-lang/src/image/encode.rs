@@ -8,7 +8,7 @@ use egress_common::layout::{
 
 use crate::image::Stats;
 use crate::image::atom::{Half, Variable};
-use crate::ir::{Base, Meta, Source};
+use crate::ir::{Base, Meta, Source, Writable};
 
 /// A node or an action list, as the program reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +20,8 @@ pub enum Op {
     Pass,
     Drop,
     Counter(u32),
+    /// Takes two words.
+    Set(Writable, u32),
     /// Goes on at a node or a list.
     Go(Target),
     /// Enters a base chain, with the list that `accept` leads to.
@@ -388,7 +390,8 @@ impl Encoder {
         self.stats.lists += 1;
         let target = self.next_list();
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        if ops.len() >= egress_common::layout::MAX_OPS as usize {
+        let sets = ops.iter().filter(|op| matches!(op, Op::Set(..))).count();
+        if ops.len() + sets >= egress_common::layout::MAX_OPS as usize {
             self.features |= feature::ROUNDS;
         }
         let mut ops = ops.iter().copied().peekable();
@@ -404,6 +407,9 @@ impl Encoder {
                 };
             }
             self.bytes.extend(word.to_ne_bytes());
+            if let Op::Set(_, value) = op {
+                self.bytes.extend(value.to_ne_bytes());
+            }
         }
         target
     }
@@ -416,6 +422,14 @@ impl Encoder {
             Op::Counter(slot) => {
                 self.features |= feature::COUNTER;
                 return coded(op::COUNTER, slot);
+            }
+            Op::Set(what, _) => {
+                self.features |= feature::SET;
+                let code = match what {
+                    Writable::Mark => op::SET_MARK,
+                    Writable::Priority => op::SET_PRIORITY,
+                };
+                return coded(code, 0);
             }
             Op::Go(target) if target.0 & LEAF != 0 => (op::LIST, list(target)),
             Op::Go(target) => (op::NODE, target.0 >> 3),

@@ -7,7 +7,7 @@ use crate::image::context::{self, Problem};
 use crate::image::diagram::{ATTEMPTS, Builder, Plan};
 use crate::image::graph::{Id, Limit};
 use crate::image::order;
-use crate::ir::{self, Chain, Meta, Source, Step, Verdict};
+use crate::ir::{self, Chain, Meta, Source, Step, Verdict, Writable};
 
 /// What may be built to find them. Where it is not enough, some are not found.
 const LIMIT: Limit = Limit {
@@ -34,7 +34,12 @@ pub fn hidden_rules(chain: &Chain, unsteady: &HashSet<u64>, explained: usize) ->
     let Ok(mut atoms) = atom::of_chain(chain, &[]) else {
         return Vec::new();
     };
-    let unsure = |rule: &ir::Rule| asks_device(rule) || unsteady.contains(&rule.handle);
+    let written = written_in(chain);
+    let unsure = |rule: &ir::Rule| {
+        asks(rule, |source| written.contains(&source))
+            || asks_device(rule)
+            || unsteady.contains(&rule.handle)
+    };
     let unsure: Vec<bool> = chain.rules.iter().map(unsure).collect();
     let is_unsure = |rule: usize| unsure.get(rule) == Some(&true);
     for (number, atom) in (0..).zip(&mut atoms) {
@@ -92,17 +97,38 @@ const EXPLAINED_PARTS: usize = 4;
 
 /// Whether whom a rule applies to depends on the device.
 fn asks_device(rule: &ir::Rule) -> bool {
+    let is_name = |step: &Step| matches!(step, Step::Ifname { .. });
+    rule.steps.iter().any(is_name) || asks(rule, |source| source == Source::Meta(Meta::Iftype))
+}
+
+/// Whether a rule tests such a source.
+fn asks(rule: &ir::Rule, which: impl Fn(Source) -> bool) -> bool {
     rule.steps.iter().any(|step| match step {
-        Step::Ifname { .. } => true,
-        Step::Test(test) => test.key.source == Source::Meta(Meta::Iftype),
-        Step::Counter(_) | Step::Verdict(_) => false,
+        Step::Test(test) => which(test.key.source),
+        _ => false,
     })
+}
+
+/// What is not the same for all rules of a chain: what they set, and all that can be set where they
+/// jump.
+fn written_in(chain: &Chain) -> HashSet<Source> {
+    let mut written = HashSet::new();
+    for step in chain.rules.iter().flat_map(|rule| &rule.steps) {
+        match step {
+            Step::Set(what, _) => drop(written.insert(what.source())),
+            Step::Verdict(Verdict::Jump(_)) => {
+                written.extend(Writable::ALL.map(Writable::source));
+            }
+            _ => {}
+        }
+    }
+    written
 }
 
 /// Whether a rule does anything where it matches.
 pub fn does_something(rule: &ir::Rule) -> bool {
     rule.steps.iter().any(|step| match step {
-        Step::Counter(_) => true,
+        Step::Counter(_) | Step::Set(..) => true,
         Step::Verdict(verdict) => *verdict != Verdict::Continue,
         Step::Test(_) | Step::Ifname { .. } => false,
     })

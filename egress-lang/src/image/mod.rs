@@ -14,6 +14,7 @@ mod hidden;
 mod names;
 mod order;
 mod stats;
+mod writes;
 
 use egress_common::engine::Roots;
 

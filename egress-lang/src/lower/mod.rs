@@ -76,6 +76,7 @@ pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
             object: checked::ObjectChoice::Name(_),
         } => None,
         Statement::VerdictMap { key, .. } => test::parts(key).err(),
+        Statement::Set { target, value } => rule::assignment(target, value).err(),
         other => Some(describe(other).to_owned()),
     })
 }

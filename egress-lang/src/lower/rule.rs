@@ -7,6 +7,7 @@ use crate::checked::{
     Rule, Set, Statement, Table, Value, Verdict,
 };
 use crate::ir;
+use crate::meta::MetaKey;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -21,6 +22,22 @@ pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
     match (&matched.left, &matched.right, matched.op) {
         (Expr::Concat(_), Right::Set(_), MatchOp::Eq) => test::parts(&matched.left).err(),
         _ => test::lower(matched, Hook::Egress).err(),
+    }
+}
+
+/// What `TARGET set VALUE` does.
+pub(super) fn assignment(target: &Expr, value: &Expr) -> Result<ir::Step> {
+    let (what, keyword) = match target {
+        Expr::Meta(MetaKey::Mark) => (ir::Writable::Mark, "mark"),
+        Expr::Meta(MetaKey::Priority) => (ir::Writable::Priority, "priority"),
+        Expr::Meta(key) => return Err(format!("setting meta {}", key.row().keyword)),
+        _ => return Err("setting a field".to_owned()),
+    };
+    match value {
+        Expr::Constant(_, Value::Int(number)) => u32::try_from(*number)
+            .map(|number| ir::Step::Set(what, number))
+            .map_err(|_| format!("setting meta {keyword} to more than 32 bits")),
+        _ => Err(format!("setting meta {keyword} to what is not a constant")),
     }
 }
 
@@ -101,6 +118,7 @@ impl<'r> Lowering<'r> {
                     alternatives = self.verdict_map(table, alternatives, key, set, rule, out)?;
                     continue;
                 }
+                Statement::Set { target, value } => vec![assignment(target, value)?],
                 other => return Err(describe(other).to_owned()),
             };
             for alternative in &mut alternatives {

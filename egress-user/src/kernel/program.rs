@@ -182,7 +182,7 @@ fn entry_point(settings: &Settings) -> &'static str {
         }
     } else if features & !feature::COUNTER == 0 && roots.other & layout::LEAF != 0 {
         Size::List
-    } else if features & lean == lean && !uses(feature::ROUNDS | feature::NETWORK) {
+    } else if features & lean == lean && !uses(feature::ROUNDS | feature::NETWORK | feature::SET) {
         Size::Lean
     } else {
         Size::Any

@@ -121,11 +121,13 @@ impl Model {
     /// By the engine.
     pub fn simulate(&self, image: &Image, packets: &[SimPacket]) -> Answer {
         let simulation = Simulation::new(image);
-        let dropped = packets.iter().map(|packet| match simulation.run(packet) {
-            Outcome::Drop => true,
-            Outcome::Pass => false,
-            outcome => panic!("{outcome:?} for {packet:?}"),
-        });
+        let dropped = packets
+            .iter()
+            .map(|packet| match simulation.run(&packet.clone()) {
+                Outcome::Drop => true,
+                Outcome::Pass => false,
+                outcome => panic!("{outcome:?} for {packet:?}"),
+            });
         let dropped = dropped.collect();
         let counted = simulation.counters().into_iter();
         self.answer(

@@ -84,8 +84,8 @@ impl Sent {
             packet.linear = header.max(14);
         }
         packet.ifindex = IFINDEX;
-        packet.mark = self.mark;
-        packet.priority = self.priority;
+        packet.mark.set(self.mark);
+        packet.priority.set(self.priority);
         packet.gso_size = self
             .gso
             // What fits into one segment is none (`virtio_net_hdr_to_skb()`).

@@ -287,6 +287,10 @@ impl Generator<'_> {
         if self.rng.chance(2) {
             parts.push((*self.rng.pick(OTHER_STATEMENTS)).to_owned());
         }
+        if self.rng.chance(8) {
+            let at = self.rng.below(parts.len() + 1);
+            parts.insert(at, (*self.rng.pick(SETS)).to_owned());
+        }
         let ending = self.rng.weighted(&[30, 12, 4, 50]);
         // Behind a counter, many verdict maps are refused.
         if self
@@ -437,8 +441,8 @@ impl Generator<'_> {
                     let (headers, _) = Headers::find(packet, feature::TRANSPORT);
                     headers.l4proto()?.into()
                 }
-                MetaKey::Priority => packet.priority.into(),
-                MetaKey::Mark => packet.mark.into(),
+                MetaKey::Priority => packet.priority.get().into(),
+                MetaKey::Mark => packet.mark.get().into(),
                 MetaKey::Iif | MetaKey::Oif => IFINDEX.into(),
                 MetaKey::Iiftype | MetaKey::Oiftype => 1,
                 MetaKey::Nfproto => 5,
@@ -743,12 +747,21 @@ impl Generator<'_> {
 }
 
 /// Statements that are not enforced yet: each refusal is counted.
+/// To values that matches ask for, too.
+const SETS: &[&str] = &[
+    "meta mark set 0",
+    "meta mark set 1",
+    "meta mark set 7",
+    "meta mark set 0x80000000",
+    "meta priority set 0",
+    "meta priority set 1:3",
+];
+
 const OTHER_STATEMENTS: &[&str] = &[
     "limit rate 1000000/second burst 100000 packets",
     "quota over 500 bytes",
     "log prefix \"x\" level debug",
-    "meta mark set 0x5",
-    "meta priority set 1:3",
+    "meta mark set meta mark | 0x10",
     "ip ttl set 9",
     "udp dport set 99",
     "ether daddr set 02:00:00:00:00:09",

@@ -186,7 +186,9 @@ impl Policy<'_> {
     /// Where tables and rules do not agree, which is a defect.
     pub fn run(&self, packet: &SimPacket) -> Result<Answer> {
         let simulation = Simulation::new(&self.image);
-        let dropped = match simulation.run(packet) {
+        // What rules set is set in a copy: the rules begin with what was sent, too.
+        let written = packet.clone();
+        let dropped = match simulation.run(&written) {
             Outcome::Pass => false,
             Outcome::Drop => true,
             outcome => bail!("the tables answer {outcome:?}: {}", defect(packet)),
@@ -208,6 +210,12 @@ impl Policy<'_> {
                 .map(|(id, times)| (id, (times, times * bytes)))
                 .collect(),
         );
+        if (answer.mark, answer.priority) != (written.mark.get(), written.priority.get()) {
+            bail!(
+                "tables and rules do not set the same mark and priority: {}",
+                defect(packet)
+            );
+        }
         if answer.dropped != dropped {
             let (tables, rules) = (verdict(dropped), verdict(answer.dropped));
             bail!(
