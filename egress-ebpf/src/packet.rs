@@ -130,7 +130,10 @@ impl Packet for SkBuff<'_> {
 
     #[inline(always)]
     fn near64(&self, offset: u32, need: u32) -> Option<u64> {
-        self.near(offset, need as usize)
+        if offset > MAX_NEAR {
+            return None;
+        }
+        self.near(bounded(offset), need as usize)
             .map(|at| u64::from_be(load!(at, u64)))
     }
 
@@ -269,6 +272,22 @@ impl Packet for SkBuff<'_> {
             tci: field!(self, vlan_tci) as u16,
         })
     }
+}
+
+/// A number that is not above [`MAX_NEAR`], in a way that Linux 6.1's verifier sees even where the
+/// compiler has put the number on the stack: what a comparison says is forgotten there.
+#[inline(always)]
+fn bounded(offset: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    let offset = {
+        let mut offset = u64::from(offset);
+        // SAFETY: changes nothing but the register.
+        unsafe {
+            core::arch::asm!("{0} &= 0x7fff", inout(reg) offset, options(pure, nomem, nostack));
+        }
+        offset as u32
+    };
+    offset
 }
 
 /// The CPU that this runs on.
