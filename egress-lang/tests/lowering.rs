@@ -132,6 +132,19 @@ fn the_same_tests_in_the_same_order() {
             "counter tcp dport 80 drop",
             "counter l4proto=6 th+2:2=50 drop",
         ),
+        // A mask keeps nft from uniting loads, even one that listings leave out.
+        (
+            "tcp dport 6 counter tcp sport & 0xffff == 7",
+            "l4proto=6 th+2:2=6 counter th+0:2=7",
+        ),
+        (
+            "ip daddr 1.2.3.4 counter ip saddr & 255.255.255.0 == 1.2.3.0",
+            "protocol=800 nh+16:4=1020304 counter nh+12:3=10203",
+        ),
+        (
+            "tcp dport 6 counter tcp sport ^ 1 == 6",
+            "l4proto=6 counter th+0:2=7 th+2:2=6",
+        ),
         // nft unites the two ports across the counter.
         (
             "tcp dport 6 counter tcp sport 7",

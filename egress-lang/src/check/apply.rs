@@ -430,6 +430,7 @@ impl Applier {
             index,
             context: Context::default(),
             out: Vec::new(),
+            masked: Vec::new(),
         };
         let mut checked = checker.rule(rule)?;
         let filled: Vec<String> = checked

@@ -57,6 +57,19 @@ pub(super) fn simplify(
     (left, op, value)
 }
 
+/// Whether the kernel masks what is read: by `&` or `|` with a constant, of whatever bits. `^` goes to
+/// the other side of a comparison.
+pub(super) fn has_mask(expr: &Expr) -> bool {
+    match expr {
+        Expr::Binary {
+            op: BitOp::And | BitOp::Or,
+            ..
+        } => true,
+        Expr::Binary { left, .. } => has_mask(left),
+        _ => false,
+    }
+}
+
 /// Whether a prefix is listed as one: of addresses, and of whole bytes of a header.
 fn is_short_load(left: &Expr, part: &TypePart, length: u8) -> bool {
     let header = matches!(left, Expr::Field { .. } | Expr::Raw { .. });

@@ -9,9 +9,10 @@ use crate::field::{FIELDS, Field, FieldId, Protocol};
 use crate::ir::Base;
 use crate::meta::MetaKey;
 
-/// The statements as the kernel gets them, with the marks of what is implied.
-pub(super) fn canonical(statements: Vec<Statement>) -> Vec<Statement> {
-    let mut statements = unite(statements);
+/// The statements as the kernel gets them, with the marks of what is implied. `masked` tells which are
+/// written with a mask: these are never united with others.
+pub(super) fn canonical(statements: Vec<Statement>, masked: &[usize]) -> Vec<Statement> {
+    let mut statements = unite(statements, masked);
     mark_implied(&mut statements);
     statements
 }
@@ -66,10 +67,11 @@ fn mergeable(statement: &Statement) -> Option<Place> {
     (offset % 8 == 0 && width % 8 == 0).then_some((base, offset, width))
 }
 
-fn unite(statements: Vec<Statement>) -> Vec<Statement> {
+fn unite(statements: Vec<Statement>, masked: &[usize]) -> Vec<Statement> {
     let mut loads: Vec<(Place, usize)> = statements
         .iter()
         .enumerate()
+        .filter(|(at, _)| !masked.contains(at))
         .filter_map(|(at, statement)| mergeable(statement).map(|place| (place, at)))
         .collect();
     if loads.len() < 2 {

@@ -32,6 +32,8 @@ pub(super) struct RuleChecker<'c, 't> {
     pub(super) index: &'t Index,
     pub(super) context: Context,
     pub(super) out: Vec<Statement>,
+    /// Which of them are written with a mask, even one that listings leave out.
+    pub(super) masked: Vec<usize>,
 }
 
 impl<'t> RuleChecker<'_, 't> {
@@ -66,7 +68,7 @@ impl<'t> RuleChecker<'_, 't> {
         Ok(Rule {
             handle: 0,
             comment: rule.comment.as_ref().map(|comment| comment.text.clone()),
-            statements: order::canonical(self.out),
+            statements: order::canonical(self.out, &self.masked),
         })
     }
 
@@ -490,6 +492,9 @@ impl<'t> RuleChecker<'_, 't> {
             }
             value => (op, value),
         };
+        if bits::has_mask(&typed.expr) {
+            self.masked.push(self.out.len());
+        }
         let (left, op, value) = bits::simplify(typed.expr, part, op, value);
         self.out.push(Statement::Match(Match {
             left,

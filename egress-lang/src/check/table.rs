@@ -158,6 +158,7 @@ impl Shared {
                     index: &index,
                     context: Context::default(),
                     out: Vec::new(),
+                    masked: Vec::new(),
                 };
                 let typed = checker.read(expr)?;
                 Ok((typed.parts, Some(typed.expr)))
@@ -239,6 +240,7 @@ impl Shared {
             index: &index,
             context: Context::default(),
             out: Vec::new(),
+            masked: Vec::new(),
         };
         for statement in &block.statements {
             let statement = checker.stateful(statement)?;
@@ -264,6 +266,7 @@ impl Shared {
             index,
             context: Context::default(),
             out: Vec::new(),
+            masked: Vec::new(),
         };
         let mut checked = Vec::new();
         checker.elements(elements, &set.key, set.data.as_ref(), &mut checked)?;
