@@ -121,3 +121,34 @@ fn what_cannot_be_read_is_removed_by_force() {
     let said = machine.egress(&wire.near, &["detach", DEVICE, "--force"]);
     assert_eq!(said.code, Some(2), "{said}");
 }
+
+#[test]
+fn what_a_namespace_that_is_gone_left_is_in_nobodys_way() {
+    needs_root!();
+    let machine = Machine::new();
+    let gone = Wire::new();
+    machine
+        .egress_with(
+            &gone.near,
+            &["attach", DEVICE, "--rules", "-"],
+            DROP.as_bytes(),
+        )
+        .success();
+    let pins = machine.pins();
+    let state = pins.iter().find(|pin| pin.ends_with("/ruleset")).unwrap();
+    spoil(&machine.path(&format!("/sys/fs/bpf/{state}")));
+    drop(gone);
+
+    let wire = Wire::new();
+    let said = machine.egress(&wire.near, &["status"]);
+    assert!(said.is_success(), "{said}");
+    assert!(
+        said.stdout.contains("another version of this command"),
+        "{said}"
+    );
+    assert_eq!(machine.pins(), pins, "{said}");
+    machine
+        .egress(&wire.near, &["detach", "--all", "--force"])
+        .success();
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}

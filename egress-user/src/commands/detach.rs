@@ -21,7 +21,11 @@ pub fn run(args: &DetachArgs) -> Result<()> {
     };
     generation::recover_all(&pins);
     if args.force {
-        return force(&pins, &netns);
+        force(&pins, &netns)?;
+        return match args.netns.netns {
+            Some(_) => Ok(()),
+            None => generation::remove_gone(&pins),
+        };
     }
     if generation::current(&pins, &netns)?.is_none() {
         return nothing_there(args);

@@ -28,6 +28,8 @@ use crate::{
 struct Report {
     interfaces: Vec<Interface>,
     namespaces: Vec<Namespace>,
+    /// Namespaces other than the command's own whose pins it cannot read, and why.
+    unreadable: Vec<String>,
 }
 
 /// A program on a hook of an interface.
@@ -120,7 +122,13 @@ pub fn run(args: &StatusArgs) -> Result<()> {
                 .as_ref()
                 .is_none_or(|only| only.identity.cookie == cookie)
             {
-                report.add(&Store::new(path), cookie == own)?;
+                match report.add(&Store::new(path), cookie == own) {
+                    Err(error) if only.is_none() && cookie != own => {
+                        let line = format!("network namespace with cookie {cookie}: {error:#}");
+                        report.unreadable.push(line);
+                    }
+                    added => added?,
+                }
             }
         }
     }
@@ -178,8 +186,16 @@ impl Report {
     }
 
     fn text(&self) -> String {
+        let unreadable: String = self
+            .unreadable
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect();
         if self.namespaces.is_empty() {
-            return "nothing is attached\n".into();
+            return match unreadable.as_str() {
+                "" => "nothing is attached\n".into(),
+                _ => unreadable,
+            };
         }
         let rows: Vec<_> = self.interfaces.iter().map(Interface::row).collect();
         let heading = [
@@ -211,6 +227,7 @@ impl Report {
         for row in &self.interfaces {
             text.push_str(&row.advice());
         }
+        text.push_str(&unreadable);
         let broken = self.interfaces.iter().filter(|row| row.packets_broken > 0);
         for row in broken {
             text.push_str(&format!(

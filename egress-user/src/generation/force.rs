@@ -11,7 +11,7 @@ use egress_lang::checked::Hook;
 use log::warn;
 
 use crate::{
-    generation::store::remove_pin,
+    generation::store::{Store, remove_pin},
     kernel::{
         bpf::{self, Kind},
         bpffs::Pins,
@@ -29,8 +29,33 @@ use crate::{
 ///
 /// Where the kernel refuses.
 pub fn remove_all(pins: &Pins, netns: &Netns) -> Result<()> {
-    let directory = pins.of_netns(netns.identity.cookie);
-    let (files, directories) = everything(&directory)?;
+    remove(&pins.of_netns(netns.identity.cookie), Some(netns))
+}
+
+/// Removes the pins that this command cannot read of namespaces that are gone, and with them their
+/// interfaces and what ran there.
+///
+/// # Errors
+///
+/// Where the kernel refuses.
+pub fn remove_gone(pins: &Pins) -> Result<()> {
+    for (cookie, path) in pins.all()? {
+        let store = Store::new(path.clone());
+        let unreadable = match store.generations()?.last() {
+            Some(&last) => store.generation(last).read().is_err(),
+            None => false,
+        };
+        if unreadable && !Netns::is_there(cookie) {
+            warn!("removing what was pinned for the namespace with cookie {cookie}, which is gone");
+            remove(&path, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes all pins of a directory, in the namespace that they are for, if it is there.
+fn remove(directory: &Path, netns: Option<&Netns>) -> Result<()> {
+    let (files, directories) = everything(directory)?;
     let mut programs = BTreeSet::new();
     let mut links = Vec::new();
     for file in &files {
@@ -41,7 +66,9 @@ pub fn remove_all(pins: &Pins, netns: &Netns) -> Result<()> {
             Kind::Other => {}
         }
     }
-    netns.run(|| remove_filters(&programs))?;
+    if let Some(netns) = netns {
+        netns.run(|| remove_filters(&programs))?;
+    }
     for link in links {
         // One that is detached already goes with its pin.
         let _ = bpf::link_detach(link);

@@ -20,7 +20,7 @@ mod test;
 use anyhow::{Context as _, Result};
 use log::debug;
 
-pub use force::remove_all;
+pub use force::{remove_all, remove_gone};
 pub use recover::recover_all;
 
 use crate::{

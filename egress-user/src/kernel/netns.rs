@@ -108,20 +108,23 @@ impl Netns {
         if let Some(own) = Self::own().ok().filter(same) {
             return Some(own);
         }
-        let processes = std::fs::read_dir("/proc").into_iter().flatten();
-        let processes = processes
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.file_name().is_some_and(is_number))
-            .map(|path| path.join("ns/net"));
         identity
             .path
             .clone()
             .into_iter()
             .chain(named())
-            .chain(processes)
+            .chain(of_processes())
             .filter(|path| inode(path).is_ok_and(|inode| inode == identity.inode))
             .filter_map(|path| Self::at(&path).ok())
             .find(same)
+    }
+
+    /// Whether a namespace with this cookie is to be found: that of a process, or one with a name.
+    pub fn is_there(cookie: u64) -> bool {
+        named()
+            .chain(of_processes())
+            .filter_map(|path| Self::at(&path).ok())
+            .any(|netns| netns.identity.cookie == cookie)
     }
 
     /// Runs `work` in this namespace, on a thread of its own.
@@ -180,6 +183,15 @@ fn path_of(name: &OsStr) -> Result<PathBuf> {
 fn named() -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(NAMED).into_iter().flatten();
     entries.filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+/// The files of the processes' namespaces.
+fn of_processes() -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten();
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(is_number))
+        .map(|path| path.join("ns/net"))
 }
 
 fn is_number(name: &OsStr) -> bool {
