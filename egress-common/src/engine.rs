@@ -8,7 +8,8 @@ use crate::packet::{Family, Headers, Load, Packet};
 
 /// The tables and counters of one program.
 ///
-/// Offsets are in bytes; their upper four bits are ignored. What is outside of the tables reads as anything: [`crate::layout`] says
+/// Offsets are in bytes; their upper four bits are ignored. What is outside of the tables reads as
+/// anything: [`crate::layout`] says
 /// what the loader guarantees.
 pub trait Maps {
     /// A place in the tables from which a node can be read.

@@ -3,15 +3,16 @@
 //! # The tables
 //! All of a program's decision diagrams and action lists live in one array of bytes, in the byte
 //! order of the machine. A **target** is 32 bits: without [`LEAF`], the byte offset of a node, with
-//! [`SAME`] of one that looks at the same field as the node before; with [`LEAF`], the rest is the byte offset of an action list, or with [`VERDICT`] the verdict itself. Nodes
-//! start at multiples of eight, action lists at multiples of four.
+//! [`SAME`] of one that looks at the same field as the node before; with [`LEAF`], the rest is the
+//! byte offset of an action list, or with [`VERDICT`] the verdict itself. Nodes start at multiples of
+//! eight, action lists at multiples of four.
 //!
 //! # Nodes
 //! | byte | bits | what |
 //! |---|---|---|
 //! | 0 | 8 | fetch code: which value the node looks at ([`fetch`]) |
 //! | 1 | 8 | storage: how it is looked up ([`storage`]) |
-//! | 2 | 16 | bytes between the layer's start and the field; of the network layer, between the packet's start and the field |
+//! | 2 | 16 | bytes from the layer's start to the field; of the network layer, from the packet's |
 //! | 4 | 32 | target where the field is absent |
 //! | 8 | 32 | mask of a narrow node; of a wide one, bytes that must be present from the offset on |
 //!
@@ -24,11 +25,12 @@
 //! | [`storage::RANGE`] | 12: low (32), 16: target if inside, 20: target if not, 24: high less low (32) |
 //! | [`storage::RADIX`] | 12: low (32), 16: shift (32), 20: n (32), 24: n + 1 targets |
 //! | [`storage::DIRECT`] | 12: unused, 16: 256 targets |
-//! | [`storage::INTERVALS`] | 12: unused, 16: [`INTERVALS`] bounds (32 each), then one target more; the last bound and target are repeated |
+//! | [`storage::INTERVALS`] | 12: unused, 16: [`INTERVALS`] bounds (32 each), then one more target than bounds |
 //! | [`storage::WIDE_EXACT`] | 16: mask (64), 24: value (64), 32: target if equal, 36: target if not |
 //! | [`storage::WIDE_INTERVALS`] | 12: n (32), 16: mask (64), 24: n bounds (64 each), then n + 1 targets |
 //!
-//! Bounds ascend, or repeat; target `i` is for the values that exactly `i` bounds are not above. In a radix
+//! Bounds ascend; target `i` is for the values that exactly `i` bounds are not above. Where an interval
+//! node has fewer, its last bound and target are repeated. In a radix
 //! node, the target of a value is the one at `(value - low) >> shift`, and the last one for all
 //! values that are below `low` or have no other.
 //!
@@ -309,7 +311,7 @@ pub mod own {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Settings {
-    /// What the ruleset uses ([`egress_common::layout::feature`]).
+    /// What the ruleset uses ([`feature`]).
     pub features: u32,
     /// The target that packets start at which are neither IPv4 nor IPv6.
     pub root: u32,

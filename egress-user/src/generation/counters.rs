@@ -7,7 +7,7 @@
 use std::{collections::HashMap, mem::offset_of};
 
 use anyhow::{Context as _, Result};
-use egress_common::layout::Counter;
+use egress_common::layout::{Counter, op};
 use egress_lang::checked::{self, StateId};
 
 use crate::{
@@ -168,7 +168,10 @@ pub fn prepare(plan: &mut Plan, before: Option<&Generation>, next: &Generation) 
 
 /// Bytes of a row of so many slots.
 fn row(capacity: u32) -> Result<u32> {
-    let row = u32::try_from(SLOT)?.checked_mul(capacity);
+    // A slot is an argument of an operation.
+    let row = u32::try_from(SLOT)?
+        .checked_mul(capacity)
+        .filter(|_| capacity <= op::ARGUMENT + 1);
     row.context("too many counters")
 }
 

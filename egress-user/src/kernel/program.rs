@@ -145,7 +145,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         };
         bpf::substitute(placeholder.fd().as_fd(), map).context("giving a program its maps")?;
     }
-    let name = entry_point(settings);
+    let name = entry_point(settings, rows);
     let program: &mut SchedClassifier = ebpf
         .program_mut(name)
         .with_context(|| format!("the eBPF object has no program `{name}`"))?
@@ -170,14 +170,14 @@ pub const OWN_ROW: u32 = 1 << own::ROW_SHIFT;
 /// Bytes of a counter.
 const COUNTER: u32 = size_of::<layout::Counter>() as u32;
 
-/// The smallest program that a ruleset can run on.
-fn entry_point(settings: &Settings) -> &'static str {
+/// The smallest program that a ruleset can run on, with so many rows of counters.
+fn entry_point(settings: &Settings, rows: u32) -> &'static str {
     let (features, roots) = (settings.features, settings.roots);
     let uses = |some: u32| features & some != 0;
     let lean = feature::PROTOCOL | feature::L4_TABLES | feature::TRANSPORT;
     let size = if features == 0 && roots.other == layout::TARGET_PASS {
         match settings.skip_mark.mask {
-            0 => Size::Idle,
+            0 if rows <= own::MIN_ROWS => Size::Idle,
             _ => Size::List,
         }
     } else if features & !feature::COUNTER == 0 && roots.other & layout::LEAF != 0 {
