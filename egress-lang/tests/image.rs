@@ -1,8 +1,10 @@
 //! The tables answer as the plain interpreter does: random chains, random packets.
 
+mod common;
+
 use std::collections::BTreeMap;
 
-use egress_common::engine::Outcome;
+use common::from_tables;
 use egress_lang::image::{Device, Image, Options, compile};
 use egress_lang::interpret::{Answer, interpret};
 use egress_lang::ir::{
@@ -10,7 +12,7 @@ use egress_lang::ir::{
     Test, Verdict, Writable,
 };
 use egress_lang::ranges::RangeSet;
-use egress_lang::simulate::{SimPacket, Simulation};
+use egress_lang::simulate::SimPacket;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -256,30 +258,7 @@ fn packet() -> impl Strategy<Value = SimPacket> {
 }
 
 fn compiled(hook: &Hook, budget: usize) -> Option<Image> {
-    let options = Options {
-        budget,
-        ..Options::default()
-    };
-    compile(hook, &devices(), &|id| id.0 as u32, &options).ok()
-}
-
-fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
-    let simulation = Simulation::new(image);
-    let packet = packet.clone();
-    let outcome = simulation.run(&packet);
-    assert!(
-        matches!(outcome, Outcome::Pass | Outcome::Drop),
-        "{outcome:?}"
-    );
-    let counted = simulation.counters().into_iter();
-    Answer {
-        dropped: outcome == Outcome::Drop,
-        counted: counted
-            .map(|(slot, (packets, _))| (StateId(slot.into()), packets))
-            .collect(),
-        mark: packet.mark.get(),
-        priority: packet.priority.get(),
-    }
+    common::compiled(hook, &devices(), budget)
 }
 
 proptest! {
@@ -440,14 +419,8 @@ fn a_circle_of_jumps_is_refused() {
     assert!(compiled(&hook, 1 << 20).is_none());
 }
 
-/// nft draws a number for each rule; a diagram would ask once for all.
-#[test]
-fn random_numbers_are_refused() {
-    let key = Key::whole(Source::Meta(Meta::Random));
-    let test = Step::Test(Test {
-        key,
-        values: RangeSet::range(0, 9),
-    });
+/// One base chain that drops what passes one test.
+fn dropping(test: Step) -> Hook {
     let rule = Rule {
         handle: 1,
         steps: vec![test, Step::Verdict(Verdict::Drop)],
@@ -456,14 +429,24 @@ fn random_numbers_are_refused() {
         name: "t c".into(),
         rules: vec![rule],
     };
-    let base_chains = vec![BaseChain {
-        chain: ChainId(0),
-        policy_drop: false,
-    }];
-    let hook = Hook {
+    Hook {
         chains: vec![chain],
-        base_chains,
-    };
+        base_chains: vec![BaseChain {
+            chain: ChainId(0),
+            policy_drop: false,
+        }],
+    }
+}
+
+/// nft draws a number for each rule; a diagram would ask once for all.
+#[test]
+fn random_numbers_are_refused() {
+    let key = Key::whole(Source::Meta(Meta::Random));
+    let test = Step::Test(Test {
+        key,
+        values: RangeSet::range(0, 9),
+    });
+    let hook = dropping(test);
     let error = compile(&hook, &devices(), &|_| 0, &Options::default()).expect_err("refused");
     assert_eq!(
         error.to_string(),
@@ -483,22 +466,7 @@ fn a_mask_of_no_bits_at_all() {
         key: Key { source, mask: 0 },
         values: RangeSet::single(0),
     });
-    let rule = Rule {
-        handle: 1,
-        steps: vec![test, Step::Verdict(Verdict::Drop)],
-    };
-    let chain = Chain {
-        name: "t c".into(),
-        rules: vec![rule],
-    };
-    let base_chains = vec![BaseChain {
-        chain: ChainId(0),
-        policy_drop: false,
-    }];
-    let hook = Hook {
-        chains: vec![chain],
-        base_chains,
-    };
+    let hook = dropping(test);
     let image = compiled(&hook, 1 << 20).expect("it is small");
     for (length, dropped) in [(60, true), (30, false)] {
         let packet = SimPacket {

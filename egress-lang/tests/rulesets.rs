@@ -1,18 +1,20 @@
 //! Random rulesets in nft's language, as people write them: many overlapping prefixes and ranges. The
 //! tables answer as the plain interpreter does, also for packets that end anywhere.
 
+mod common;
+
 use std::collections::HashSet;
 
-use egress_common::engine::Outcome;
+use common::from_tables;
 use egress_lang::check::CheckOptions;
 use egress_lang::checked::{Hook, Ruleset};
 use egress_lang::diagnostic::{Diagnostics, SourceFile};
-use egress_lang::image::{Device, Image, Options, compile, hidden_rules};
-use egress_lang::interpret::{Answer, interpret};
+use egress_lang::image::{Device, Image, hidden_rules};
+use egress_lang::interpret::interpret;
 use egress_lang::ir::{self, StateId};
 use egress_lang::lower;
 use egress_lang::parse::ParseOptions;
-use egress_lang::simulate::{SimPacket, Simulation};
+use egress_lang::simulate::SimPacket;
 use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -264,30 +266,7 @@ fn lowered(text: &str) -> ir::Hook {
 }
 
 fn compiled(hook: &ir::Hook, budget: usize) -> Option<Image> {
-    let options = Options {
-        budget,
-        ..Options::default()
-    };
-    compile(hook, &[device()], &|id| id.0 as u32, &options).ok()
-}
-
-fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
-    let simulation = Simulation::new(image);
-    let packet = packet.clone();
-    let outcome = simulation.run(&packet);
-    assert!(
-        matches!(outcome, Outcome::Pass | Outcome::Drop),
-        "{outcome:?}"
-    );
-    let counted = simulation.counters().into_iter();
-    Answer {
-        dropped: outcome == Outcome::Drop,
-        counted: counted
-            .map(|(slot, (packets, _))| (StateId(slot.into()), packets))
-            .collect(),
-        mark: packet.mark.get(),
-        priority: packet.priority.get(),
-    }
+    common::compiled(hook, &[device()], budget)
 }
 
 fn agree(text: &str, image: &Image, hook: &ir::Hook, packets: &[SimPacket]) {

@@ -7,6 +7,7 @@
 pub mod case;
 pub mod executors;
 pub mod frames;
+mod matches;
 pub mod model;
 pub mod packet;
 pub mod rng;
