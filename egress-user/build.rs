@@ -1,5 +1,5 @@
-//! Builds the eBPF programs (the crate egress-ebpf) and leaves the object at `$OUT_DIR/egress`, from
-//! where the command embeds it.
+//! Builds the eBPF programs (the crate egress-ebpf) and leaves the objects at `$OUT_DIR/egress` and
+//! `$OUT_DIR/guard`, from where the command embeds them.
 //!
 //! The toolchain is the one that `cargo xtask setup` wrote down in `.cache/ebpf-toolchain`; else a
 //! rustup nightly that has rust-src, with a bpf-linker on PATH. Where there is neither, the object
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         .join("..")
         .canonicalize()?;
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
-    let object = out_dir.join("egress");
+    let objects = ["egress", "guard"].map(|name| (name, out_dir.join(name)));
 
     let written = root.join(".cache/ebpf-toolchain");
     for path in ["egress-ebpf", "egress-common", "Cargo.toml", "Cargo.lock"] {
@@ -49,10 +49,16 @@ fn main() -> Result<()> {
             "cargo:warning=no toolchain for eBPF: this command is built without its programs and \
              cannot attach; `cargo xtask build` sets one up"
         );
-        return fs::write(&object, []).context("writing the empty object");
+        for (_, object) in &objects {
+            fs::write(object, []).context("writing the empty object")?;
+        }
+        return Ok(());
     };
     let built = build(&toolchain, &root, &out_dir)?;
-    fs::copy(&built, &object).with_context(|| format!("copying {}", built.display()))?;
+    for (name, object) in &objects {
+        let built = built.join(name);
+        fs::copy(&built, object).with_context(|| format!("copying {}", built.display()))?;
+    }
     Ok(())
 }
 
@@ -106,7 +112,7 @@ fn nightly() -> Option<Toolchain> {
     })
 }
 
-/// Compiles the programs and returns where the object is.
+/// Compiles the programs and returns the directory with the objects.
 fn build(toolchain: &Toolchain, root: &Path, out_dir: &Path) -> Result<PathBuf> {
     let target = match env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() {
         Ok("big") => "bpfeb-unknown-none",
@@ -175,7 +181,7 @@ fn build(toolchain: &Toolchain, root: &Path, out_dir: &Path) -> Result<PathBuf> 
         status.success(),
         "the eBPF programs did not build ({status})"
     );
-    Ok(target_dir.join(target).join("release/egress"))
+    Ok(target_dir.join(target).join("release"))
 }
 
 /// Cargo's right-aligned status lines, such as `   Compiling core v0.0.0`.

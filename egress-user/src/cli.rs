@@ -39,12 +39,29 @@ pub enum Command {
     List(ListArgs),
     /// Shows what is attached where, how, and what it saw
     Status(StatusArgs),
+    /// Keeps a file or a directory of rules in force, on interfaces that come and go
+    Watch(crate::watch::Args),
+    /// Prints what runs in numbers, as OpenMetrics text
+    Metrics(MetricsArgs),
+    /// Refuses the socket option that goes around all tc programs, for a cgroup or the machine
+    Guard(crate::commands::guard::Args),
+    /// Writes what runs into a directory, rules and settings, for `restore`
+    Save(SaveArgs),
+    /// Puts in force what `save` wrote, as at boot; what is in force already stays untouched
+    Restore(RestoreArgs),
+    /// Shows rules and counters by rate
+    Top(crate::top::Args),
     /// Prints the diagnostics of the programs in the kernel until Ctrl-C
     Monitor(MonitorArgs),
     /// Takes nft(8)'s own command line, for `table netdev`
     Nft(NftArgs),
     /// Measures throughput with and without rules
     Bench(crate::bench::Args),
+    /// Prints a completion script for a shell
+    Completions(crate::commands::manual::CompletionsArgs),
+    /// Writes man pages
+    #[command(hide = true)]
+    Man(crate::commands::manual::ManArgs),
 }
 
 /// Arguments of `attach`.
@@ -194,6 +211,42 @@ pub struct StatusArgs {
     /// Only this network namespace.
     #[command(flatten)]
     pub netns: NetnsArgs,
+}
+
+/// Arguments of `metrics`.
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// Only this network namespace.
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+}
+
+/// Arguments of `save`.
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    /// Where to write; what `save` wrote there before is replaced in one step
+    #[arg(value_name = "DIRECTORY", default_value = crate::saved::DEFAULT)]
+    pub directory: PathBuf,
+    /// Saves what the counters stand at, too
+    #[arg(long)]
+    pub counters: bool,
+    /// Only this network namespace.
+    #[command(flatten)]
+    pub netns: NetnsArgs,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// What `save` wrote
+    #[arg(value_name = "DIRECTORY", default_value = crate::saved::DEFAULT)]
+    pub directory: PathBuf,
+    /// Waits for interfaces and namespaces that are not there yet
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u64,
+    /// Leaves out interfaces and namespaces that are not there, and says so
+    #[arg(long)]
+    pub skip_missing: bool,
 }
 
 /// Arguments of `monitor`.

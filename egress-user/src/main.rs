@@ -4,8 +4,13 @@ mod bench;
 mod cli;
 mod commands;
 mod generation;
+mod guards;
 mod kernel;
+mod observe;
+mod saved;
 mod settings;
+mod top;
+mod watch;
 
 use std::{
     io::{self, Write as _},
@@ -18,7 +23,10 @@ use egress_lang::diagnostic::{Diagnostics, printable};
 
 use crate::{
     cli::{Cli, Command},
-    commands::{attach, check, detach, explain, list, load, monitor, nft, simulate, status},
+    commands::{
+        attach, check, detach, explain, guard, list, load, manual, metrics, monitor, nft, restore,
+        save, simulate, status,
+    },
     kernel::capability::{self, NeedsSysAdmin},
 };
 
@@ -26,7 +34,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(match cli.command {
         // What is asked for is the log.
-        Command::Monitor(_) => cli.verbose.max(1),
+        Command::Monitor(_) | Command::Watch(_) => cli.verbose.max(1),
         _ => cli.verbose,
     });
     match run(cli.command) {
@@ -49,6 +57,14 @@ fn run(command: Command) -> Result<()> {
         Command::Explain(args) => explain::run(&args),
         Command::List(args) => list::run(args),
         Command::Status(args) => status::run(&args),
+        Command::Guard(args) => guard::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Man(args) => manual::man(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Save(args) => save::run(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Watch(args) => block_on(watch::run(args)),
+        Command::Metrics(args) => metrics::run(&args),
         Command::Monitor(args) => block_on(monitor::run(&args)),
         Command::Nft(args) => nft::run(args),
         Command::Bench(args) => block_on(bench::run(args)),

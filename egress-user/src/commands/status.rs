@@ -25,50 +25,55 @@ use crate::{
 
 /// Everything that is attached.
 #[derive(Debug, Default, Serialize)]
-struct Report {
-    interfaces: Vec<Interface>,
-    namespaces: Vec<Namespace>,
+pub struct Report {
+    /// What is attached.
+    pub interfaces: Vec<Interface>,
+    /// What the programs of each namespace share.
+    pub namespaces: Vec<Namespace>,
     /// Namespaces other than the command's own whose pins it cannot read, and why.
-    unreadable: Vec<String>,
+    pub unreadable: Vec<String>,
 }
 
 /// A program on a hook of an interface.
 #[derive(Debug, Serialize)]
-struct Interface {
-    interface: String,
-    ifindex: u32,
+pub struct Interface {
+    pub interface: String,
+    pub ifindex: u32,
     /// Name or path of the network namespace; empty for that of the command.
-    netns: String,
-    netns_inode: u64,
-    hook: &'static str,
-    mode: &'static str,
+    pub netns: String,
+    pub netns_inode: u64,
+    pub hook: &'static str,
+    pub mode: &'static str,
     /// Of a clsact filter.
-    priority: Option<u16>,
+    pub priority: Option<u16>,
     /// What became of it.
-    state: Presence,
+    pub state: Presence,
+    /// The program's number in the state.
+    #[serde(skip)]
+    pub program: u32,
     /// The program that really is there; none where someone took it away.
-    program_id: Option<u32>,
-    generation: u64,
+    pub program_id: Option<u32>,
+    pub generation: u64,
     /// Interfaces that run this program: they share its counts and its memory.
-    shared_by: usize,
-    packets_seen: u64,
-    packets_skipped: u64,
-    packets_dropped: u64,
+    pub shared_by: usize,
+    pub packets_seen: u64,
+    pub packets_skipped: u64,
+    pub packets_dropped: u64,
     /// Passed because the tables were not as they must be: anything but 0 is a defect.
-    packets_broken: u64,
-    rules: u64,
-    skip_mark: Option<String>,
-    log_diagnostics: bool,
+    pub packets_broken: u64,
+    pub rules: u64,
+    pub skip_mark: Option<String>,
+    pub log_diagnostics: bool,
     /// Bytes of the tables' map.
-    tables_bytes: u64,
+    pub tables_bytes: u64,
     /// Bytes of all maps and of the code of this program.
-    memory_bytes: u64,
+    pub memory_bytes: u64,
 }
 
 /// What the kernel has where a program of ours is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Presence {
+pub enum Presence {
     /// Our program.
     InForce,
     /// Nothing: someone removed it.
@@ -93,12 +98,12 @@ impl Presence {
 
 /// What the programs of a network namespace share.
 #[derive(Debug, Serialize)]
-struct Namespace {
-    netns: String,
-    netns_inode: u64,
-    generation: u64,
+pub struct Namespace {
+    pub netns: String,
+    pub netns_inode: u64,
+    pub generation: u64,
     /// Bytes of everything that is pinned.
-    memory_bytes: u64,
+    pub memory_bytes: u64,
 }
 
 /// Prints what is attached where, how, and what it saw.
@@ -116,21 +121,7 @@ pub fn run(args: &StatusArgs) -> Result<()> {
     let mut report = Report::default();
     if let Some(pins) = Pins::open()? {
         generation::recover_all(&pins);
-        let own = Netns::own()?.identity.cookie;
-        for (cookie, path) in pins.all()? {
-            if only
-                .as_ref()
-                .is_none_or(|only| only.identity.cookie == cookie)
-            {
-                match report.add(&Store::new(path), cookie == own) {
-                    Err(error) if only.is_none() && cookie != own => {
-                        let line = format!("network namespace with cookie {cookie}: {error:#}");
-                        report.unreadable.push(line);
-                    }
-                    added => added?,
-                }
-            }
-        }
+        report = Report::read(&pins, only.as_ref())?;
     }
     if args.json {
         let text = serde_json::to_string_pretty(&report)?;
@@ -140,6 +131,29 @@ pub fn run(args: &StatusArgs) -> Result<()> {
 }
 
 impl Report {
+    /// Looks at all namespaces, or at one.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read. Of many, one that is not the command's own may be unreadable.
+    pub fn read(pins: &Pins, only: Option<&Netns>) -> Result<Self> {
+        let mut report = Self::default();
+        let own = Netns::own()?.identity.cookie;
+        for (cookie, path) in pins.all()? {
+            if only.is_some_and(|only| only.identity.cookie != cookie) {
+                continue;
+            }
+            match report.add(&Store::new(path), cookie == own) {
+                Err(error) if only.is_none() && cookie != own => {
+                    let line = format!("network namespace with cookie {cookie}: {error:#}");
+                    report.unreadable.push(line);
+                }
+                added => added?,
+            }
+        }
+        Ok(report)
+    }
+
     fn add(&mut self, store: &Store, own: bool) -> Result<()> {
         let Some(&number) = store.generations()?.last() else {
             return Ok(());
@@ -263,6 +277,7 @@ impl Interface {
                 Attachment::Clsact(place) => Some(place.priority),
             },
             state: Presence::Unknown,
+            program: number,
             program_id: None,
             generation: state.generation,
             shared_by: state.bindings.iter().filter(same).count(),
@@ -323,7 +338,7 @@ impl Interface {
 }
 
 /// How people know the namespace; nothing for that of the command.
-fn label(identity: &Identity, own: bool) -> String {
+pub fn label(identity: &Identity, own: bool) -> String {
     if own {
         return String::new();
     }

@@ -174,6 +174,7 @@ fn find_device(
             } else {
                 ARPHRD_ETHER
             },
+            group: 0,
         });
     }
     devices.get(name).cloned()

@@ -169,6 +169,21 @@ pub fn is_alive(store: &Store, binding: &Binding) -> bool {
     }
 }
 
+/// Whether every program is attached where the state says. What cannot be told is taken for no.
+pub fn is_in_force(store: &Store, state: &State) -> bool {
+    state.bindings.iter().all(|binding| {
+        let program = state.programs.get(&binding.program);
+        let id = program.map(|program| program.id);
+        let found = match binding.attachment {
+            Attachment::Tcx => tcx::look(&store.link(binding.ifindex, binding.hook))
+                .map(|link| Some(link.filter(|link| link.ifindex != 0)?.program_id)),
+            Attachment::Clsact(place) => clsact::filters(binding.ifindex, binding.hook)
+                .map(|filters| place.find(&filters)?.program_id),
+        };
+        found.is_ok_and(|found| found.is_some() && found == id)
+    })
+}
+
 /// Makes one hook of one interface run its program.
 fn follow(
     store: &Store,

@@ -51,6 +51,33 @@ pub fn change(
     })
 }
 
+/// Changes what runs in a namespace where it is not what it should be: as [`change`], but what is in
+/// force already is left alone. Returns whether anything was changed.
+///
+/// # Errors
+///
+/// Those of [`change`].
+pub fn ensure(
+    pins: &Pins,
+    netns: &Netns,
+    change: impl FnOnce(&mut State, &Devices) -> Result<()> + Send,
+) -> Result<bool> {
+    let store = Store::new(pins.of_netns(netns.identity.cookie));
+    netns.run(|| {
+        let before = recover::recover(&store)?;
+        let devices = Devices::read()?;
+        let nothing = State::new(netns.identity.clone());
+        let mut state = before.clone().unwrap_or_else(|| nothing.clone());
+        scopes::refresh(&mut state, &store, &devices);
+        change(&mut state, &devices)?;
+        if state == *before.as_ref().unwrap_or(&nothing) && converge::is_in_force(&store, &state) {
+            return Ok(false);
+        }
+        advance(&store, before.as_ref(), state, &devices)?;
+        Ok(true)
+    })
+}
+
 /// What runs in a namespace, after whatever an earlier command left half-done.
 ///
 /// # Errors

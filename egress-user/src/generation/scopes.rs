@@ -4,7 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Result, bail};
-use egress_lang::checked::{Hook, Rule, Ruleset, Statement};
+use egress_lang::{
+    checked::{Hook, Initial, Rule, Ruleset, Statement},
+    print::{self, PrintOptions},
+};
 use log::info;
 
 use crate::{
@@ -53,6 +56,38 @@ impl Scope {
                 !base.devices.is_empty() || had == 0
             });
         }
+    }
+
+    /// Whether the other one has the same rules, whatever has been counted, and is attached alike.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let text = |scope: &Self| {
+            let options = PrintOptions {
+                stateless: true,
+                ..PrintOptions::default()
+            };
+            print::ruleset(&scope.ruleset, &Initial, &options)
+        };
+        self.settings == other.settings && self.hooks == other.hooks && text(self) == text(other)
+    }
+
+    /// The scope `wanted` in place of this one: this one itself where it says the same; else one with
+    /// its identity, and its counters where rules are the same.
+    fn followed_by(
+        self,
+        mut wanted: Self,
+        read: impl FnOnce(&Ruleset) -> Result<Ruleset>,
+    ) -> Result<Self> {
+        if self.says_the_same(&wanted) {
+            return Ok(self);
+        }
+        let beginning = Ruleset {
+            state_ids: self.ruleset.state_ids,
+            ..Ruleset::default()
+        };
+        wanted.id = self.id;
+        wanted.ruleset = read(&beginning)?;
+        inherit(&self.ruleset, &mut wanted.ruleset);
+        Ok(wanted)
     }
 
     fn rename_devices(&mut self, names: &HashMap<String, String>) {
@@ -163,6 +198,56 @@ impl State {
             hooks,
             settings,
         });
+        Ok(())
+    }
+
+    /// Makes the scopes these and no others. Of `wanted`, only whether an identity is 0 (the global
+    /// scope) means something. One that is there already stays as it is; rules that stay in one that
+    /// changes keep their counters. `read` makes the rules of a scope, by its place in `wanted`, from
+    /// the ruleset to begin with.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`.
+    pub fn replace_scopes(
+        &mut self,
+        wanted: Vec<Scope>,
+        read: impl Fn(usize, &Ruleset) -> Result<Ruleset>,
+    ) -> Result<()> {
+        let mut before = std::mem::take(&mut self.scopes);
+        for (at, mut scope) in wanted.into_iter().enumerate() {
+            let global = scope.id == 0;
+            let same = |other: &Scope| {
+                (other.id == 0) == global && (global || other.hooked() == scope.hooked())
+            };
+            let heir = before.iter().position(same).map(|at| before.remove(at));
+            match heir {
+                Some(heir) => scope = heir.followed_by(scope, |beginning| read(at, beginning))?,
+                None if global => {}
+                None => {
+                    self.scope_ids += 1;
+                    scope.id = self.scope_ids;
+                }
+            }
+            self.scopes.push(scope);
+        }
+        self.global();
+        self.drop_unused_scopes();
+        Ok(())
+    }
+
+    /// Makes the global scope this one; the others stay.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`.
+    pub fn replace_global(
+        &mut self,
+        wanted: Scope,
+        read: impl FnOnce(&Ruleset) -> Result<Ruleset>,
+    ) -> Result<()> {
+        let before = self.global().clone();
+        *self.global() = before.followed_by(wanted, read)?;
         Ok(())
     }
 

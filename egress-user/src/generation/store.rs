@@ -19,6 +19,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -263,6 +264,14 @@ impl Generation {
     pub fn pins(&self) -> Result<Vec<PathBuf>> {
         let names = names(&self.path)?;
         Ok(names.iter().map(|name| self.path.join(name)).collect())
+    }
+
+    /// When it was put in force, and how long it took to build: bpffs keeps the time at which a pin was
+    /// made, and the counters are pinned first, the state last.
+    pub fn built(&self) -> Option<(SystemTime, Duration)> {
+        let made = |path: PathBuf| fs::metadata(path).and_then(|found| found.modified()).ok();
+        let (begun, done) = (made(self.counters())?, made(self.ruleset())?);
+        Some((done, done.duration_since(begun).unwrap_or_default()))
     }
 
     /// Its state.

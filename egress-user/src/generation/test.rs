@@ -67,6 +67,7 @@ fn devices() -> Devices {
         ifindex,
         link_len: 14,
         iftype: 1,
+        group: 0,
     };
     Devices::from_iter([("a", 1), ("b", 2), ("c", 3)].map(device))
 }

@@ -20,7 +20,11 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const LINK_CREATE: libc::c_int = 28;
 const LINK_DETACH: libc::c_int = 34;
+
+/// `BPF_CGROUP_SETSOCKOPT` of `enum bpf_attach_type`.
+const CGROUP_SETSOCKOPT: u32 = 22;
 
 /// `enum bpf_map_type`.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +70,15 @@ struct Object {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
 }
 
 #[repr(C)]
@@ -224,6 +237,21 @@ pub fn substitute(descriptor: BorrowedFd<'_>, map: impl AsFd) -> io::Result<()> 
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Attaches a program to the setsockopt(2) of a cgroup, beside those of others (Linux 5.7).
+///
+/// # Errors
+///
+/// Those of `BPF_LINK_CREATE`.
+pub fn link_setsockopt(program: impl AsFd, cgroup: impl AsFd) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreate {
+        prog_fd: raw(&program),
+        target_fd: raw(&cgroup),
+        attach_type: CGROUP_SETSOCKOPT,
+        ..LinkCreate::default()
+    };
+    bpf(LINK_CREATE, &mut attr).map(owned)
 }
 
 /// Detaches a link at once. Without this it goes when the kernel frees its pin, which is a moment

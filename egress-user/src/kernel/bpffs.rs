@@ -98,6 +98,11 @@ impl Pins {
         self.path.join(format!("net-{cookie}"))
     }
 
+    /// The directory of the guards.
+    pub fn guards(&self) -> PathBuf {
+        self.path.join("guard")
+    }
+
     /// The directories of all network namespaces, with their cookies.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ pub struct Device {
     pub link_len: u32,
     /// Its ARPHRD_ number.
     pub iftype: u16,
+    /// `ip link set group`.
+    pub group: u32,
 }
 
 /// An Ethernet device.
@@ -50,11 +52,19 @@ impl Devices {
                         _ => None,
                     });
                 let Some(name) = name else { continue };
+                let group = message
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        LinkAttribute::Group(group) => Some(*group),
+                        _ => None,
+                    });
                 found.push(Device {
                     name,
                     ifindex: message.header.index,
                     link_len: link_len(message.header.link_layer_type),
                     iftype: message.header.link_layer_type.into(),
+                    group: group.unwrap_or(0),
                 });
             }
             Ok(Self(found))

@@ -5,6 +5,7 @@ pub mod bpffs;
 pub mod capability;
 pub mod clsact;
 pub mod device;
+pub mod guard;
 pub mod netns;
 pub mod program;
 pub mod rows;

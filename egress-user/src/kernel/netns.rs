@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::capability::NeedsSysAdmin;
 
 /// Where `ip netns` keeps names.
-const NAMED: &str = "/run/netns";
+pub const NAMED: &str = "/run/netns";
 
 /// What a namespace is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +164,11 @@ impl Netns {
 }
 
 /// `NAME|PID|PATH` as a path.
-fn path_of(name: &OsStr) -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// Where it is empty.
+pub fn path_of(name: &OsStr) -> Result<PathBuf> {
     let path = Path::new(name);
     if name.is_empty() {
         bail!("network namespace: the name is empty");

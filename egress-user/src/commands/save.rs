@@ -1,0 +1,124 @@
+//! `egress save`.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, bail};
+use egress_lang::print::{self, PrintOptions};
+use log::warn;
+
+use crate::{
+    cli::SaveArgs,
+    generation::{
+        self,
+        counters::Live,
+        state::State,
+        store::{Generation, Store},
+    },
+    kernel::{bpffs::Pins, netns::Netns},
+    saved::{self, FORM, Namespace, Saved, SavedScope},
+};
+
+/// Writes what runs into a directory, for `egress restore`.
+///
+/// # Errors
+///
+/// Where it cannot be read or written; what was saved before is then still there.
+pub fn run(args: &SaveArgs) -> Result<()> {
+    let own = Netns::own()?.identity.cookie;
+    let only = match &args.netns.netns {
+        Some(name) => Some(Netns::open(Some(name))?.identity.cookie),
+        None => None,
+    };
+    let mut saving = Saving {
+        counters: args.counters,
+        ..Saving::default()
+    };
+    if let Some(pins) = Pins::open()? {
+        generation::recover_all(&pins);
+        let mut all = pins.all()?;
+        all.retain(|(cookie, _)| only.is_none_or(|only| only == *cookie));
+        // That of the command first.
+        all.sort_by_key(|(cookie, _)| (*cookie != own, *cookie));
+        for (cookie, path) in all {
+            saving
+                .add(&Store::new(path), cookie == own)
+                .with_context(|| format!("network namespace with cookie {cookie}"))?;
+        }
+    }
+    let saved = Saved {
+        form: FORM,
+        namespaces: saving.namespaces,
+    };
+    saved::write(&args.directory, &saved, &saving.files)
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Saving {
+    counters: bool,
+    namespaces: Vec<Namespace>,
+    files: Vec<(String, String)>,
+    /// First parts of the files' names.
+    names: BTreeSet<String>,
+}
+
+impl Saving {
+    fn add(&mut self, store: &Store, own: bool) -> Result<()> {
+        let Some(&number) = store.generations()?.last() else {
+            return Ok(());
+        };
+        let generation = store.generation(number);
+        let state = generation.read()?;
+        let label = Netns::label(&state.netns);
+        if !own && (label.is_empty() || label.starts_with("/proc/")) {
+            warn!(
+                "the network namespace with inode {} has no name that lasts: it is not saved",
+                state.netns.inode
+            );
+            return Ok(());
+        }
+        let prefix = if own { "own".into() } else { file_name(&label) };
+        if !self.names.insert(prefix.clone()) {
+            bail!("two network namespaces would be saved as `{prefix}`; save them apart (--netns)");
+        }
+        let scopes = self.scopes(&state, &generation, &prefix)?;
+        self.namespaces.push(Namespace {
+            netns: (!own).then_some(label),
+            scopes,
+        });
+        Ok(())
+    }
+
+    fn scopes(
+        &mut self,
+        state: &State,
+        generation: &Generation,
+        prefix: &str,
+    ) -> Result<Vec<SavedScope>> {
+        let live = Live::read(state, generation)?;
+        let options = PrintOptions {
+            stateless: !self.counters,
+            ..PrintOptions::default()
+        };
+        let mut scopes = Vec::new();
+        for scope in &state.scopes {
+            if scope.ruleset.tables.is_empty() && scope.hooks.is_empty() {
+                continue;
+            }
+            let name = match scope.id {
+                0 => format!("{prefix}.nft"),
+                id => format!("{prefix}-attach-{id}.nft"),
+            };
+            let text = print::ruleset(&scope.ruleset, &live.of(scope.id), &options);
+            self.files.push((name.clone(), text));
+            scopes.push(SavedScope::new(scope, name));
+        }
+        Ok(scopes)
+    }
+}
+
+/// A namespace's name or path as the beginning of a file's name.
+fn file_name(label: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    format!("netns-{}", label.chars().map(plain).collect::<String>())
+}
