@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod ci;
 mod demo;
+mod dist;
 mod initramfs;
 mod place;
 mod report;
@@ -39,6 +40,8 @@ enum Task {
     Demo(demo::Args),
     /// Count the instructions that rules cost, and write docs/benchmarks/
     Bench(bench::Args),
+    /// Make a Debian package and a tarball with a static command, in target/dist/
+    Dist(dist::Args),
     /// Check formatting and lints, then run all tests
     Ci,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Vm(args) => vm::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Dist(args) => dist::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Ci => ci::run(),
     };
     done.unwrap_or_else(|error| {
