@@ -141,6 +141,14 @@ impl Machine {
         Netns::at(&self.path(&format!("/run/netns/{name}")))
     }
 
+    /// The number that a process inside has there.
+    pub fn inside_pid(&self, process: &Child) -> String {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("NSpid:"));
+        let last = line.and_then(|line| line.split_whitespace().last());
+        last.unwrap().to_owned()
+    }
+
     /// Runs `work` on a thread whose children are inside.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let done = thread::scope(|scope| {
