@@ -32,6 +32,8 @@ impl Scene {
         let machine = Machine::new();
         let host = Netns::new();
         let container = machine.named_netns("blue");
+        // Nothing is sent but what the test sends.
+        container.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
         host.ip(&format!(
             "link add veth-blue type veth peer name eth0 netns {}\nlink set veth-blue up\n",
             container.path()
