@@ -1,5 +1,6 @@
 //! The command is killed at any moment: the old rules or the new ones are in force, and the next
 //! command makes it whole. `EGRESS_CRASH_SEED` and `EGRESS_CRASH_SECONDS` choose other moments,
+//! `EGRESS_CRASH_HITS=1000` goes on until so many commands were killed before their end,
 //! `EGRESS_CRASH_STEP=1` every system call, in a virtual machine too.
 
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -35,6 +36,19 @@ fn rules(port: u16, by: &str) -> String {
          udp dport {{ {port}, 99 }} counter drop\n}}\n}}\n"
     )
 }
+
+/// The same, with a named set of ports.
+fn rules_with_set(port: u16) -> String {
+    format!(
+        "table netdev t\ndelete table netdev t\ntable netdev t {{\n\
+         set s {{\ntype inet_service\nelements = {{ {port}, 99 }}\n}}\nchain c {{\n\
+         type filter hook egress device \"{DEVICE}\" priority 0; policy accept;\n\
+         udp dport @s counter drop\n}}\n}}\n"
+    )
+}
+
+/// In one transaction, one element in place of another.
+const ELEMENTS: &str = "delete element netdev t s { 1 }\nadd element netdev t s { 2 }\n";
 
 fn passes(sender: &PacketSocket, port: u16) -> bool {
     let payload = udp(1234, port, b"question");
@@ -138,6 +152,7 @@ fn command_line<'a>(verb: &str, mode: &'a str) -> Vec<&'a str> {
     match verb {
         "load" => vec!["load", "--mode", mode, "-"],
         "attach" => vec!["attach", DEVICE, "--mode", mode, "--rules", "-"],
+        "elements" => vec!["nft", "-f", "-"],
         _ => vec!["detach", "--all"],
     }
 }
@@ -233,25 +248,37 @@ fn killed_at_any_moment() {
     };
     let seconds = if common::in_vm() { 25 } else { 12 };
     let limit = Duration::from_secs(common::number("EGRESS_CRASH_SECONDS", seconds));
+    let wanted = common::number("EGRESS_CRASH_HITS", 0);
     let (began, mut rounds, mut hits) = (Instant::now(), 0, 0);
-    while began.elapsed() < limit {
-        // With rules 1 by `load` or by `attach`, or none yet; then rules 2 the same way, or detach.
-        let by = ["load", "attach"][random(2) as usize];
+    while began.elapsed() < limit || hits < wanted {
+        // With rules 1 by `load` or by `attach`, or none yet; then rules 2 the same way, other elements,
+        // or detach.
+        let by = ["load", "attach", "elements"][random(3) as usize];
         let mode = modes[random(modes.len() as u64) as usize];
-        let old = (random(3) > 0).then_some(1);
-        if old.is_some() {
-            scene.set(by, mode, 1);
+        let old = (by == "elements" || random(3) > 0).then_some(1);
+        match old {
+            Some(_) if by == "elements" => {
+                scene.run(&command_line("load", mode), &rules_with_set(1));
+                assert_eq!(in_force(&scene.sender), Some(1));
+            }
+            Some(_) => scene.set(by, mode, 1),
+            None => {}
         }
         let (verb, new) = match random(3) {
             0 => ("detach", None),
             _ => (by, Some(2)),
         };
-        let stdin = new.map_or(String::new(), |port| rules(port, by));
+        let stdin = match new {
+            Some(_) if by == "elements" => ELEMENTS.to_owned(),
+            Some(port) => rules(port, by),
+            None => String::new(),
+        };
         let after = Duration::from_micros(random(takes + takes / 4));
         let arguments = command_line(verb, mode);
         hits += u64::from(killed_after(&scene, &arguments, &stdin, after));
         let change = Change {
-            verb: by,
+            // What is loaded in the end, to see that it can be, adds to the same table.
+            verb: if by == "elements" { "load" } else { by },
             mode,
             old,
             new,

@@ -106,7 +106,10 @@ impl Watch {
                 match next {
                     Event::Links => changed = true,
                     Event::Namespaces => changed |= self.follow_targets(&sender),
-                    Event::File => read_at = Some(Instant::now() + SETTLE),
+                    // Not later for each further step: a file that changes all the time is read, too.
+                    Event::File => {
+                        read_at.get_or_insert_with(|| Instant::now() + SETTLE);
+                    }
                     Event::Reload => {
                         notify(&[NotifyState::Reloading]);
                         read_at = Some(Instant::now());
