@@ -72,11 +72,17 @@ pub fn files(
         _ => Path::new("."),
     };
     let watching = || format!("watching {}", directory.display());
-    watchers.push(watcher(directory, Event::File, sender).with_context(watching)?);
+    let all = rules.is_dir();
+    let name = rules.file_name().map(ToOwned::to_owned);
+    let meant = move |path: &Path| match all {
+        true => path.extension().is_some_and(|extension| extension == "nft"),
+        false => path.file_name() == name.as_deref(),
+    };
+    watchers.push(watcher(directory, Event::File, meant, sender).with_context(watching)?);
     let named = Path::new(NAMED);
     if targets.iter().any(|target| target.label().is_some()) && named.is_dir() {
         // Without it they are found a little later.
-        match watcher(named, Event::Namespaces, sender) {
+        match watcher(named, Event::Namespaces, |_| true, sender) {
             Ok(watcher) => watchers.push(watcher),
             Err(error) => warn!("watching {NAMED}: {error}"),
         }
@@ -87,12 +93,19 @@ pub fn files(
 fn watcher(
     path: &Path,
     what: Event,
+    meant: impl Fn(&Path) -> bool + Send + 'static,
     sender: &UnboundedSender<Event>,
 ) -> notify::Result<RecommendedWatcher> {
     let sender = sender.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the rules is no change of them.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+        let changed = match event {
+            // Where events were lost, anything may have changed.
+            Ok(event) if event.need_rescan() => true,
+            // Reading the rules is no change of them.
+            Ok(event) => !event.kind.is_access() && event.paths.iter().any(|path| meant(path)),
+            Err(_) => false,
+        };
+        if changed {
             let _ = sender.send(what);
         }
     })?;

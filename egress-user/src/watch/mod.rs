@@ -31,6 +31,9 @@ use crate::{
 /// After how long what failed is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How often rules that are fine are tried again where they cannot be put in force.
+const TRIES: u32 = 5;
+
 /// How often it is looked for pins of namespaces that went, [`AGAIN`] after another.
 const FORGET: u32 = 20;
 
@@ -148,28 +151,38 @@ impl Watch {
     /// Puts changed rules in force, or says what is wrong with them and keeps the old ones.
     async fn reload(&mut self) {
         let path = self.args.rules.clone();
-        let budget = self.settings.budget;
-        let targets = self.targets.iter().filter_map(Target::netns);
-        let targets: Vec<_> = targets.collect();
+        let (budget, before) = (self.settings.budget, Arc::clone(&self.rules));
+        let targets: Vec<_> = self.targets.iter().filter_map(Target::netns).collect();
         let read = spawn_blocking(move || {
             let rules = Rules::read(&path, budget)?;
+            if rules.same_text(&before) {
+                return Ok(None);
+            }
             for netns in &targets {
                 rules.check(netns)?;
             }
-            Ok(rules)
+            Ok(Some(rules))
         });
         let read = read
             .await
             .context("reading the rules")
             .and_then(|read| read);
         let result = match read {
-            Ok(rules) if rules.same_text(&self.rules) => {
+            Ok(None) => {
                 info!("the rules are the same as before");
-                self.pass_all().await
+                Ok(())
             }
-            Ok(rules) => {
+            Ok(Some(rules)) => {
                 let before = std::mem::replace(&mut self.rules, Arc::new(rules));
-                let passed = self.pass_all().await;
+                let mut passed = self.pass_all().await;
+                // The rules are fine; an interface may have gone in just this moment.
+                for _ in 0..TRIES {
+                    if passed.is_ok() {
+                        break;
+                    }
+                    tokio::time::sleep(AGAIN).await;
+                    passed = self.pass_all().await;
+                }
                 if passed.is_err() {
                     self.rules = before;
                     if let Err(error) = self.pass_all().await {
