@@ -1,5 +1,6 @@
 //! The way of a packet through the tables: the same code in the kernel, in tests and offline.
 
+use crate::act::{self, Registers};
 use crate::layout::{
     self, INTERVALS, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, MAX_SAME, SAME, VERDICT, feature, fetch,
     meta, node, op, storage,
@@ -32,6 +33,68 @@ pub trait Maps {
     fn table64(&self, offset: u32) -> u64;
     /// Counts one packet of `bytes` bytes under `slot`.
     fn count(&self, slot: u32, bytes: u32);
+    /// The value of a [state](layout::State).
+    fn state(&self, slot: u32) -> u64;
+    /// Sets it.
+    fn state_set(&self, slot: u32, value: u64);
+    /// Adds to it; returns what it was.
+    fn state_add(&self, slot: u32, value: u64) -> u64;
+    /// Sets it to `new` if it is `old`; whether it was.
+    fn state_swap(&self, slot: u32, old: u64, new: u64) -> bool;
+    /// [`act::run`].
+    fn act<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32
+    where
+        Self: Sized,
+    {
+        act::run(packet, self, headers, at)
+    }
+    /// [`act::instruction`].
+    fn instruction<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        at: u32,
+        registers: &mut Registers,
+    ) -> u32
+    where
+        Self: Sized,
+    {
+        act::instruction(packet, self, headers, at, registers)
+    }
+    /// [`act::fetch`].
+    fn fetch<P: Packet>(&self, packet: &P, headers: Headers, what: u32, offset: u32) -> Option<u64>
+    where
+        Self: Sized,
+    {
+        act::fetch(packet, self, headers, what, offset)
+    }
+    /// [`act::write`].
+    fn write<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        offset: u32,
+        what: u32,
+        value: u64,
+    ) -> bool
+    where
+        Self: Sized,
+    {
+        act::write(packet, headers, offset, what, value)
+    }
+    /// [`act::forward_to`].
+    fn forward_to<P: Packet>(
+        &self,
+        packet: &P,
+        ifindex: u32,
+        version: u32,
+        address: (u64, u64),
+    ) -> u32
+    where
+        Self: Sized,
+    {
+        act::forward_to(packet, ifindex, version, address)
+    }
     /// [`step`]. Programs make it one function that is verified once, not once for each node on the
     /// way.
     fn step<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32
@@ -84,6 +147,8 @@ pub enum Outcome {
     Pass,
     /// It is dropped.
     Drop,
+    /// It goes by another device.
+    Redirect,
     /// Another round has to decide.
     Again,
     /// The tables are not as they must be.
@@ -236,6 +301,15 @@ pub fn round<P: Packet, M: Maps>(
                 };
                 at = entry;
             }
+            op::ACT if maps.features() & feature::ACT != 0 => {
+                match maps.act(packet, headers, argument << 3) {
+                    act::end::ON => at = at.wrapping_add(4),
+                    act::end::RULE => at = at.wrapping_sub(4).wrapping_add(maps.table32(at)),
+                    act::end::REDIRECTED => return Outcome::Redirect,
+                    act::end::DROPPED => return Outcome::Drop,
+                    _ => return Outcome::Broken,
+                }
+            }
             code @ (op::SET_MARK | op::SET_PRIORITY) if maps.features() & feature::SET != 0 => {
                 set(packet, code, maps.table32(at));
                 at = at.wrapping_add(4);
@@ -298,26 +372,14 @@ fn short_fetch<P: Packet, M: Maps>(
 pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> u32 {
     let node = maps.node(at);
     let code = maps.node8(node, node::FETCH);
-    let value = if code < fetch::COLD {
-        match near(packet, maps, headers, node, code) {
-            None => fetch_far(packet, headers, code, maps.node16(node, node::OFFSET)),
-            near => near,
-        }
-    } else if code == fetch::META | meta::L4PROTO {
-        headers.l4proto().map(u32::from)
-    } else if code == fetch::META | meta::PROTOCOL {
-        Some(u32::from(packet.protocol()))
-    } else if maps.features() & feature::WIDE != 0
-        && code & (fetch::META | fetch::WIDE) == fetch::WIDE
-    {
+    if maps.features() & feature::WIDE != 0 && code & (fetch::META | fetch::WIDE) == fetch::WIDE {
         return match fetch_wide(packet, maps, headers, node, code) {
             Some(value) => search_wide(maps, at, node, value),
             None => maps.node32(node, node::ABSENT),
         };
-    } else {
-        fetch_cold(packet, maps, headers, node, code)
-    };
-    match value {
+    }
+    let offset = maps.node16(node, node::OFFSET);
+    match fetch_narrow(packet, maps, headers, code, offset) {
         Some(value) => search(maps, at, node, value),
         None => maps.node32(node, node::ABSENT),
     }
@@ -332,7 +394,18 @@ fn near<P: Packet, M: Maps>(
     node: M::Node,
     code: u8,
 ) -> Option<u32> {
-    let offset = maps.node16(node, node::OFFSET);
+    near_at(packet, maps, headers, code, maps.node16(node, node::OFFSET))
+}
+
+/// The same at an offset.
+#[inline(always)]
+fn near_at<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    code: u8,
+    offset: u16,
+) -> Option<u32> {
     let from = start(maps, headers, code, offset);
     if code & fetch::LEN == fetch::LEN4 {
         packet.near32(from)
@@ -363,21 +436,43 @@ fn fetch_far<P: Packet>(packet: &P, headers: Headers, code: u8, offset: u16) -> 
     Some((value >> (64u32.wrapping_sub(u32::from(len) << 3) & 63)) as u32)
 }
 
+/// What a fetch code that is not wide reads at an offset, however rarely it is asked for.
+#[inline(always)]
+pub fn fetch_narrow<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    code: u8,
+    offset: u16,
+) -> Option<u32> {
+    if code < fetch::COLD {
+        match near_at(packet, maps, headers, code, offset) {
+            None => fetch_far(packet, headers, code, offset),
+            near => near,
+        }
+    } else if code == fetch::META | meta::L4PROTO {
+        headers.l4proto().map(u32::from)
+    } else if code == fetch::META | meta::PROTOCOL {
+        Some(u32::from(packet.protocol()))
+    } else {
+        fetch_cold(packet, maps, headers, code, offset)
+    }
+}
+
 /// What is rarely asked for.
 #[inline(always)]
 fn fetch_cold<P: Packet, M: Maps>(
     packet: &P,
     maps: &M,
     headers: Headers,
-    node: M::Node,
     code: u8,
+    offset: u16,
 ) -> Option<u32> {
     let features = maps.features();
     if code & fetch::META == 0 {
         if features & (feature::SLOW | feature::VLAN) == 0 {
             return None;
         }
-        let offset = maps.node16(node, node::OFFSET);
         return fetch_far(packet, headers, code, offset);
     }
     if features & feature::META == 0 {

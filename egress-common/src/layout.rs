@@ -37,6 +37,7 @@
 //! # Action lists
 //! 32-bit words: an [`op`] in the upper 8 bits, its argument in the lower 24. Offsets in arguments are
 //! in units of four bytes. Behind an operation that sets something stands a word with the value.
+//! Acts ([`crate::act`]) start at multiples of eight.
 //!
 //! # Tables of transport protocols
 //! With [`feature::L4_TABLES`], IPv4 and IPv6 packets start at tables of [`L4_TARGETS`] targets: one
@@ -246,6 +247,9 @@ pub mod op {
     pub const SET_MARK: u32 = 11;
     /// Sets `skb->priority` to the word that follows.
     pub const SET_PRIORITY: u32 = 12;
+    /// Runs the act ([`crate::act`]) in the argument, in units of eight bytes. Behind it stands how many
+    /// bytes from this word on the list goes on where the act ends the rule.
+    pub const ACT: u32 = 13;
 }
 
 /// What a ruleset uses. The verifier removes the code of all else, as this is a constant to it.
@@ -276,6 +280,8 @@ pub mod feature {
     pub const L4_TABLES: u32 = 1 << 14;
     /// Actions that write metadata.
     pub const SET: u32 = 1 << 15;
+    /// Acts.
+    pub const ACT: u32 = 1 << 16;
 
     /// All that the program for common rulesets has in it.
     pub const LEAN: u32 = TRANSPORT | COUNTER | PAYLOAD | PROTOCOL | L4_TABLES;
@@ -289,6 +295,18 @@ pub struct Counter {
     pub packets: u64,
     /// Bytes, by `skb->len`.
     pub bytes: u64,
+}
+
+/// What statements keep that all CPUs share, by slot: a limit, a quota, a number that counts up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct State {
+    /// Of a limit: when its bucket was empty, or would have been, in nanoseconds of the monotonic clock,
+    /// modulo 2^64. Of a quota: bytes used. Of `numgen inc`: the last number. Of `last`: when it ran,
+    /// in nanoseconds of the monotonic clock; 0 for never.
+    pub value: u64,
+    /// Of a quota: whether it was told that it is used up. Otherwise unused.
+    pub more: u64,
 }
 
 /// What a program counts itself: packets, 64 bits each, at these byte offsets of a CPU's row.
@@ -335,6 +353,8 @@ pub struct Settings {
     pub skip_value: u32,
     /// Mask of the skip mark; 0 where there is none.
     pub skip_mask: u32,
+    /// The mask for offsets of [`State`]s.
+    pub state_mask: u32,
 }
 
 impl Settings {
@@ -352,5 +372,6 @@ impl Settings {
         uncounted_len: 0,
         skip_value: 0,
         skip_mask: 0,
+        state_mask: 0,
     };
 }

@@ -11,6 +11,8 @@
     clippy::panic
 )]
 
+pub mod act;
 pub mod engine;
 pub mod layout;
 pub mod packet;
+pub mod store;

@@ -18,7 +18,7 @@ const VLAN_HLEN: u32 = 4;
 /// Bytes of the IPv4 header without options.
 pub const IPV4_HLEN: u32 = 20;
 /// Bytes of the IPv6 header.
-const IPV6_HLEN: u32 = 40;
+pub const IPV6_HLEN: u32 = 40;
 /// IPv6 fragment header.
 const NEXTHDR_FRAGMENT: u8 = 44;
 /// IPv6 authentication header.
@@ -205,6 +205,27 @@ pub trait Packet {
     fn gso_size(&self) -> u32;
     /// The accelerated VLAN tag.
     fn vlan(&self) -> Option<VlanTag>;
+    /// Writes `len` bytes (1 to 8) of `value`, left-aligned, anywhere in the packet; whether they are
+    /// there.
+    fn store(&self, offset: u32, len: u32, value: u64) -> bool;
+    /// Mends the transport checksum at `offset` when what it covers rose by `difference`
+    /// ([`crate::store::mended`]), also where a device is to complete it; `pseudo` says that what changed
+    /// is in the pseudo header. Whether it could be.
+    fn mend_checksum(&self, offset: u32, difference: u32, pseudo: bool) -> bool;
+    /// Nanoseconds of the monotonic clock.
+    fn now(&self) -> u64;
+    /// A random number.
+    fn random(&self) -> u32;
+    /// Sends a copy by another device.
+    fn duplicate(&self, ifindex: u32);
+    /// Sends the packet by another device; with `skip`, carrying the skip mark. Returns how the act
+    /// ends ([`crate::act::end`]).
+    fn forward(&self, ifindex: u32, skip: bool) -> u32;
+    /// The same, to a next hop: an IPv4 address in the upper half of the first number, or an IPv6
+    /// address in both.
+    fn forward_to(&self, ifindex: u32, version: u32, address: (u64, u64)) -> u32;
+    /// Tells a listener of the packet, by the number of a log statement.
+    fn log(&self, statement: u32);
 }
 
 /// What [`Headers::load`] reads.

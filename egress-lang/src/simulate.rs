@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+use egress_common::act;
 use egress_common::engine::{self, Maps, Outcome, State};
 use egress_common::layout::{MAX_ROUNDS, OFFSET, feature};
 use egress_common::packet::{
     ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPV4_HLEN, Packet, VlanTag,
 };
+use egress_common::store;
 
 use crate::image::Image;
 
@@ -43,6 +45,38 @@ pub struct SimPacket {
     pub cpu: u32,
     /// Bytes of a segment of a GSO packet, 0 otherwise.
     pub gso_size: u32,
+    /// What rules wrote over `bytes`, by offset.
+    pub written: RefCell<BTreeMap<usize, u8>>,
+    /// What rules sent by other devices, in order.
+    pub sent: RefCell<Vec<Sending>>,
+    /// When it comes to the hook: nanoseconds of the monotonic clock.
+    pub time: u64,
+    /// What rules draw.
+    pub random: u32,
+}
+
+/// What a rule sent by another device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sending {
+    /// The device's index.
+    pub ifindex: u32,
+    /// From the link header on, as it was then.
+    pub bytes: Vec<u8>,
+    /// How.
+    pub how: How,
+}
+
+/// How a packet came to another device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// `dup to`: a copy.
+    Dup,
+    /// `fwd to`.
+    Fwd,
+    /// `redirect to`.
+    Redirect,
+    /// `fwd ip to`, `fwd ip6 to`: the next hop, by the version of its address.
+    NextHop(u32, u64, u64),
 }
 
 impl SimPacket {
@@ -119,10 +153,39 @@ impl SimPacket {
     /// `PACKET_OTHERHOST`.
     pub const OTHER_HOST: u32 = 3;
 
-    fn slice(&self, offset: u32, len: u32, end: usize) -> Option<&[u8]> {
+    /// From the link header on, with what rules wrote.
+    pub fn current(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        for (&at, &byte) in self.written.borrow().iter() {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        bytes
+    }
+
+    /// The first eight of `len` bytes, left-aligned, where all of them are before `end`.
+    fn read(&self, offset: u32, len: u32, end: usize) -> Option<u64> {
         let start = offset as usize;
         let slice = self.bytes.get(start..start.checked_add(len as usize)?)?;
-        (start + slice.len() <= end).then_some(slice)
+        if start + slice.len() > end {
+            return None;
+        }
+        let mut word = [0; 8];
+        let written = self.written.borrow();
+        for (at, (to, from)) in (start..).zip(word.iter_mut().zip(slice)) {
+            *to = *written.get(&at).unwrap_or(from);
+        }
+        Some(u64::from_be_bytes(word))
+    }
+
+    fn send(&self, ifindex: u32, how: How) {
+        let bytes = self.current();
+        self.sent.borrow_mut().push(Sending {
+            ifindex,
+            bytes,
+            how,
+        });
     }
 }
 
@@ -144,33 +207,24 @@ fn received_protocol(bytes: &[u8], at: usize) -> Option<u16> {
     }
 }
 
-/// Up to eight bytes, left-aligned.
-fn left_aligned(bytes: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    for (to, from) in word.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    u64::from_be_bytes(word)
-}
-
 impl Packet for SimPacket {
     fn near8(&self, offset: u32) -> Option<u8> {
-        self.slice(offset, 1, self.linear)
-            .map(|b| (left_aligned(b) >> 56) as u8)
+        self.read(offset, 1, self.linear)
+            .map(|value| (value >> 56) as u8)
     }
 
     fn near16(&self, offset: u32) -> Option<u16> {
-        self.slice(offset, 2, self.linear)
-            .map(|b| (left_aligned(b) >> 48) as u16)
+        self.read(offset, 2, self.linear)
+            .map(|value| (value >> 48) as u16)
     }
 
     fn near32(&self, offset: u32) -> Option<u32> {
-        self.slice(offset, 4, self.linear)
-            .map(|b| (left_aligned(b) >> 32) as u32)
+        self.read(offset, 4, self.linear)
+            .map(|value| (value >> 32) as u32)
     }
 
     fn near64(&self, offset: u32, need: u32) -> Option<u64> {
-        self.slice(offset, need, self.linear).map(left_aligned)
+        self.read(offset, need, self.linear)
     }
 
     fn near_ipv4(&self, offset: u32) -> Option<(u64, u32)> {
@@ -179,7 +233,7 @@ impl Packet for SimPacket {
     }
 
     fn far(&self, offset: u32, len: u32) -> Option<u64> {
-        self.slice(offset, len, usize::MAX).map(left_aligned)
+        self.read(offset, len, usize::MAX)
     }
 
     fn far_network(&self, offset: u32, len: u32) -> Option<u64> {
@@ -237,16 +291,62 @@ impl Packet for SimPacket {
     fn vlan(&self) -> Option<VlanTag> {
         self.vlan.map(|(protocol, tci)| VlanTag { protocol, tci })
     }
+
+    fn store(&self, offset: u32, len: u32, value: u64) -> bool {
+        let start = offset as usize;
+        let there = start + len as usize <= self.bytes.len();
+        if there {
+            let bytes = value.to_be_bytes().into_iter().take(len as usize);
+            self.written.borrow_mut().extend((start..).zip(bytes));
+        }
+        there
+    }
+
+    fn mend_checksum(&self, offset: u32, difference: u32, _pseudo: bool) -> bool {
+        let Some(old) = self.far(offset, 2) else {
+            return false;
+        };
+        let new = store::mended((old >> 48) as u32, difference);
+        self.store(offset, 2, u64::from(new) << 48)
+    }
+
+    fn now(&self) -> u64 {
+        self.time
+    }
+
+    fn random(&self) -> u32 {
+        self.random
+    }
+
+    fn duplicate(&self, ifindex: u32) {
+        self.send(ifindex, How::Dup);
+    }
+
+    fn forward(&self, ifindex: u32, skip: bool) -> u32 {
+        self.send(ifindex, if skip { How::Redirect } else { How::Fwd });
+        act::end::REDIRECTED
+    }
+
+    fn forward_to(&self, ifindex: u32, version: u32, (upper, lower): (u64, u64)) -> u32 {
+        self.send(ifindex, How::NextHop(version, upper, lower));
+        act::end::REDIRECTED
+    }
+
+    fn log(&self, _statement: u32) {}
 }
 
 /// Packets and bytes by counter slot.
 pub type Counters = BTreeMap<u32, (u64, u64)>;
 
-/// An image with counters of its own.
+/// What statements keep that all CPUs share, by slot.
+pub type States = BTreeMap<u32, u64>;
+
+/// An image with counters and states of its own.
 #[derive(Debug)]
 pub struct Simulation<'a> {
     image: &'a Image,
     counters: RefCell<Counters>,
+    states: RefCell<States>,
 }
 
 impl<'a> Simulation<'a> {
@@ -255,11 +355,12 @@ impl<'a> Simulation<'a> {
         Self {
             image,
             counters: RefCell::default(),
+            states: RefCell::default(),
         }
     }
 
-    /// What becomes of a packet: [`Outcome::Pass`] or [`Outcome::Drop`], of sound tables. What rules
-    /// set is then in the packet.
+    /// What becomes of a packet: [`Outcome::Pass`], [`Outcome::Drop`] or [`Outcome::Redirect`], of sound
+    /// tables. What rules set is then in the packet.
     pub fn run(&self, packet: &SimPacket) -> Outcome {
         let (headers, root) = engine::enter(packet, self, self.image.roots);
         if self.image.features & feature::ROUNDS == 0 {
@@ -273,6 +374,16 @@ impl<'a> Simulation<'a> {
             }
         }
         Outcome::Broken
+    }
+
+    /// What statements keep now.
+    pub fn states(&self) -> States {
+        self.states.borrow().clone()
+    }
+
+    /// Sets what statements keep.
+    pub fn set_states(&self, states: States) {
+        self.states.replace(states);
     }
 
     /// What was counted so far.
@@ -329,5 +440,29 @@ impl Maps for Simulation<'_> {
         let (packets, total) = counters.entry(slot).or_default();
         *packets += 1;
         *total += u64::from(bytes);
+    }
+
+    fn state(&self, slot: u32) -> u64 {
+        self.states.borrow().get(&slot).copied().unwrap_or(0)
+    }
+
+    fn state_set(&self, slot: u32, value: u64) {
+        self.states.borrow_mut().insert(slot, value);
+    }
+
+    fn state_add(&self, slot: u32, value: u64) -> u64 {
+        let mut states = self.states.borrow_mut();
+        let state = states.entry(slot).or_default();
+        let before = *state;
+        *state = before.wrapping_add(value);
+        before
+    }
+
+    fn state_swap(&self, slot: u32, old: u64, new: u64) -> bool {
+        let was = self.state(slot) == old;
+        if was {
+            self.state_set(slot, new);
+        }
+        was
     }
 }

@@ -5,11 +5,11 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::from_tables;
-use egress_lang::image::{Device, Image, Options, compile};
+use egress_lang::image::{Device, Image};
 use egress_lang::interpret::{Answer, interpret};
 use egress_lang::ir::{
-    Base, BaseChain, Chain, ChainId, Hook, Key, Meta, NamePattern, Rule, Source, StateId, Step,
-    Test, Verdict, Writable,
+    Act, Base, BaseChain, Chain, ChainId, Hook, Key, Meta, NamePattern, Rule, Source, StateId,
+    Step, Test, Verdict, Writable,
 };
 use egress_lang::ranges::RangeSet;
 use egress_lang::simulate::SimPacket;
@@ -45,6 +45,7 @@ fn sources() -> Vec<Source> {
         Source::Meta(Meta::Priority),
         Source::Meta(Meta::Iftype),
         Source::Meta(Meta::Nfproto),
+        Source::Meta(Meta::Random),
         payload(Base::Link, 0, 6),
         payload(Base::Link, 12, 2),
         payload(Base::Link, 14, 2),
@@ -165,8 +166,173 @@ fn step(chain: u32) -> impl Strategy<Value = Step> {
         3 => Just(Step::Counter(StateId(0))),
         2 => (select(Writable::ALL.to_vec()), select(vec![0u32, 1, 60]))
             .prop_map(|(what, value)| Step::Set(what, value)),
+        3 => act().prop_map(Step::Act),
         3 => verdict(chain).prop_map(Step::Verdict),
     ]
+}
+
+/// Where acts write: nothing that says where headers are.
+fn writable() -> impl Strategy<Value = (Base, u16, u8, Option<u16>, bool)> {
+    select(vec![
+        (Base::Link, 0, 6, None, false),
+        (Base::Link, 6, 6, None, false),
+        (Base::Network, 8, 1, Some(10), false),
+        (Base::Network, 12, 4, Some(10), true),
+        (Base::Network, 16, 4, Some(10), true),
+        (Base::Network, 24, 8, None, true),
+        (Base::Transport, 0, 2, Some(6), false),
+        (Base::Transport, 2, 2, Some(16), false),
+        (Base::Transport, 4, 3, None, false),
+    ])
+}
+
+fn narrow_sources() -> Vec<Source> {
+    let mut sources = sources();
+    sources.retain(|source| source.width() <= 64 && *source != Source::Meta(Meta::Nfproto));
+    let settled = [Meta::Iftype, Meta::Random].map(Source::Meta);
+    sources.retain(|source| !settled.contains(source));
+    sources
+}
+
+fn act() -> impl Strategy<Value = Vec<Act>> {
+    let id = StateId(0);
+    let limit = (any::<bool>(), select(vec![0u64, 1, 500, 1000])).prop_map(move |(over, value)| {
+        let cost = Act::Constant { to: 0, value };
+        vec![
+            cost,
+            Act::Limit {
+                id,
+                cost: 0,
+                most: 700,
+                over,
+            },
+        ]
+    });
+    let bytes = (any::<bool>(), select(vec![1u64, 20])).prop_map(move |(over, nanoseconds)| {
+        let cost = Act::LengthCost {
+            to: 1,
+            nanoseconds,
+            rate: 2,
+        };
+        vec![
+            cost,
+            Act::Limit {
+                id,
+                cost: 1,
+                most: 700,
+                over,
+            },
+        ]
+    });
+    let quota = (any::<bool>(), select(vec![0u64, 60]))
+        .prop_map(move |(over, bytes)| vec![Act::Quota { id, bytes, over }]);
+    let copy = (select(narrow_sources()), writable(), any::<u64>()).prop_map(
+        |(source, (base, offset, len, checksum, pseudo), xor)| {
+            vec![
+                Act::Load { to: 2, source },
+                Act::Bitwise {
+                    register: 2,
+                    and: 0xff_ffff,
+                    xor: xor & 3,
+                },
+                Act::Write {
+                    base,
+                    offset,
+                    len,
+                    from: 2,
+                    checksum,
+                    pseudo,
+                },
+            ]
+        },
+    );
+    let mark = select(narrow_sources()).prop_map(|source| {
+        vec![
+            Act::Load { to: 0, source },
+            Act::ShiftRight {
+                register: 0,
+                bits: 1,
+            },
+            Act::ShiftLeft {
+                register: 0,
+                bits: 3,
+                width: 32,
+            },
+            Act::SetMeta {
+                what: Writable::Mark,
+                from: 0,
+            },
+        ]
+    });
+    let random = any::<bool>().prop_map(|negated| {
+        let values = RangeSet::from_ranges([(0, 1), (5, 7)]);
+        vec![
+            Act::Random {
+                to: 0,
+                modulus: 9,
+                offset: 1,
+            },
+            Act::Test {
+                register: 0,
+                values,
+                negated,
+            },
+        ]
+    });
+    let hash = (vec(select(narrow_sources()), 1..6), any::<u32>()).prop_map(|(sources, seed)| {
+        let words = |source: &Source| if source.width() > 32 { 2u8 } else { 1 };
+        let len = sources
+            .iter()
+            .map(|source| 4 * u16::from(words(source)))
+            .sum();
+        let mut act = Vec::new();
+        for source in sources {
+            act.push(Act::Load { to: 0, source });
+            act.push(Act::Key {
+                from: 0,
+                words: words(&source),
+            });
+        }
+        act.push(Act::Jhash {
+            to: 1,
+            len,
+            seed,
+            modulus: 100,
+            offset: 7,
+        });
+        act.push(Act::SetMeta {
+            what: Writable::Priority,
+            from: 1,
+        });
+        act
+    });
+    let send = (0..4u8, select(vec![4u8, 6])).prop_map(|(which, version)| {
+        let device = Act::Constant { to: 0, value: 9 };
+        let address = Act::Constant { to: 1, value: 77 };
+        vec![
+            device,
+            address,
+            match which {
+                0 => Act::Dup { device: 0 },
+                1 => Act::Fwd { device: 0 },
+                2 => Act::Redirect { device: 0 },
+                _ => Act::FwdTo { device: 0, version },
+            },
+        ]
+    });
+    let count = Just(vec![
+        Act::Increment {
+            to: 0,
+            id,
+            modulus: 3,
+            offset: 5,
+        },
+        Act::SetMeta {
+            what: Writable::Mark,
+            from: 0,
+        },
+    ]);
+    prop_oneof![limit, bytes, quota, copy, mark, random, hash, send, count]
 }
 
 fn chain(index: u32) -> impl Strategy<Value = Chain> {
@@ -199,8 +365,27 @@ fn hook() -> impl Strategy<Value = Hook> {
             // Each counter is its own.
             let mut next = 0;
             for rule in chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+                let mut acted = false;
+                rule.steps.retain(|step| match step {
+                    Step::Act(_) => {
+                        acted = true;
+                        true
+                    }
+                    Step::Test(test) => {
+                        let wide = test.key.source.width() > 64;
+                        acted |= test.key.source == Source::Meta(Meta::Random);
+                        // Refused there.
+                        !acted || !wide
+                    }
+                    _ => true,
+                });
                 for step in &mut rule.steps {
-                    if let Step::Counter(id) = step {
+                    let ids: Vec<&mut StateId> = match step {
+                        Step::Counter(id) => vec![id],
+                        Step::Act(act) => act.iter_mut().filter_map(Act::state).collect(),
+                        _ => Vec::new(),
+                    };
+                    for id in ids {
                         *id = StateId(next);
                         next += 1;
                     }
@@ -232,9 +417,10 @@ fn packet() -> impl Strategy<Value = SimPacket> {
         select(vec![0u32, 1, 60]),
         select(vec![3u32, 7]),
         0..10u8,
+        (select(vec![0u64, 600, 1 << 40]), any::<u32>()),
     )
         .prop_map(
-            |(protocol, mut bytes, vlan, linear, mark, ifindex, shape)| {
+            |(protocol, mut bytes, vlan, linear, mark, ifindex, shape, (time, random))| {
                 bytes.resize(bytes.len().max(14), 0);
                 bytes[12..14].copy_from_slice(&protocol.to_be_bytes());
                 let rest = bytes.len() - 14;
@@ -252,6 +438,7 @@ fn packet() -> impl Strategy<Value = SimPacket> {
                 let mut packet = SimPacket::ethernet(&bytes);
                 (packet.vlan, packet.mark, packet.ifindex) = (vlan, mark.into(), ifindex);
                 packet.linear = if shape == 4 { linear } else { usize::MAX };
+                (packet.time, packet.random) = (time, random);
                 packet
             },
         )
@@ -393,6 +580,7 @@ fn the_way_through_many_rules_is_short() {
         Answer {
             dropped: true,
             counted: answer,
+            bytes,
             ..Answer::default()
         }
     );
@@ -439,21 +627,6 @@ fn dropping(test: Step) -> Hook {
 }
 
 /// nft draws a number for each rule; a diagram would ask once for all.
-#[test]
-fn random_numbers_are_refused() {
-    let key = Key::whole(Source::Meta(Meta::Random));
-    let test = Step::Test(Test {
-        key,
-        values: RangeSet::range(0, 9),
-    });
-    let hook = dropping(test);
-    let error = compile(&hook, &devices(), &|_| 0, &Options::default()).expect_err("refused");
-    assert_eq!(
-        error.to_string(),
-        "chain t c: `meta random` is not supported yet"
-    );
-}
-
 /// A mask of nothing over the widest value: all that is present passes.
 #[test]
 fn a_mask_of_no_bits_at_all() {

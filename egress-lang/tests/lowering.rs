@@ -63,6 +63,7 @@ fn show(step: &Step) -> String {
         }
         Step::Counter(_) => "counter".to_owned(),
         Step::Set(what, value) => format!("{what:?}={value:x}").to_lowercase(),
+        Step::Act(act) => format!("{act:?}").to_lowercase(),
         Step::Verdict(Verdict::Jump(_)) => "jump".to_owned(),
         Step::Verdict(Verdict::Goto(_)) => "goto".to_owned(),
         Step::Verdict(verdict) => format!("{verdict:?}").to_lowercase(),

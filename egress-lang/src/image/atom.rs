@@ -3,10 +3,16 @@
 //! A rule is cut at its statements: each atom is a conjunction of tests with the actions that
 //! follow them. `counter tcp dport 80 drop` is two: one that always counts, one that drops.
 
+use std::collections::HashMap;
+
+use egress_common::act::MAX_INSTRUCTIONS;
+
 use crate::image::Device;
 use crate::image::encode::meta_number;
 use crate::image::writes::{Effects, Written};
-use crate::ir::{Chain, ChainId, Key, Meta, Source, StateId, Step, Test, Verdict, Writable};
+use crate::ir::{
+    Act, Chain, ChainId, Key, Meta, Register, Source, StateId, Step, Test, Verdict, Writable,
+};
 use crate::ranges::RangeSet;
 
 /// What an atom does.
@@ -14,6 +20,11 @@ use crate::ranges::RangeSet;
 pub enum Action {
     Count(StateId),
     Set(Writable, u32),
+    /// An act, by its number in [`Acts`]. Where it ends the rule, what follows is left out up to
+    /// [`Action::End`].
+    Act(u32),
+    /// The end of a rule with an act in it.
+    End,
     Accept,
     Drop,
     Return,
@@ -28,8 +39,45 @@ impl Action {
     fn is_terminal(self) -> bool {
         !matches!(
             self,
-            Self::Count(_) | Self::Set(..) | Self::Jump(_) | Self::Mark(_)
+            Self::Count(_)
+                | Self::Set(..)
+                | Self::Act(_)
+                | Self::End
+                | Self::Jump(_)
+                | Self::Mark(_)
         )
+    }
+
+    /// Whether it means something else where the rules of its chain are part of another.
+    pub fn is_of_chain(self) -> bool {
+        matches!(
+            self,
+            Self::Accept | Self::Return | Self::Jump(_) | Self::Goto(_)
+        )
+    }
+}
+
+/// The acts of a hook; equal ones are one.
+#[derive(Debug, Default)]
+pub struct Acts {
+    all: Vec<Vec<Act>>,
+    known: HashMap<Vec<Act>, u32>,
+}
+
+impl Acts {
+    /// By number.
+    pub fn all(&self) -> &[Vec<Act>] {
+        &self.all
+    }
+
+    fn number(&mut self, act: Vec<Act>) -> u32 {
+        if let Some(&number) = self.known.get(&act) {
+            return number;
+        }
+        let number = self.all.len() as u32;
+        self.all.push(act.clone());
+        self.known.insert(act, number);
+        number
     }
 }
 
@@ -66,20 +114,24 @@ pub struct Atom {
     pub effects: Effects,
 }
 
-/// The atoms of a chain on any of `devices`; or the keyword of what no program can read.
-pub fn of_chain(chain: &Chain, devices: &[Device]) -> Result<Vec<Atom>, &'static str> {
+/// The atoms of a chain on any of `devices`; or what no program can do.
+pub fn of_chain(
+    chain: &Chain,
+    devices: &[Device],
+    acts: &mut Acts,
+) -> Result<Vec<Atom>, &'static str> {
     let mut atoms = Vec::with_capacity(chain.rules.len());
     let (mut group, mut handle) = (0, None);
     for (rule, found) in chain.rules.iter().enumerate() {
         if handle != Some(found.handle) {
             (group, handle) = (rule, Some(found.handle));
         }
-        cut_rule(&found.steps, devices, &mut |tests, actions| {
+        cut_rule(&found.steps, devices, acts, &mut |tests, actions, acts| {
             let ends = actions.last().is_some_and(|action| action.is_terminal());
             let effects = Effects {
                 group,
                 reads: Written::read_by(&tests),
-                writes: Written::written_by(&actions),
+                writes: Written::written_by(&actions, acts.all()),
             };
             atoms.push(Atom {
                 tests,
@@ -97,14 +149,19 @@ pub fn of_chain(chain: &Chain, devices: &[Device]) -> Result<Vec<Atom>, &'static
 fn cut_rule(
     steps: &[Step],
     devices: &[Device],
-    out: &mut dyn FnMut(Vec<Test>, Vec<Action>),
+    acts: &mut Acts,
+    out: &mut dyn FnMut(Vec<Test>, Vec<Action>, &Acts),
 ) -> Result<(), &'static str> {
     let mut tests: Vec<Test> = Vec::new();
     let mut actions: Vec<Action> = Vec::new();
     let mut written: Vec<(Source, u32)> = Vec::new();
+    // Whether an act may have ended the rule: what follows is no matter of diagrams.
+    let mut may_have_ended = false;
+    let mut by_acts = Written::default();
     for step in steps {
         // What the rule itself has set is known.
         if let Step::Test(test) = step
+            && !by_acts.meets(Written::of(test.key.source))
             && let Some((_, value)) = written.iter().rfind(|(w, _)| *w == test.key.source)
         {
             if test.values.contains(u128::from(*value) & test.key.mask) {
@@ -133,6 +190,8 @@ fn cut_rule(
                         ..test.clone()
                     }
                 }
+                // nft draws anew for each rule.
+                Source::Meta(Meta::Random) => test.clone(),
                 Source::Meta(key) if meta_number(key).is_none() => return Err(keyword(key)),
                 _ => canonical(test),
             },
@@ -154,6 +213,12 @@ fn cut_rule(
                 written.push((what.source(), *value));
                 continue;
             }
+            Step::Act(act) => {
+                may_have_ended |= act.iter().any(Act::can_end);
+                by_acts |= Written::written_in(act.iter());
+                actions.push(Action::Act(acts.number(act.clone())));
+                continue;
+            }
             Step::Verdict(verdict) => {
                 actions.extend(match *verdict {
                     Verdict::Accept => Some(Action::Accept),
@@ -166,8 +231,23 @@ fn cut_rule(
                 break;
             }
         };
+        let drawn = test.key.source == Source::Meta(Meta::Random);
+        if may_have_ended || drawn || by_acts.meets(Written::of(test.key.source)) {
+            may_have_ended = true;
+            // As it was written, where it is still of the same field: with fewer ranges.
+            let written = match step {
+                Step::Test(written) if written.key.source == test.key.source => written,
+                _ => &test,
+            };
+            let act = tested_by_act(written)?;
+            if size(&act) > MAX_INSTRUCTIONS as usize {
+                return Err(WIDE_BEHIND);
+            }
+            actions.push(Action::Act(acts.number(act)));
+            continue;
+        }
         if !actions.is_empty() {
-            out(tests.clone(), std::mem::take(&mut actions));
+            out(tests.clone(), std::mem::take(&mut actions), acts);
         }
         match tests.iter_mut().find(|other| other.key == test.key) {
             Some(other) => other.values = other.values.intersect(&test.values),
@@ -177,18 +257,91 @@ fn cut_rule(
             return Ok(());
         }
     }
+    if may_have_ended {
+        actions.push(Action::End);
+    }
     if !actions.is_empty() {
-        out(tests, actions);
+        out(tests, actions, acts);
     }
     Ok(())
 }
 
-/// The word of what no program can read.
+/// Instructions of an act.
+fn size(act: &[Act]) -> usize {
+    let sizes = act.iter().map(|act| match act {
+        Act::Test { values, .. } => values.ranges().len().max(1),
+        _ => 1,
+    });
+    sizes.sum()
+}
+
+/// The same test as an act.
+fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
+    let Test { key, values } = test;
+    let width = key.source.width();
+    let Source::Payload { base, offset, len } = key.source else {
+        return Ok(narrow_test(0, key.source, key.mask, values.clone()));
+    };
+    let Some(rest) = width.checked_sub(64).filter(|&rest| rest > 0) else {
+        return Ok(narrow_test(0, key.source, key.mask, values.clone()));
+    };
+    // Two halves: of one range of which the upper half has but one value, or the lower one all.
+    let &[(low, high)] = values.ranges() else {
+        return Err(WIDE_BEHIND);
+    };
+    let lower = u128::MAX >> (128 - rest);
+    let whole = low & lower == 0 && high & lower == key.mask & lower;
+    if low >> rest != high >> rest && !whole {
+        return Err(WIDE_BEHIND);
+    }
+    let half = |offset, len| Source::Payload { base, offset, len };
+    let upper = RangeSet::range(low >> rest, high >> rest);
+    let mut act = narrow_test(0, half(offset, 8), key.mask >> rest, upper);
+    act.extend(narrow_test(
+        1,
+        half(offset + 8, len - 8),
+        key.mask & lower,
+        RangeSet::range(low & lower, high & lower),
+    ));
+    Ok(act)
+}
+
+/// A test of at most 64 bits.
+fn narrow_test(register: Register, source: Source, mask: u128, values: RangeSet) -> Vec<Act> {
+    let mut act = vec![match source {
+        Source::Meta(Meta::Random) => Act::Random {
+            to: register,
+            modulus: 0,
+            offset: 0,
+        },
+        source => Act::Load {
+            to: register,
+            source,
+        },
+    }];
+    if mask != source.full_mask() {
+        act.push(Act::Bitwise {
+            register,
+            and: mask as u64,
+            xor: 0,
+        });
+    }
+    act.push(Act::Test {
+        register,
+        values,
+        negated: false,
+    });
+    act
+}
+
+/// What no act can test.
+pub const WIDE_BEHIND: &str = "this match behind a statement that may end the rule";
+
+/// The words of what no program can read.
 fn keyword(key: Meta) -> &'static str {
     match key {
-        Meta::Rtclassid => "rtclassid",
-        Meta::Cgroup => "cgroup",
-        _ => "random",
+        Meta::Rtclassid => "meta rtclassid",
+        _ => "meta cgroup",
     }
 }
 

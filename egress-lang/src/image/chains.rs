@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use egress_common::layout::MAX_JUMPS;
 
-use crate::image::atom::{self, Action, Atom};
+use crate::image::atom::{self, Action, Acts, Atom};
 use crate::image::writes::Written;
 use crate::image::{CompileError, Device};
 use crate::ir::{ChainId, Hook};
@@ -16,6 +16,8 @@ pub struct Chains {
     pub atoms: Vec<Vec<Atom>>,
     /// The regular chains, each behind those that it jumps to.
     pub regular: Vec<ChainId>,
+    /// The acts of all.
+    pub acts: Acts,
 }
 
 impl Chains {
@@ -61,6 +63,7 @@ pub fn reached(hook: &Hook, devices: &[Device]) -> Result<Chains, CompileError> 
         chains: Chains {
             atoms: vec![Vec::new(); hook.chains.len()],
             regular: Vec::new(),
+            acts: Acts::default(),
         },
     };
     for base in &hook.base_chains {
@@ -85,9 +88,11 @@ impl Reach<'_> {
             (self.hook.chains.get(at), self.chains.atoms.get_mut(at))
         {
             *place =
-                atom::of_chain(chain, self.devices).map_err(|key| CompileError::Unsupported {
-                    chain: chain.name.clone(),
-                    key,
+                atom::of_chain(chain, self.devices, &mut self.chains.acts).map_err(|what| {
+                    CompileError::Unsupported {
+                        chain: chain.name.clone(),
+                        what,
+                    }
                 })?;
         }
         Ok(())

@@ -225,6 +225,7 @@ impl<'a> Compiler<'a> {
     fn emit(&mut self, diagrams: &Diagrams, end: End, others: &mut Vec<(usize, usize)>) -> Way {
         let single_base = self.single_base();
         let (roots, slot) = (&self.roots, self.slot);
+        let acts = self.chains.acts.all();
         let mut behind: Option<Way> = None;
         for &root in diagrams.roots.iter().rev() {
             let behind_target = behind.take().map(|way| way.target(&mut self.encoder));
@@ -232,7 +233,17 @@ impl<'a> Compiler<'a> {
             others.extend(behind_target.map(measure));
             let mut lists: HashMap<Vec<Op>, Target> = HashMap::new();
             let mut list = |encoder: &mut Encoder, leaf: &Leaf| {
-                let ops = leaf_ops(leaf, end, behind_target, single_base, roots, slot);
+                let act = |encoder: &mut Encoder, number: u32| {
+                    let act = acts.get(number as usize).map(Vec::as_slice);
+                    encoder.act(act.unwrap_or_default(), slot)
+                };
+                let list = Ending {
+                    end,
+                    behind: behind_target,
+                    single_base,
+                    roots,
+                };
+                let ops = list.ops(leaf, slot, &mut |number| act(encoder, number));
                 if let Some(&list) = lists.get(&ops) {
                     return list;
                 }
@@ -286,59 +297,112 @@ fn at_the_end(end: End, rule: usize) -> Atom {
     }
 }
 
-/// The action list of a leaf. `behind` is the diagram of the rules that come after this one.
-fn leaf_ops(
-    leaf: &Leaf,
+/// What an action list needs to know of the chain that it is of.
+struct Ending<'a> {
     end: End,
+    /// The diagram of the rules that come after this one.
     behind: Option<Target>,
     single_base: bool,
-    roots: &HashMap<ChainId, Target>,
-    slot: &dyn Fn(StateId) -> u32,
-) -> Vec<Op> {
-    let mut ops = Vec::new();
-    for action in &leaf.actions {
-        match action {
-            Action::Mark(_) => {}
-            Action::Count(id) => ops.push(Op::Counter(slot(*id))),
-            Action::Set(what, value) => ops.push(Op::Set(*what, *value)),
-            Action::Drop => {
-                ops.push(Op::Drop);
-                return ops;
-            }
-            Action::Accept => {
-                ops.push(accept(end, single_base));
-                return ops;
-            }
-            Action::Return => {
-                ops.extend(end_ops(end, single_base));
-                return ops;
-            }
-            Action::Jump(chain) => {
-                if let Some(&root) = roots.get(chain) {
-                    ops.extend([Op::PushBehind(2), Op::Go(root)]);
+    roots: &'a HashMap<ChainId, Target>,
+}
+
+impl Ending<'_> {
+    /// The action list of a leaf.
+    fn ops(
+        &self,
+        leaf: &Leaf,
+        slot: &dyn Fn(StateId) -> u32,
+        act: &mut dyn FnMut(u32) -> u32,
+    ) -> Vec<Op> {
+        let mut ops = Vec::new();
+        // Acts whose rule has not ended yet.
+        let mut open: Vec<usize> = Vec::new();
+        let mut actions = leaf.actions.iter();
+        while let Some(action) = actions.next() {
+            let ends = match action {
+                Action::Mark(_) => false,
+                Action::Count(id) => {
+                    ops.push(Op::Counter(slot(*id)));
+                    false
                 }
-            }
-            Action::Goto(chain) => {
-                let Some(&root) = roots.get(chain) else {
-                    continue;
-                };
-                match end {
-                    End::Return => ops.push(Op::Go(root)),
-                    // It comes back to the policy.
-                    End::Base { .. } => {
+                Action::Set(what, value) => {
+                    ops.push(Op::Set(*what, *value));
+                    false
+                }
+                Action::Act(number) => {
+                    open.push(ops.len());
+                    ops.push(Op::Act(act(*number), 0));
+                    false
+                }
+                Action::End => {
+                    close(&mut ops, &mut open);
+                    false
+                }
+                Action::Drop => {
+                    ops.push(Op::Drop);
+                    true
+                }
+                Action::Accept => {
+                    ops.push(accept(self.end, self.single_base));
+                    true
+                }
+                Action::Return => {
+                    ops.extend(end_ops(self.end, self.single_base));
+                    true
+                }
+                Action::Jump(chain) => {
+                    if let Some(&root) = self.roots.get(chain) {
                         ops.extend([Op::PushBehind(2), Op::Go(root)]);
-                        ops.extend(end_ops(end, single_base));
                     }
+                    false
                 }
+                Action::Goto(chain) => {
+                    if let Some(&root) = self.roots.get(chain) {
+                        self.goto(root, &mut ops);
+                    }
+                    true
+                }
+            };
+            if !ends {
+                continue;
+            }
+            if open.is_empty() {
                 return ops;
+            }
+            // Where an act ended the rule, what is behind it has its turn.
+            if !actions.by_ref().any(|action| *action == Action::End) {
+                break;
+            }
+            close(&mut ops, &mut open);
+        }
+        close(&mut ops, &mut open);
+        match self.behind {
+            Some(target) => ops.push(Op::Go(target)),
+            None => ops.extend(end_ops(self.end, self.single_base)),
+        }
+        ops
+    }
+
+    fn goto(&self, root: Target, ops: &mut Vec<Op>) {
+        match self.end {
+            End::Return => ops.push(Op::Go(root)),
+            // It comes back to the policy.
+            End::Base { .. } => {
+                ops.extend([Op::PushBehind(2), Op::Go(root)]);
+                ops.extend(end_ops(self.end, self.single_base));
             }
         }
     }
-    match behind {
-        Some(target) => ops.push(Op::Go(target)),
-        None => ops.extend(end_ops(end, single_base)),
+}
+
+/// Tells the acts of a rule where it ends.
+fn close(ops: &mut [Op], open: &mut Vec<usize>) {
+    let end = ops.len();
+    for at in open.drain(..) {
+        if let Some(Op::Act(_, behind)) = ops.get_mut(at) {
+            *behind = end - at;
+        }
     }
-    ops
 }
 
 fn accept(end: End, single_base: bool) -> Op {

@@ -8,7 +8,7 @@ use egress_common::layout::{
 
 use crate::image::Stats;
 use crate::image::atom::{Half, Variable};
-use crate::ir::{Base, Meta, Source, Writable};
+use crate::ir::{Act, Base, Meta, Source, StateId, Writable};
 
 /// A node or an action list, as the program reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +22,9 @@ pub enum Op {
     Counter(u32),
     /// Takes two words.
     Set(Writable, u32),
+    /// The act at an offset. Where it ends the rule, the list goes on so many operations behind this one.
+    /// Takes two words.
+    Act(u32, usize),
     /// Goes on at a node or a list.
     Go(Target),
     /// Enters a base chain, with the list that `accept` leads to.
@@ -62,6 +65,8 @@ pub struct Encoder {
     costs: HashMap<Target, usize>,
     /// Nodes from which on the network header is read.
     network: HashSet<Target>,
+    /// Equal acts are stored once.
+    known_acts: HashMap<Vec<u8>, u32>,
     /// Bytes of the link header.
     link_len: u16,
     pub features: u32,
@@ -291,7 +296,7 @@ impl Encoder {
     }
 
     /// The fetch code and offset of a variable, with the features it needs.
-    fn fetch(&mut self, variable: Variable) -> (u8, u16) {
+    pub(super) fn fetch(&mut self, variable: Variable) -> (u8, u16) {
         let (base, offset, len) = match variable.source {
             Source::Meta(key) => return (fetch::META | self.meta(key), 0),
             Source::Payload { base, offset, len } => (base, offset, len),
@@ -365,6 +370,7 @@ impl Encoder {
     pub fn rewind(&mut self, to: Checkpoint) {
         self.bytes.truncate(to.len);
         self.known.retain(|_, target| (target.0 as usize) < to.len);
+        self.known_acts.retain(|_, at| (*at as usize) < to.len);
         self.depths.retain(|target, _| (target.0 as usize) < to.len);
         self.costs.retain(|target, _| (target.0 as usize) < to.len);
         self.network.retain(|target| (target.0 as usize) < to.len);
@@ -390,16 +396,22 @@ impl Encoder {
         self.stats.lists += 1;
         let target = self.next_list();
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        let sets = ops.iter().filter(|op| matches!(op, Op::Set(..))).count();
-        if ops.len() + sets >= egress_common::layout::MAX_OPS as usize {
+        let start = self.bytes.len() as u32;
+        let words = words(ops);
+        let end = words.last().copied().unwrap_or(0);
+        if end >= egress_common::layout::MAX_OPS {
             self.features |= feature::ROUNDS;
         }
-        let mut ops = ops.iter().copied().peekable();
-        while let Some(op) = ops.next() {
-            let here = self.bytes.len() as u32;
+        let place = |at: usize| words.get(at).map_or(start, |word| start + word * 4);
+        for (at, &op) in ops.iter().enumerate() {
+            let here = place(at);
+            if place(at + 1) == here {
+                // The counter before it says it, too.
+                continue;
+            }
             let mut word = self.word(op, here);
             if let Op::Counter(slot) = op
-                && let Some(end) = ops.next_if(|next| matches!(next, Op::Pass | Op::Drop))
+                && let (Some(end), Some(true)) = (ops.get(at + 1), merges(&words, at + 1))
             {
                 word = match end {
                     Op::Drop => coded(op::COUNTER_DROP, slot),
@@ -407,11 +419,35 @@ impl Encoder {
                 };
             }
             self.bytes.extend(word.to_ne_bytes());
-            if let Op::Set(_, value) = op {
-                self.bytes.extend(value.to_ne_bytes());
+            match op {
+                Op::Set(_, value) => self.bytes.extend(value.to_ne_bytes()),
+                Op::Act(_, behind) => {
+                    let bytes = place(at + behind) - here;
+                    self.bytes.extend(bytes.to_ne_bytes());
+                }
+                _ => {}
             }
         }
         target
+    }
+
+    /// Puts an act into the tables; returns its offset.
+    pub fn act(&mut self, act: &[Act], slot: &dyn Fn(StateId) -> u32) -> u32 {
+        self.features |= feature::ACT | feature::ROUNDS;
+        let instructions = self.instructions(act, slot);
+        let mut out = Vec::new();
+        push32(&mut out, [instructions.len() as u32, 0]);
+        for instruction in instructions {
+            instruction.write(&mut out);
+        }
+        if let Some(&known) = self.known_acts.get(&out) {
+            return known;
+        }
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(&out);
+        self.known_acts.insert(out, at);
+        at
     }
 
     fn word(&mut self, op: Op, here: u32) -> u32 {
@@ -423,6 +459,8 @@ impl Encoder {
                 self.features |= feature::COUNTER;
                 return coded(op::COUNTER, slot);
             }
+            // What an act needs is known since it was put here.
+            Op::Act(at, _) => return coded(op::ACT, at >> 3),
             Op::Set(what, _) => {
                 self.features |= feature::SET;
                 let code = match what {
@@ -441,6 +479,37 @@ impl Encoder {
         self.features |= feature::ROUNDS;
         coded(code, argument)
     }
+}
+
+/// Where each operation of a list stands, in words, and where the list ends. One that is said by the
+/// counter before it stands where the next one does.
+fn words(ops: &[Op]) -> Vec<u32> {
+    let behind = |(at, op): (usize, &Op)| match op {
+        Op::Act(_, behind) => Some(at + behind),
+        _ => None,
+    };
+    let targets: HashSet<usize> = ops.iter().enumerate().filter_map(behind).collect();
+    let mut at = 0;
+    let mut words = Vec::with_capacity(ops.len() + 1);
+    for (number, op) in ops.iter().enumerate() {
+        words.push(at);
+        let before = number.checked_sub(1).and_then(|before| ops.get(before));
+        let merged = matches!(op, Op::Pass | Op::Drop)
+            && matches!(before, Some(Op::Counter(_)))
+            && !targets.contains(&number);
+        at += match op {
+            _ if merged => 0,
+            Op::Set(..) | Op::Act(..) => 2,
+            _ => 1,
+        };
+    }
+    words.push(at);
+    words
+}
+
+/// Whether an operation has no word of its own.
+fn merges(words: &[u32], at: usize) -> Option<bool> {
+    Some(words.get(at)? == words.get(at + 1)?)
 }
 
 /// A word of an action list.
@@ -567,10 +636,10 @@ fn at(bounds: &[u64], targets: &[Target], value: u64) -> Target {
     targets.get(index).copied().unwrap_or(Target(LEAF))
 }
 
-fn push32(out: &mut Vec<u8>, words: impl IntoIterator<Item = u32>) {
+pub(super) fn push32(out: &mut Vec<u8>, words: impl IntoIterator<Item = u32>) {
     out.extend(words.into_iter().flat_map(u32::to_ne_bytes));
 }
 
-fn push64(out: &mut Vec<u8>, words: impl IntoIterator<Item = u64>) {
+pub(super) fn push64(out: &mut Vec<u8>, words: impl IntoIterator<Item = u64>) {
     out.extend(words.into_iter().flat_map(u64::to_ne_bytes));
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::image::atom::{self, Action};
+use crate::image::atom::{self, Action, Acts};
 use crate::image::context::{self, Problem};
 use crate::image::diagram::{ATTEMPTS, Builder, Plan};
 use crate::image::graph::{Id, Limit};
 use crate::image::order;
-use crate::ir::{self, Chain, Meta, Source, Step, Verdict, Writable};
+use crate::image::writes::Written;
+use crate::ir::{self, Act, Chain, Meta, Source, Step, Verdict};
 
 /// What may be built to find them. Where it is not enough, some are not found.
 const LIMIT: Limit = Limit {
@@ -31,12 +32,12 @@ pub struct HiddenRule {
 /// out, and hide none.
 pub fn hidden_rules(chain: &Chain, unsteady: &HashSet<u64>, explained: usize) -> Vec<HiddenRule> {
     // On no device at all: what asks for the device is left out, and looked at below.
-    let Ok(mut atoms) = atom::of_chain(chain, &[]) else {
+    let Ok(mut atoms) = atom::of_chain(chain, &[], &mut Acts::default()) else {
         return Vec::new();
     };
     let written = written_in(chain);
     let unsure = |rule: &ir::Rule| {
-        asks(rule, |source| written.contains(&source))
+        asks(rule, |source| written.meets(Written::of(source)))
             || asks_device(rule)
             || unsteady.contains(&rule.handle)
     };
@@ -111,14 +112,13 @@ fn asks(rule: &ir::Rule, which: impl Fn(Source) -> bool) -> bool {
 
 /// What is not the same for all rules of a chain: what they set, and all that can be set where they
 /// jump.
-fn written_in(chain: &Chain) -> HashSet<Source> {
-    let mut written = HashSet::new();
+fn written_in(chain: &Chain) -> Written {
+    let mut written = Written::default();
     for step in chain.rules.iter().flat_map(|rule| &rule.steps) {
         match step {
-            Step::Set(what, _) => drop(written.insert(what.source())),
-            Step::Verdict(Verdict::Jump(_)) => {
-                written.extend(Writable::ALL.map(Writable::source));
-            }
+            Step::Set(what, _) => written |= Written::of(what.source()),
+            Step::Act(act) => written |= Written::written_in(act.iter()),
+            Step::Verdict(Verdict::Jump(_)) => written |= Written::ALL,
             _ => {}
         }
     }
@@ -129,6 +129,9 @@ fn written_in(chain: &Chain) -> HashSet<Source> {
 pub fn does_something(rule: &ir::Rule) -> bool {
     rule.steps.iter().any(|step| match step {
         Step::Counter(_) | Step::Set(..) => true,
+        Step::Act(act) => act
+            .iter()
+            .any(|act| !matches!(act, Act::Load { .. } | Act::Test { .. })),
         Step::Verdict(verdict) => *verdict != Verdict::Continue,
         Step::Test(_) | Step::Ifname { .. } => false,
     })

@@ -1,5 +1,6 @@
 //! From the intermediate form to the bytes that the program runs on.
 
+mod act;
 mod atom;
 mod chains;
 mod compiler;
@@ -76,13 +77,13 @@ pub enum CompileError {
         /// The budget, in bytes.
         budget: usize,
     },
-    /// The program does not read this.
-    #[error("chain {chain}: `meta {key}` is not supported yet")]
+    /// The program cannot do this.
+    #[error("chain {chain}: {what} is not supported yet")]
     Unsupported {
         /// Table and name of the chain.
         chain: String,
-        /// The keyword.
-        key: &'static str,
+        /// What.
+        what: &'static str,
     },
     /// Jumps nest deeper than nft allows, or in a circle.
     #[error("chain {chain} is jumped to from too many chains within each other")]

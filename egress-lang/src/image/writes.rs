@@ -6,32 +6,119 @@
 use std::ops::{BitOr, BitOrAssign, Range};
 
 use crate::image::atom::{Action, Atom};
-use crate::ir::{Source, Test, Writable};
+#[cfg(test)]
+use crate::ir::Writable;
+use crate::ir::{Act, Base, Meta, Source, Test};
 
-/// Some of what rules can write.
+/// Some of what rules can write: the first bytes of each header one by one, the rest of each as one, and
+/// metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Written(u8);
+pub struct Written(u128);
+
+/// A header's bits in [`Written`]: where they start, and how many there are. The last is for all bytes
+/// from there on.
+const LINK: (u32, u32) = (0, 32);
+const NETWORK: (u32, u32) = (32, 48);
+const TRANSPORT: (u32, u32) = (80, 32);
+/// Metadata.
+const MARK: u32 = 112;
+const PRIORITY: u32 = 113;
+
+/// Bytes of the shortest headers: what lies behind them may be the next header.
+const LINK_HLEN: u32 = 14;
+const NETWORK_HLEN: u32 = 20;
 
 impl Written {
+    /// Whatever it may be.
+    pub const ALL: Self = Self(u128::MAX);
+
     /// This one alone.
+    #[cfg(test)]
     pub fn only(what: Writable) -> Self {
-        Self(1 << what as u8)
+        Self::of(what.source())
+    }
+
+    /// What a source reads, or what is written where it is written.
+    pub fn of(source: Source) -> Self {
+        match source {
+            Source::Meta(Meta::Mark) => Self(1 << MARK),
+            Source::Meta(Meta::Priority) => Self(1 << PRIORITY),
+            Source::Meta(_) => Self::default(),
+            Source::Payload { base, offset, len } => {
+                let (from, to) = (u32::from(offset), u32::from(offset) + u32::from(len));
+                let mut all = Self::bytes(layer(base), from, to);
+                // The same bytes, as another header's.
+                let beyond = match base {
+                    Base::Link if to > LINK_HLEN => {
+                        Self::bytes(NETWORK, 0, u32::MAX) | Self::bytes(TRANSPORT, 0, u32::MAX)
+                    }
+                    Base::Network if to > NETWORK_HLEN => {
+                        Self::bytes(LINK, LINK_HLEN, u32::MAX) | Self::bytes(TRANSPORT, 0, u32::MAX)
+                    }
+                    Base::Network => Self::bytes(LINK, LINK_HLEN, u32::MAX),
+                    Base::Transport => {
+                        Self::bytes(LINK, LINK_HLEN, u32::MAX)
+                            | Self::bytes(NETWORK, NETWORK_HLEN, u32::MAX)
+                    }
+                    Base::Link => Self::default(),
+                };
+                all |= beyond;
+                all
+            }
+        }
+    }
+
+    /// Bytes of a header from one to below another.
+    fn bytes((start, count): (u32, u32), from: u32, to: u32) -> Self {
+        let last = count - 1;
+        let (from, to) = (from.min(last), to.saturating_sub(1).min(last));
+        let bits = (1u128 << (to - from + 1)) - 1;
+        Self(bits << (start + from))
     }
 
     /// What tests ask for.
     pub fn read_by(tests: &[Test]) -> Self {
-        let read = |source: Source| Writable::ALL.into_iter().find(|w| w.source() == source);
-        tests
-            .iter()
-            .filter_map(|test| read(test.key.source))
-            .fold(Self::default(), |all, one| all | Self::only(one))
+        let sources = tests.iter().map(|test| test.key.source);
+        sources.fold(Self::default(), |all, source| all | Self::of(source))
     }
 
     /// What actions write themselves: without the chains that they go to.
-    pub fn written_by(actions: &[Action]) -> Self {
+    pub fn written_by(actions: &[Action], acts: &[Vec<Act>]) -> Self {
         actions.iter().fold(Self::default(), |all, action| {
             all | match action {
-                Action::Set(what, _) => Self::only(*what),
+                Action::Set(what, _) => Self::of(what.source()),
+                Action::Act(number) => {
+                    let act = acts.get(*number as usize);
+                    Self::written_in(act.into_iter().flatten())
+                }
+                _ => Self::default(),
+            }
+        })
+    }
+
+    /// What instructions write, checksums included.
+    pub fn written_in<'a>(instructions: impl Iterator<Item = &'a Act>) -> Self {
+        instructions.fold(Self::default(), |all, instruction| {
+            all | match *instruction {
+                Act::SetMeta { what, .. } => Self::of(what.source()),
+                Act::Write {
+                    base,
+                    offset,
+                    len,
+                    checksum,
+                    pseudo,
+                    ..
+                } => {
+                    let payload = |base, offset, len| Source::Payload { base, offset, len };
+                    let mut here = Self::of(payload(base, offset, len));
+                    if let Some(offset) = checksum {
+                        here |= Self::of(payload(base, offset, 2));
+                    }
+                    if pseudo {
+                        here |= Self::of(payload(Base::Transport, 0, 20));
+                    }
+                    here
+                }
                 _ => Self::default(),
             }
         })
@@ -40,6 +127,14 @@ impl Written {
     /// Whether both have something.
     pub fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+}
+
+fn layer(base: Base) -> (u32, u32) {
+    match base {
+        Base::Link => LINK,
+        Base::Network => NETWORK,
+        Base::Transport => TRANSPORT,
     }
 }
 
@@ -68,12 +163,18 @@ pub struct Effects {
     pub writes: Written,
 }
 
-/// Whether one diagram of all these would answer a test before what it asks for is written.
+/// Whether one diagram of all these would answer a test before what it asks for is written, or decide by
+/// an act what only that chain's rules may.
 pub fn conflict(atoms: &[Vec<Atom>]) -> bool {
     let (mut reads, mut writes) = (Written::default(), Written::default());
     for atom in atoms.iter().flatten() {
         reads |= atom.effects.reads;
         writes |= atom.effects.writes;
+        if atom.actions.last() == Some(&Action::End)
+            && atom.actions.iter().any(|action| action.is_of_chain())
+        {
+            return true;
+        }
     }
     reads.meets(writes)
 }

@@ -21,7 +21,7 @@ pub fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
     let packet = packet.clone();
     let outcome = simulation.run(&packet);
     assert!(
-        matches!(outcome, Outcome::Pass | Outcome::Drop),
+        matches!(outcome, Outcome::Pass | Outcome::Drop | Outcome::Redirect),
         "{outcome:?}"
     );
     let counted = simulation.counters().into_iter();
@@ -32,5 +32,7 @@ pub fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
             .collect(),
         mark: packet.mark.get(),
         priority: packet.priority.get(),
+        bytes: packet.current(),
+        sent: packet.sent.take(),
     }
 }

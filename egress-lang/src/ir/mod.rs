@@ -5,6 +5,10 @@
 //! loads, in the same order and with the same implied dependencies, that nft hands to the kernel
 //! (`nft --debug=netlink` prints them).
 
+mod act;
+
+pub use act::{Act, Register};
+
 use crate::ranges::RangeSet;
 
 /// Where the offset of a payload load starts.
@@ -198,6 +202,8 @@ pub enum Step {
     Counter(StateId),
     /// Writes metadata; what is tested behind it sees the value.
     Set(Writable, u32),
+    /// What one statement does.
+    Act(Vec<Act>),
     /// Ends the rule with a verdict.
     Verdict(Verdict),
 }

@@ -1,13 +1,17 @@
 //! Rules one after the other, as the kernel runs them: slow, plain, and the measure of the tables.
 
+mod act;
+
 use std::collections::BTreeMap;
 
 use egress_common::layout::{MAX_JUMPS, feature, fetch};
 use egress_common::packet::{Headers, Load, Packet};
 
 use crate::image::Device;
-use crate::ir::{Base, ChainId, Hook, Meta, Rule, Source, StateId, Step, Test, Verdict, Writable};
-use crate::simulate::SimPacket;
+use crate::ir::{
+    Act, Base, ChainId, Hook, Meta, Rule, Source, StateId, Step, Test, Verdict, Writable,
+};
+use crate::simulate::{Sending, SimPacket};
 
 /// What became of a packet, and what was counted on the way.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +24,10 @@ pub struct Answer {
     pub mark: u32,
     /// `skb->priority` in the end.
     pub priority: u32,
+    /// Its bytes in the end.
+    pub bytes: Vec<u8>,
+    /// What was sent by other devices.
+    pub sent: Vec<Sending>,
 }
 
 /// What happens on a packet's way through a hook, in order.
@@ -54,11 +62,16 @@ pub enum Ran {
     To(Verdict),
     /// To a test that failed, after it had counted or set something.
     InPart,
+    /// The packet goes by another device.
+    Sent,
 }
 
-/// Runs one packet through a hook.
+/// What statements keep from packet to packet.
+pub type States = BTreeMap<StateId, u64>;
+
+/// Runs one packet through a hook that has seen none before.
 pub fn interpret(hook: &Hook, device: &Device, packet: &SimPacket) -> Answer {
-    trace(hook, device, packet, &mut |_| {})
+    trace(hook, device, packet, &mut States::default(), &mut |_| {})
 }
 
 /// [`interpret`], telling all that happens.
@@ -66,16 +79,18 @@ pub fn trace(
     hook: &Hook,
     device: &Device,
     packet: &SimPacket,
+    states: &mut States,
     tell: &mut dyn FnMut(Event),
 ) -> Answer {
     let (headers, _) = Headers::find(packet, feature::TRANSPORT | feature::NETWORK);
     let mut run = Run {
         hook,
         device,
-        packet,
+        packet: packet.clone(),
         headers,
         seen: Written::of(packet),
-        now: Written::of(packet),
+        acted: true,
+        states,
         answer: Answer::default(),
         tell,
     };
@@ -83,6 +98,7 @@ pub fn trace(
         let dropped = match run.chain(base.chain, 0) {
             End::Accept => false,
             End::Drop => true,
+            End::Sent => break,
             End::Return => {
                 (run.tell)(Event::Policy {
                     chain: base.chain,
@@ -97,17 +113,20 @@ pub fn trace(
         }
     }
     Answer {
-        mark: run.now.mark,
-        priority: run.now.priority,
+        mark: run.packet.mark(),
+        priority: run.packet.priority(),
+        bytes: run.packet.current(),
+        sent: run.packet.sent.take(),
         ..run.answer
     }
 }
 
 /// What rules can write.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Written {
     mark: u32,
     priority: u32,
+    bytes: BTreeMap<usize, u8>,
 }
 
 impl Written {
@@ -115,6 +134,7 @@ impl Written {
         Self {
             mark: packet.mark(),
             priority: packet.priority(),
+            bytes: packet.written.borrow().clone(),
         }
     }
 
@@ -130,6 +150,8 @@ impl Written {
 enum End {
     Accept,
     Drop,
+    /// The packet goes by another device.
+    Sent,
     /// Without a decision.
     Return,
 }
@@ -137,12 +159,14 @@ enum End {
 struct Run<'a> {
     hook: &'a Hook,
     device: &'a Device,
-    packet: &'a SimPacket,
-    headers: Headers,
-    /// As the rule at hand sees it.
-    seen: Written,
     /// As it is.
-    now: Written,
+    packet: SimPacket,
+    headers: Headers,
+    /// What was written when the rule at hand began, and what it has set itself.
+    seen: Written,
+    /// Whether an act of the rule at hand ran: from there on it sees the packet as it is.
+    acted: bool,
+    states: &'a mut States,
     answer: Answer,
     tell: &'a mut dyn FnMut(Event),
 }
@@ -164,13 +188,14 @@ impl Run<'_> {
         else {
             return End::Return;
         };
-        let (mut handle, mut before) = (None, self.now);
+        let (mut handle, mut before) = (None, Written::of(&self.packet));
         for (index, rule) in chain.rules.iter().enumerate() {
             // Neighbours of one handle are one rule of the user.
             if handle != Some(rule.handle) {
-                (handle, before) = (Some(rule.handle), self.now);
+                (handle, before) = (Some(rule.handle), Written::of(&self.packet));
             }
-            self.seen = before;
+            self.seen = before.clone();
+            self.acted = false;
             let ran = self.rule(rule);
             if let Some(ran) = ran {
                 (self.tell)(Event::Rule {
@@ -179,8 +204,10 @@ impl Run<'_> {
                     ran,
                 });
             }
-            let Some(Ran::To(verdict)) = ran else {
-                continue;
+            let verdict = match ran {
+                Some(Ran::To(verdict)) => verdict,
+                Some(Ran::Sent) => return End::Sent,
+                Some(Ran::InPart) | None => continue,
             };
             match verdict {
                 Verdict::Accept => return End::Accept,
@@ -215,10 +242,25 @@ impl Run<'_> {
                     true
                 }
                 Step::Set(what, value) => {
-                    self.now.set(*what, *value);
+                    match what {
+                        Writable::Mark => self.packet.set_mark(*value),
+                        Writable::Priority => self.packet.set_priority(*value),
+                    }
                     self.seen.set(*what, *value);
                     acted = true;
                     true
+                }
+                Step::Act(act) => {
+                    acted |= act
+                        .iter()
+                        .any(|act| !matches!(act, Act::Load { .. } | Act::Test { .. }));
+                    self.acted = true;
+                    match self.act(act) {
+                        act::Ended::On => true,
+                        act::Ended::Rule => false,
+                        act::Ended::Sent => return Some(Ran::Sent),
+                        act::Ended::Dropped => return Some(Ran::To(Verdict::Drop)),
+                    }
                 }
                 Step::Verdict(verdict) => return Some(Ran::To(*verdict)),
             };
@@ -230,6 +272,17 @@ impl Run<'_> {
     }
 
     fn test(&self, test: &Test) -> bool {
+        if self.acted {
+            return self.passes(test);
+        }
+        // As it was when the rule began.
+        let now = self.packet.written.replace(self.seen.bytes.clone());
+        let passes = self.passes(test);
+        self.packet.written.replace(now);
+        passes
+    }
+
+    fn passes(&self, test: &Test) -> bool {
         self.read(test.key.source)
             .is_some_and(|value| test.values.contains(value & test.key.mask))
     }
@@ -278,11 +331,13 @@ impl Run<'_> {
     }
 
     fn meta(&self, key: Meta) -> Option<u32> {
-        let packet = self.packet;
+        let packet = &self.packet;
         Some(match key {
             Meta::Protocol => packet.protocol.into(),
             Meta::L4proto => self.headers.l4proto()?.into(),
             Meta::Length => packet.counted_len(),
+            Meta::Mark if self.acted => packet.mark(),
+            Meta::Priority if self.acted => packet.priority(),
             Meta::Mark => self.seen.mark,
             Meta::Priority => self.seen.priority,
             Meta::Ifindex => packet.ifindex,
@@ -290,6 +345,7 @@ impl Run<'_> {
             Meta::Cpu => packet.cpu,
             Meta::Iftype => self.device.iftype.into(),
             Meta::Nfproto => 5,
+            Meta::Random => packet.random(),
             _ => return None,
         })
     }

@@ -1,0 +1,470 @@
+//! Acts: what statements do that is more than counting, and what they test that no diagram can answer.
+//!
+//! An act is a short program over a few registers of 64 bits, run by an action list. It stands in the
+//! tables: four bytes that say how many instructions it has, four that say nothing, then the
+//! instructions, [`SIZE`] bytes each:
+//!
+//! | byte | bits | what |
+//! |---|---|---|
+//! | 0 | 32 | what it does ([`code`], bits 0 to 7), a register (`reg`, bits 8 to 15), `arg` (bits 16 to 31) |
+//! | 4 | 32 | `a` |
+//! | 8 | 64 | `b` |
+//! | 16 | 64 | `c` |
+//!
+//! An instruction may end the act, and with it the rule (nft's `NFT_BREAK`).
+
+use crate::engine::Maps;
+use crate::layout::fetch;
+use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
+use crate::store;
+
+/// Bytes of an instruction.
+pub const SIZE: u32 = 24;
+
+/// Bytes in front of the first instruction.
+pub const HEADER: u32 = 8;
+
+/// An act has at most so many instructions.
+pub const MAX_INSTRUCTIONS: u32 = 64;
+
+/// Registers.
+pub const REGISTERS: usize = 4;
+
+/// Words of 32 bits that a key may have.
+pub const KEY_WORDS: u32 = 16;
+
+/// What instructions do.
+pub mod code {
+    /// `reg` becomes what the fetch code in `a` (bits 0 to 7) reads at offset `arg`, right-aligned; of a
+    /// wide one, as many bytes as bits 8 to 15 say. Ends the rule where that is absent.
+    pub const LOAD: u8 = 0;
+    /// `reg` becomes `b`.
+    pub const CONSTANT: u8 = 1;
+    /// `reg` becomes `(reg & b) ^ c`.
+    pub const BITWISE: u8 = 2;
+    /// `reg` is shifted left by `arg` bits, and what is not in `b` is cleared.
+    pub const SHIFT_LEFT: u8 = 3;
+    /// `reg` is shifted right by `arg` bits.
+    pub const SHIFT_RIGHT: u8 = 4;
+    /// Whether `reg` is from `b` to `b + c`; see [`super::test`] for `arg`.
+    pub const TEST: u8 = 5;
+    /// The metadata that `a` names ([`super::writable`]) becomes `reg`.
+    pub const SET_META: u8 = 6;
+    /// `reg` is written into the packet at offset `arg`; see [`super::write`] for `a`. Ends the rule
+    /// where that cannot be.
+    pub const WRITE: u8 = 7;
+    /// `reg` becomes the packet's length, times `b`, divided by `c`.
+    pub const LENGTH_COST: u8 = 8;
+    /// Takes `reg` out of the bucket in state slot `a`, which holds at most `b`: nanoseconds. Ends the
+    /// rule where there is not that much in it; with `arg` 1 where there is.
+    pub const LIMIT: u8 = 9;
+    /// Adds the packet's length to state slot `a`. Ends the rule where that is then more than `b`; with
+    /// `arg` 1 where it is not.
+    pub const QUOTA: u8 = 10;
+    /// Remembers in state slot `a` when this was.
+    pub const LAST: u8 = 11;
+    /// `reg` becomes the next number of state slot `a`, of `b` numbers, plus `c`.
+    pub const NUMGEN_INC: u8 = 12;
+    /// `reg` becomes a random number less than `b`, plus `c`; with `b` 0, of 32 bits.
+    pub const RANDOM: u8 = 13;
+    /// A copy of the packet is sent by the device whose index is `reg`.
+    pub const DUP: u8 = 14;
+    /// The packet is sent by the device whose index is `reg`, and the act is the last of its way.
+    pub const FWD: u8 = 15;
+    /// The same, with the skip mark on it.
+    pub const REDIRECT: u8 = 16;
+    /// The same as [`FWD`], to the next hop whose address is register 1 (IPv4, `arg` 4), or registers 1
+    /// and 2 (IPv6, `arg` 6), by the device's neighbour table, with one hop less to go. Ends the rule
+    /// where the packet is not of that family.
+    pub const FWD_NEIGH: u8 = 17;
+    /// Tells a listener of the packet, by the log statement that `a` numbers.
+    pub const LOG: u8 = 18;
+    /// `reg` becomes `reciprocal_scale(jhash, b) + c`: of `arg` bytes of the key, with the seed `a`.
+    pub const JHASH: u8 = 19;
+    /// `reg` is appended to the key: its lower 32 bits, or with `arg` 2 all 64, the upper ones first.
+    pub const KEY: u8 = 20;
+}
+
+/// The `arg` of [`code::TEST`].
+pub mod test {
+    /// The last range of a list: the rule ends where the value was in none of them.
+    pub const LAST: u16 = 1;
+    /// Beside [`LAST`]: where it was in one.
+    pub const NEGATED: u16 = 2;
+}
+
+/// The `a` of [`code::SET_META`].
+pub mod writable {
+    /// `meta mark`.
+    pub const MARK: u32 = 0;
+    /// `meta priority`.
+    pub const PRIORITY: u32 = 1;
+}
+
+/// The `a` of [`code::WRITE`]: base in bits 0 to 7 by the bits of a fetch code, and so on.
+pub mod write {
+    /// Bytes, 1 to 8: where the four bits stand.
+    pub const LEN_SHIFT: u32 = 8;
+    /// The checksum of the header that is written to (RFC 1071) is mended.
+    pub const CHECKSUM: u32 = 1 << 12;
+    /// The transport header's checksum is mended, which covers what is written by a pseudo header.
+    pub const PSEUDO: u32 = 1 << 13;
+    /// Where the checksum is, in bytes from the base: where the 16 bits stand.
+    pub const CHECKSUM_SHIFT: u32 = 16;
+}
+
+/// How an act, or an instruction of it, ended.
+pub mod end {
+    /// What stands behind has its turn.
+    pub const ON: u32 = 0;
+    /// The rule ends.
+    pub const RULE: u32 = 1;
+    /// The packet is on its way by another device.
+    pub const REDIRECTED: u32 = 2;
+    /// The packet is dropped.
+    pub const DROPPED: u32 = 3;
+    /// The tables are not as they must be.
+    pub const BROKEN: u32 = 4;
+}
+
+/// What an act computes with.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Registers {
+    values: [u64; REGISTERS],
+    /// What is hashed or looked up, in the order of the wire; a part of less than 32 bits is
+    /// left-aligned in a word of its own, as in nft's registers.
+    key: [u32; KEY_WORDS as usize],
+    /// Words of the key so far.
+    key_len: u32,
+    /// Whether a value was in a range of the list so far.
+    hit: u32,
+}
+
+impl Registers {
+    /// A register; the number is taken modulo [`REGISTERS`].
+    #[inline(always)]
+    pub fn get(&self, number: u32) -> u64 {
+        let number = number as usize & (REGISTERS - 1);
+        self.values.get(number).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn set(&mut self, number: u32, value: u64) {
+        let number = number as usize & (REGISTERS - 1);
+        if let Some(place) = self.values.get_mut(number) {
+            *place = value;
+        }
+    }
+
+    /// A word of the key; the number is taken modulo [`KEY_WORDS`].
+    #[inline(always)]
+    pub fn key(&self, number: u32) -> u32 {
+        let number = (number & (KEY_WORDS - 1)) as usize;
+        self.key.get(number).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn push(&mut self, word: u32) {
+        let number = (self.key_len & (KEY_WORDS - 1)) as usize;
+        if let Some(place) = self.key.get_mut(number) {
+            *place = word;
+        }
+        self.key_len = self.key_len.wrapping_add(1);
+    }
+}
+
+/// Runs the act at an offset in the tables; returns how it [ended](end).
+#[inline(always)]
+pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> u32 {
+    let count = maps.table32(at);
+    let mut registers = Registers::default();
+    let mut at = at.wrapping_add(HEADER);
+    for number in 0..MAX_INSTRUCTIONS {
+        if number >= count {
+            return end::ON;
+        }
+        let ended = maps.instruction(packet, headers, at, &mut registers);
+        if ended != end::ON {
+            return ended;
+        }
+        at = at.wrapping_add(SIZE);
+    }
+    end::ON
+}
+
+/// Runs one instruction.
+#[inline(always)]
+pub fn instruction<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    at: u32,
+    registers: &mut Registers,
+) -> u32 {
+    let node = maps.node(at);
+    let word = maps.node32(node, 0);
+    let (reg, arg) = ((word >> 8) & 0xff, word >> 16);
+    let a = maps.node32(node, 4);
+    let (b, c) = (maps.node64(node, 8), maps.node64(node, 16));
+    let value = registers.get(reg);
+    let computed = match word as u8 {
+        code::LOAD => match maps.fetch(packet, headers, a, arg) {
+            Some(value) => value,
+            None => return end::RULE,
+        },
+        code::CONSTANT => b,
+        code::BITWISE => (value & b) ^ c,
+        code::SHIFT_LEFT => (value << (arg & 63)) & b,
+        code::SHIFT_RIGHT => value >> (arg & 63),
+        code::TEST => {
+            registers.hit |= u32::from(value.wrapping_sub(b) <= c);
+            if arg & u32::from(test::LAST) == 0 {
+                return end::ON;
+            }
+            let wanted = u32::from(arg & u32::from(test::NEGATED) == 0);
+            let hit = registers.hit;
+            registers.hit = 0;
+            return if hit == wanted { end::ON } else { end::RULE };
+        }
+        code::SET_META => {
+            match a {
+                writable::MARK => packet.set_mark(value as u32),
+                _ => packet.set_priority(value as u32),
+            }
+            return end::ON;
+        }
+        code::WRITE => return ended(maps.write(packet, headers, arg, a, value)),
+        code::LENGTH_COST => u64::from(packet.counted_len())
+            .wrapping_mul(b)
+            .checked_div(c)
+            .unwrap_or(0),
+        code::LIMIT => {
+            let taken = take(maps, a, value, b, packet.now());
+            return ended(taken == (arg & 1 == 0));
+        }
+        code::QUOTA => {
+            let len = u64::from(packet.counted_len());
+            let used = maps.state_add(a, len).wrapping_add(len);
+            return ended((used > b) == (arg & 1 == 1));
+        }
+        code::LAST => {
+            maps.state_set(a, packet.now());
+            return end::ON;
+        }
+        code::NUMGEN_INC => next_number(maps, a, b).wrapping_add(c),
+        code::RANDOM => {
+            let random = packet.random();
+            let number = match b {
+                0 => u64::from(random),
+                modulus => scale(random, modulus as u32),
+            };
+            number.wrapping_add(c)
+        }
+        code::DUP => {
+            packet.duplicate(value as u32);
+            return end::ON;
+        }
+        code::FWD => return packet.forward(value as u32, false),
+        code::REDIRECT => return packet.forward(value as u32, true),
+        code::FWD_NEIGH => {
+            let address = (registers.get(1), registers.get(2));
+            return maps.forward_to(packet, value as u32, arg, address);
+        }
+        code::LOG => {
+            packet.log(a);
+            return end::ON;
+        }
+        code::KEY => {
+            if arg == 2 {
+                registers.push((value >> 32) as u32);
+            }
+            registers.push(value as u32);
+            return end::ON;
+        }
+        code::JHASH => scale(jhash(registers, arg, a), b as u32).wrapping_add(c),
+        _ => return end::BROKEN,
+    };
+    registers.set(reg, computed);
+    end::ON
+}
+
+/// Whether the rule goes on.
+#[inline(always)]
+fn ended(goes_on: bool) -> u32 {
+    if goes_on { end::ON } else { end::RULE }
+}
+
+/// What [`code::LOAD`] reads: right-aligned.
+#[inline(always)]
+pub fn fetch<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    what: u32,
+    offset: u32,
+) -> Option<u64> {
+    let (code, len) = (what as u8, what >> 8 & 0xff);
+    if code & (fetch::META | fetch::WIDE) != fetch::WIDE {
+        return crate::engine::fetch_narrow(packet, maps, headers, code, offset as u16)
+            .map(u64::from);
+    }
+    let load = Load {
+        base: code,
+        len: len as u8,
+        offset: offset as u16,
+    };
+    let value = packet.load(headers, load)?;
+    Some(value >> (64u32.wrapping_sub(len << 3) & 63))
+}
+
+/// Writes `value` into the packet, by the bits of [`write`] in `what`; whether that could be.
+#[inline(always)]
+pub fn write<P: Packet>(packet: &P, headers: Headers, offset: u32, what: u32, value: u64) -> bool {
+    let write = store::Write {
+        base: what as u8,
+        offset,
+        len: what >> write::LEN_SHIFT & 0xf,
+        value,
+    };
+    let checksum = what >> write::CHECKSUM_SHIFT;
+    store::write(
+        packet,
+        headers,
+        write,
+        (what & write::CHECKSUM != 0).then_some(checksum),
+        what & write::PSEUDO != 0,
+    )
+}
+
+/// Takes one hop off and sends the packet to a next hop, where it is of that family
+/// (`nft_fwd_neigh_eval()`, net/netfilter/nft_fwd_netdev.c, which does not ask how many hops are left).
+#[inline(always)]
+pub fn forward_to<P: Packet>(packet: &P, ifindex: u32, version: u32, address: (u64, u64)) -> u32 {
+    let start = packet.link_len();
+    let (protocol, header, hops) = match version {
+        4 => (ETH_P_IP, IPV4_HLEN, start.wrapping_add(8)),
+        _ => (ETH_P_IPV6, IPV6_HLEN, start.wrapping_add(7)),
+    };
+    if packet.protocol() != protocol {
+        return end::RULE;
+    }
+    let last = start.wrapping_add(header).wrapping_sub(1);
+    let (Some(left), Some(_)) = (packet.far(hops, 1), packet.far(last, 1)) else {
+        return end::DROPPED;
+    };
+    let mut done = packet.store(hops, 1, left.wrapping_sub(1 << 56));
+    if version == 4 {
+        // `ip_decrease_ttl()`
+        let place = start.wrapping_add(10);
+        let sum = (packet.far(place, 2).unwrap_or(0) >> 48).wrapping_add(0x100);
+        let sum = sum.wrapping_add(u64::from(sum >= 0xffff));
+        done &= packet.store(place, 2, sum << 48);
+    }
+    if !done {
+        return end::DROPPED;
+    }
+    packet.forward_to(ifindex, version, address)
+}
+
+/// How often a change of a state is tried that others change at the same time.
+const TRIES: u32 = 64;
+
+/// Takes `cost` out of a bucket that holds at most `most`, and fills at the pace of time; whether there
+/// was as much in it (`nft_limit_eval()`, net/netfilter/nft_limit.c). All are nanoseconds.
+///
+/// The state is when the bucket was empty; what is in it is the time since then. So one
+/// number says it all, and it is changed in one step, without a lock.
+#[inline(always)]
+fn take<M: Maps>(maps: &M, slot: u32, cost: u64, most: u64, now: u64) -> bool {
+    for _ in 0..TRIES {
+        let empty_at = maps.state(slot);
+        let tokens = now.wrapping_sub(empty_at);
+        // Another CPU may have taken what comes in only after `now`.
+        let tokens = if tokens > u64::MAX >> 1 { 0 } else { tokens };
+        let tokens = if tokens > most { most } else { tokens };
+        if tokens < cost {
+            return false;
+        }
+        let after = now.wrapping_sub(tokens).wrapping_add(cost);
+        if maps.state_swap(slot, empty_at, after) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The next of `modulus` numbers (`nft_ng_inc_gen()`, net/netfilter/nft_numgen.c).
+#[inline(always)]
+fn next_number<M: Maps>(maps: &M, slot: u32, modulus: u64) -> u64 {
+    for _ in 0..TRIES {
+        let number = maps.state(slot);
+        let next = number.wrapping_add(1);
+        let next = if next < modulus { next } else { 0 };
+        if maps.state_swap(slot, number, next) {
+            return number;
+        }
+    }
+    0
+}
+
+/// `reciprocal_scale()` (include/linux/kernel.h): a number less than `below`.
+#[inline(always)]
+fn scale(number: u32, below: u32) -> u64 {
+    (u64::from(number).wrapping_mul(u64::from(below))) >> 32
+}
+
+/// `jhash()` (include/linux/jhash.h) of the first `len` bytes of the key.
+#[inline(always)]
+fn jhash(registers: &Registers, len: u32, seed: u32) -> u32 {
+    /// `JHASH_INITVAL`.
+    const INITIAL: u32 = 0xdead_beef;
+    let start = INITIAL.wrapping_add(len).wrapping_add(seed);
+    let (mut a, mut b, mut c) = (start, start, start);
+    if len == 0 {
+        return c;
+    }
+    // In the order of memory: the kernel reads the bytes of the wire as numbers of this machine.
+    let word = |number: u32| registers.key(number).to_be();
+    let mut first = 0u32;
+    let mut left = len.wrapping_add(3) >> 2;
+    for _ in 0..KEY_WORDS / 3 {
+        if left <= 3 {
+            break;
+        }
+        a = a.wrapping_add(word(first));
+        b = b.wrapping_add(word(first.wrapping_add(1)));
+        c = c.wrapping_add(word(first.wrapping_add(2)));
+        mix(&mut a, &mut b, &mut c);
+        first = first.wrapping_add(3);
+        left = left.wrapping_sub(3);
+    }
+    if left >= 3 {
+        c = c.wrapping_add(word(first.wrapping_add(2)));
+    }
+    if left >= 2 {
+        b = b.wrapping_add(word(first.wrapping_add(1)));
+    }
+    a = a.wrapping_add(word(first));
+    // `__jhash_final()`
+    c = (c ^ b).wrapping_sub(b.rotate_left(14));
+    a = (a ^ c).wrapping_sub(c.rotate_left(11));
+    b = (b ^ a).wrapping_sub(a.rotate_left(25));
+    c = (c ^ b).wrapping_sub(b.rotate_left(16));
+    a = (a ^ c).wrapping_sub(c.rotate_left(4));
+    b = (b ^ a).wrapping_sub(a.rotate_left(14));
+    (c ^ b).wrapping_sub(b.rotate_left(24))
+}
+
+/// `__jhash_mix()`.
+#[inline(always)]
+fn mix(a: &mut u32, b: &mut u32, c: &mut u32) {
+    for (first, second, third) in [(4, 6, 8), (16, 19, 4)] {
+        *a = a.wrapping_sub(*c) ^ c.rotate_left(first);
+        *c = c.wrapping_add(*b);
+        *b = b.wrapping_sub(*a) ^ a.rotate_left(second);
+        *a = a.wrapping_add(*c);
+        *c = c.wrapping_sub(*b) ^ b.rotate_left(third);
+        *b = b.wrapping_add(*a);
+    }
+}

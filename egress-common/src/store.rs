@@ -1,0 +1,169 @@
+//! Writing into packets, with the checksums that cover what is written, as nft_payload_set_eval() does it
+//! (net/netfilter/nft_payload.c).
+
+use crate::layout::fetch;
+use crate::packet::{ETH_P_8021AD, ETH_P_8021Q, Headers, Packet};
+
+/// What is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Write {
+    /// By the bits of a fetch code.
+    pub base: u8,
+    /// Bytes from the base.
+    pub offset: u32,
+    /// Bytes, 1 to 8.
+    pub len: u32,
+    /// Right-aligned, in the order of the wire.
+    pub value: u64,
+}
+
+/// The offset of the checksum in a transport header, for those whose checksum covers addresses
+/// (`nft_payload_l4csum_offset()`).
+#[inline(always)]
+fn pseudo_checksum(l4proto: u8) -> Option<u32> {
+    match l4proto {
+        IPPROTO_TCP => Some(16),
+        IPPROTO_UDP | IPPROTO_UDPLITE => Some(6),
+        IPPROTO_ICMPV6 => Some(2),
+        _ => None,
+    }
+}
+
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+const IPPROTO_ICMPV6: u8 = 58;
+const IPPROTO_UDPLITE: u8 = 136;
+/// The most VLAN tags in front of a network header (`VLAN_MAX_DEPTH`).
+const MAX_TAGS: u32 = 8;
+/// Bytes of an Ethernet header.
+const ETH_HLEN: u32 = 14;
+
+/// Writes, and mends the checksum at `checksum` bytes from the base, if there is one to mend, and with
+/// `pseudo` that of the transport header. Returns whether all of that could be; where it could not, what
+/// was done before stays.
+#[inline(always)]
+pub fn write<P: Packet>(
+    packet: &P,
+    headers: Headers,
+    write: Write,
+    checksum: Option<u32>,
+    pseudo: bool,
+) -> bool {
+    let Some(base) = base(packet, headers, write.base) else {
+        return false;
+    };
+    let at = base.wrapping_add(write.offset);
+    if checksum.is_some() || pseudo {
+        let Some(old) = packet.far(at, write.len) else {
+            return false;
+        };
+        let difference = difference(old, left_aligned(write.value, write.len));
+        if let Some(checksum) = checksum {
+            let place = base.wrapping_add(checksum);
+            let mended = if write.base & fetch::TRANSPORT != 0 {
+                packet.mend_checksum(place, difference, false)
+            } else {
+                mend(packet, place, difference)
+            };
+            if !mended {
+                return false;
+            }
+        }
+        if pseudo && !mend_pseudo(packet, headers, difference) {
+            return false;
+        }
+    }
+    packet.store(at, write.len, left_aligned(write.value, write.len))
+}
+
+/// Mends the checksum of the transport header, where it has one that covers addresses.
+#[inline(always)]
+fn mend_pseudo<P: Packet>(packet: &P, headers: Headers, difference: u32) -> bool {
+    let Some(l4proto) = headers.l4proto().filter(|_| !headers.is_fragment()) else {
+        return true;
+    };
+    let Some(checksum) = pseudo_checksum(l4proto) else {
+        return true;
+    };
+    let place = headers.transport().wrapping_add(checksum);
+    let Some(sum) = packet.far(place, 2) else {
+        // A UDP header that is cut off has no checksum (`nft_payload_udp_checksum()`).
+        return l4proto == IPPROTO_UDP;
+    };
+    if l4proto == IPPROTO_UDP && sum == 0 {
+        return true;
+    }
+    packet.mend_checksum(place, difference, true)
+}
+
+/// Where a base is in the packet.
+#[inline(always)]
+fn base<P: Packet>(packet: &P, headers: Headers, base: u8) -> Option<u32> {
+    if base & fetch::TRANSPORT != 0 {
+        return headers
+            .l4proto()
+            .filter(|_| !headers.is_fragment())
+            .map(|_| headers.transport());
+    }
+    if base & fetch::NETWORK == 0 {
+        return Some(0);
+    }
+    if !headers.must_ask_network() {
+        return Some(packet.link_len());
+    }
+    // Tags in the frame: the network header is behind them (`vlan_get_protocol_and_depth()`).
+    let mut at = ETH_HLEN;
+    for _ in 0..MAX_TAGS {
+        let protocol = packet.far(at.wrapping_sub(2), 2)? >> 48;
+        if protocol != u64::from(ETH_P_8021Q) && protocol != u64::from(ETH_P_8021AD) {
+            return Some(at);
+        }
+        at = at.wrapping_add(4);
+    }
+    Some(ETH_HLEN)
+}
+
+/// The lower `len` bytes of a value, left-aligned.
+#[inline(always)]
+fn left_aligned(value: u64, len: u32) -> u64 {
+    value << (64u32.wrapping_sub(len << 3) & 63)
+}
+
+/// By how much the sum of 16-bit words rises when `old` becomes `new`, both left-aligned: 16 bits, in ones'
+/// complement, in the order of the wire. Words start where what is written starts, as in the kernel.
+#[inline(always)]
+fn difference(old: u64, new: u64) -> u32 {
+    sum(!old).wrapping_add(sum(new))
+}
+
+/// The sum of the four words of 16 bits, not folded.
+#[inline(always)]
+fn sum(words: u64) -> u32 {
+    let halves = (words >> 32).wrapping_add(words & 0xffff_ffff);
+    ((halves >> 16) as u32).wrapping_add(halves as u32 & 0xffff)
+}
+
+/// 16 bits of what may have more, in ones' complement.
+#[inline(always)]
+pub fn fold(sum: u32) -> u32 {
+    let once = (sum >> 16).wrapping_add(sum & 0xffff);
+    (once >> 16).wrapping_add(once & 0xffff)
+}
+
+/// The checksum that was `old` when what it covers rose by `difference` (`nft_csum_replace()`).
+#[inline(always)]
+pub fn mended(old: u32, difference: u32) -> u32 {
+    let new = !fold((!old & 0xffff).wrapping_add(fold(difference))) & 0xffff;
+    // `CSUM_MANGLED_0`
+    if new == 0 { 0xffff } else { new }
+}
+
+/// Mends a checksum that no device computes.
+#[inline(always)]
+fn mend<P: Packet>(packet: &P, place: u32, difference: u32) -> bool {
+    let Some(old) = packet.far(place, 2) else {
+        return false;
+    };
+    let new = mended((old >> 48) as u32, difference);
+    packet.store(place, 2, u64::from(new) << 48)
+}

@@ -1,0 +1,252 @@
+//! Acts as bytes, by [`egress_common::act`].
+
+use egress_common::act::{code, test, writable, write};
+use egress_common::layout::{feature, fetch};
+
+use crate::image::atom::{Half, Variable};
+use crate::image::encode::{Encoder, push32, push64};
+use crate::ir::{Act, Base, Register, Source, StateId, Writable};
+use crate::ranges::RangeSet;
+
+/// One instruction, as the program reads it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Instruction {
+    code: u8,
+    register: Register,
+    arg: u16,
+    a: u32,
+    b: u64,
+    c: u64,
+}
+
+impl Instruction {
+    fn new(code: u8, register: Register) -> Self {
+        Self {
+            code,
+            register,
+            ..Self::default()
+        }
+    }
+
+    /// Appends it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let word = u32::from(self.code) | u32::from(self.register) << 8 | u32::from(self.arg) << 16;
+        push32(out, [word, self.a]);
+        push64(out, [self.b, self.c]);
+    }
+}
+
+impl Encoder {
+    /// What an act becomes.
+    pub fn instructions(&mut self, act: &[Act], slot: &dyn Fn(StateId) -> u32) -> Vec<Instruction> {
+        let mut out = Vec::with_capacity(act.len());
+        for instruction in act {
+            self.instruction(instruction, slot, &mut out);
+        }
+        out
+    }
+
+    fn instruction(
+        &mut self,
+        act: &Act,
+        slot: &dyn Fn(StateId) -> u32,
+        out: &mut Vec<Instruction>,
+    ) {
+        let new = Instruction::new;
+        if let Act::Write { pseudo: true, .. } = act {
+            // The checksum to be mended is in the transport header.
+            self.features |= feature::TRANSPORT;
+        }
+        out.push(match *act {
+            Act::Load { to, source } => self.load(to, source),
+            Act::Constant { to, value } => Instruction {
+                b: value,
+                ..new(code::CONSTANT, to)
+            },
+            Act::Bitwise { register, and, xor } => Instruction {
+                b: and,
+                c: xor,
+                ..new(code::BITWISE, register)
+            },
+            Act::ShiftLeft {
+                register,
+                bits,
+                width,
+            } => Instruction {
+                arg: bits.into(),
+                b: u64::MAX >> (64 - u32::from(width.clamp(1, 64))),
+                ..new(code::SHIFT_LEFT, register)
+            },
+            Act::ShiftRight { register, bits } => Instruction {
+                arg: bits.into(),
+                ..new(code::SHIFT_RIGHT, register)
+            },
+            Act::Test {
+                register,
+                ref values,
+                negated,
+            } => return tests(register, values, negated, out),
+            Act::SetMeta { what, from } => Instruction {
+                a: match what {
+                    Writable::Mark => writable::MARK,
+                    Writable::Priority => writable::PRIORITY,
+                },
+                ..new(code::SET_META, from)
+            },
+            Act::Write {
+                base,
+                offset,
+                len,
+                from,
+                checksum,
+                pseudo,
+            } => Instruction {
+                arg: offset,
+                a: self.layer(base)
+                    | u32::from(len) << write::LEN_SHIFT
+                    | checksum.map_or(0, |at| {
+                        write::CHECKSUM | u32::from(at) << write::CHECKSUM_SHIFT
+                    })
+                    | if pseudo { write::PSEUDO } else { 0 },
+                ..new(code::WRITE, from)
+            },
+            Act::LengthCost {
+                to,
+                nanoseconds,
+                rate,
+            } => Instruction {
+                b: nanoseconds,
+                c: rate,
+                ..new(code::LENGTH_COST, to)
+            },
+            Act::Limit {
+                id,
+                cost,
+                most,
+                over,
+            } => Instruction {
+                arg: over.into(),
+                a: slot(id),
+                b: most,
+                ..new(code::LIMIT, cost)
+            },
+            Act::Quota { id, bytes, over } => Instruction {
+                arg: over.into(),
+                a: slot(id),
+                b: bytes,
+                ..new(code::QUOTA, 0)
+            },
+            Act::Last { id } => Instruction {
+                a: slot(id),
+                ..new(code::LAST, 0)
+            },
+            Act::Increment {
+                to,
+                id,
+                modulus,
+                offset,
+            } => Instruction {
+                a: slot(id),
+                b: modulus.into(),
+                c: offset.into(),
+                ..new(code::NUMGEN_INC, to)
+            },
+            Act::Random {
+                to,
+                modulus,
+                offset,
+            } => Instruction {
+                b: modulus.into(),
+                c: offset.into(),
+                ..new(code::RANDOM, to)
+            },
+            Act::Key { from, words } => Instruction {
+                arg: words.into(),
+                ..new(code::KEY, from)
+            },
+            Act::Jhash {
+                to,
+                len,
+                seed,
+                modulus,
+                offset,
+            } => Instruction {
+                arg: len,
+                a: seed,
+                b: modulus.into(),
+                c: offset.into(),
+                ..new(code::JHASH, to)
+            },
+            Act::Dup { device } => new(code::DUP, device),
+            Act::Fwd { device } => new(code::FWD, device),
+            Act::Redirect { device } => new(code::REDIRECT, device),
+            Act::FwdTo { device, version } => Instruction {
+                arg: version.into(),
+                ..new(code::FWD_NEIGH, device)
+            },
+            Act::Log { id } => Instruction {
+                a: id.0 as u32,
+                ..new(code::LOG, 0)
+            },
+        });
+    }
+
+    fn load(&mut self, to: Register, source: Source) -> Instruction {
+        let variable = Variable {
+            source,
+            mask: source.full_mask(),
+            half: Half::Whole,
+        };
+        let (code, offset) = self.fetch(variable);
+        let len = match source {
+            Source::Payload { len, .. } => len,
+            Source::Meta(_) => 0,
+        };
+        Instruction {
+            arg: offset,
+            a: u32::from(code) | u32::from(len) << 8,
+            ..Instruction::new(code::LOAD, to)
+        }
+    }
+
+    /// The bits of a fetch code for a base that is written to.
+    fn layer(&mut self, base: Base) -> u32 {
+        let source = Source::Payload {
+            base,
+            offset: 0,
+            len: 1,
+        };
+        let variable = Variable {
+            source,
+            mask: 0xff,
+            half: Half::Whole,
+        };
+        u32::from(self.fetch(variable).0 & (fetch::NETWORK | fetch::TRANSPORT))
+    }
+}
+
+/// One instruction for each range of values.
+fn tests(register: Register, values: &RangeSet, negated: bool, out: &mut Vec<Instruction>) {
+    let range = |low: u128, span: u128| Instruction {
+        b: low as u64,
+        c: span as u64,
+        ..Instruction::new(code::TEST, register)
+    };
+    let mut all: Vec<_> = values
+        .ranges()
+        .iter()
+        .map(|&(low, high)| range(low, high - low))
+        .collect();
+    let none = all.is_empty();
+    if none {
+        // All of 64 bits, turned around.
+        all.push(range(0, u64::MAX.into()));
+    }
+    if let Some(last) = all.last_mut() {
+        last.arg = test::LAST;
+        if negated != none {
+            last.arg |= test::NEGATED;
+        }
+    }
+    out.extend(all);
+}

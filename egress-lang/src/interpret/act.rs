@@ -1,0 +1,246 @@
+//! Acts, one instruction after the other.
+
+use egress_common::act::{REGISTERS, end};
+use egress_common::layout::fetch;
+use egress_common::packet::Packet as _;
+use egress_common::{act, store};
+
+use super::Run;
+use crate::ir::{Act, Base, Register, Writable};
+
+/// How an act ended.
+pub enum Ended {
+    /// What is behind it runs.
+    On,
+    /// The rule ends.
+    Rule,
+    /// The packet goes by another device.
+    Sent,
+    /// The packet is dropped.
+    Dropped,
+}
+
+/// What an act computes with.
+#[derive(Default)]
+struct Registers {
+    values: [u64; REGISTERS],
+    key: Vec<u8>,
+}
+
+impl Registers {
+    fn get(&self, register: Register) -> u64 {
+        self.values.get(usize::from(register)).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, register: Register, value: u64) {
+        if let Some(place) = self.values.get_mut(usize::from(register)) {
+            *place = value;
+        }
+    }
+}
+
+impl Run<'_> {
+    pub(super) fn act(&mut self, act: &[Act]) -> Ended {
+        let mut registers = Registers::default();
+        for instruction in act {
+            match self.instruction(instruction, &mut registers) {
+                end::ON => {}
+                end::REDIRECTED => return Ended::Sent,
+                end::DROPPED => return Ended::Dropped,
+                _ => return Ended::Rule,
+            }
+        }
+        Ended::On
+    }
+
+    fn instruction(&mut self, act: &Act, registers: &mut Registers) -> u32 {
+        let goes_on = |on: bool| if on { end::ON } else { end::RULE };
+        let length = u64::from(self.packet.counted_len());
+        match *act {
+            Act::Load { to, source } => match self.read(source) {
+                Some(value) => registers.set(to, value as u64),
+                None => return end::RULE,
+            },
+            Act::Constant { to, value } => registers.set(to, value),
+            Act::Bitwise { register, and, xor } => {
+                registers.set(register, (registers.get(register) & and) ^ xor);
+            }
+            Act::ShiftLeft {
+                register,
+                bits,
+                width,
+            } => {
+                let value = u128::from(registers.get(register)) << bits;
+                registers.set(register, (value & ((1 << width) - 1)) as u64);
+            }
+            Act::ShiftRight { register, bits } => {
+                registers.set(register, registers.get(register) >> bits);
+            }
+            Act::Test {
+                register,
+                ref values,
+                negated,
+            } => return goes_on(values.contains(registers.get(register).into()) != negated),
+            Act::SetMeta { what, from } => {
+                let value = registers.get(from) as u32;
+                match what {
+                    Writable::Mark => self.packet.set_mark(value),
+                    Writable::Priority => self.packet.set_priority(value),
+                }
+            }
+            Act::Write {
+                base,
+                offset,
+                len,
+                from,
+                checksum,
+                pseudo,
+            } => {
+                let write = store::Write {
+                    base: match base {
+                        Base::Link => 0,
+                        Base::Network => fetch::NETWORK,
+                        Base::Transport => fetch::TRANSPORT,
+                    },
+                    offset: offset.into(),
+                    len: len.into(),
+                    value: registers.get(from),
+                };
+                let checksum = checksum.map(u32::from);
+                return goes_on(store::write(
+                    &self.packet,
+                    self.headers,
+                    write,
+                    checksum,
+                    pseudo,
+                ));
+            }
+            Act::LengthCost {
+                to,
+                nanoseconds,
+                rate,
+            } => registers.set(to, length.wrapping_mul(nanoseconds) / rate.max(1)),
+            Act::Limit {
+                id,
+                cost,
+                most,
+                over,
+            } => {
+                let now = self.packet.now();
+                let empty_at = self.states.entry(id).or_default();
+                let cost = registers.get(cost);
+                let tokens = now.saturating_sub(*empty_at).min(most);
+                let enough = tokens >= cost;
+                if enough {
+                    *empty_at = now - tokens + cost;
+                }
+                return goes_on(enough != over);
+            }
+            Act::Quota { id, bytes, over } => {
+                let used = self.states.entry(id).or_default();
+                *used += length;
+                return goes_on((*used > bytes) == over);
+            }
+            Act::Last { id } => {
+                self.states.insert(id, self.packet.now());
+            }
+            Act::Increment {
+                to,
+                id,
+                modulus,
+                offset,
+            } => {
+                let next = self.states.entry(id).or_default();
+                let number = *next;
+                *next = (number + 1) % u64::from(modulus.max(1));
+                registers.set(to, number + u64::from(offset));
+            }
+            Act::Random {
+                to,
+                modulus,
+                offset,
+            } => {
+                let random = u64::from(self.packet.random());
+                let number = match modulus {
+                    0 => random,
+                    modulus => random * u64::from(modulus) >> 32,
+                };
+                registers.set(to, number + u64::from(offset));
+            }
+            Act::Key { from, words } => {
+                let bytes = registers.get(from).to_be_bytes();
+                let unused = 8 - 4 * usize::from(words);
+                registers.key.extend(bytes.iter().skip(unused));
+            }
+            Act::Jhash {
+                to,
+                len,
+                seed,
+                modulus,
+                offset,
+            } => {
+                let key = registers.key.get(..usize::from(len)).unwrap_or_default();
+                let hash = u64::from(jhash(key, seed)) * u64::from(modulus) >> 32;
+                registers.set(to, hash + u64::from(offset));
+            }
+            Act::Dup { device } => self.packet.duplicate(registers.get(device) as u32),
+            Act::Fwd { device } => {
+                return self.packet.forward(registers.get(device) as u32, false);
+            }
+            Act::Redirect { device } => {
+                return self.packet.forward(registers.get(device) as u32, true);
+            }
+            Act::FwdTo { device, version } => {
+                let address = (registers.get(1), registers.get(2));
+                let device = registers.get(device) as u32;
+                return act::forward_to(&self.packet, device, version.into(), address);
+            }
+            Act::Log { id } => self.packet.log(id.0 as u32),
+        }
+        end::ON
+    }
+}
+
+/// Bob Jenkins' hash, as the kernel has it (include/linux/jhash.h).
+fn jhash(key: &[u8], seed: u32) -> u32 {
+    let start = 0xdead_beef_u32
+        .wrapping_add(key.len() as u32)
+        .wrapping_add(seed);
+    let mut state = [start; 3];
+    let mut rest = key;
+    let add = |state: &mut [u32; 3], bytes: &[u8]| {
+        for (number, chunk) in state.iter_mut().zip(bytes.chunks(4)) {
+            let mut word = [0; 4];
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            *number = number.wrapping_add(u32::from_ne_bytes(word));
+        }
+    };
+    while let Some((block, behind)) = rest.split_at_checked(12).filter(|(_, b)| !b.is_empty()) {
+        add(&mut state, block);
+        let [mut a, mut b, mut c] = state;
+        for turn in [[4, 6, 8], [16, 19, 4]] {
+            a = a.wrapping_sub(c) ^ c.rotate_left(turn[0]);
+            c = c.wrapping_add(b);
+            b = b.wrapping_sub(a) ^ a.rotate_left(turn[1]);
+            a = a.wrapping_add(c);
+            c = c.wrapping_sub(b) ^ b.rotate_left(turn[2]);
+            b = b.wrapping_add(a);
+        }
+        state = [a, b, c];
+        rest = behind;
+    }
+    if rest.is_empty() {
+        return start;
+    }
+    add(&mut state, rest);
+    let [mut a, mut b, mut c] = state;
+    c = (c ^ b).wrapping_sub(b.rotate_left(14));
+    a = (a ^ c).wrapping_sub(c.rotate_left(11));
+    b = (b ^ a).wrapping_sub(a.rotate_left(25));
+    c = (c ^ b).wrapping_sub(b.rotate_left(16));
+    a = (a ^ c).wrapping_sub(c.rotate_left(4));
+    b = (b ^ a).wrapping_sub(a.rotate_left(14));
+    (c ^ b).wrapping_sub(b.rotate_left(24))
+}

@@ -1,0 +1,228 @@
+//! What statements do that is more than counting, and tests that no diagram can answer: short programs
+//! over a few registers of 64 bits ([`egress_common::act`]).
+
+use crate::ir::{Base, Source, StateId, Writable};
+use crate::ranges::RangeSet;
+
+/// Number of a register, less than [`egress_common::act::REGISTERS`].
+pub type Register = u8;
+
+/// One instruction. One that cannot do what it says ends the rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Reads a field of at most 64 bits.
+    Load {
+        /// Where to.
+        to: Register,
+        /// What.
+        source: Source,
+    },
+    /// Sets a register.
+    Constant {
+        /// Which.
+        to: Register,
+        /// To what.
+        value: u64,
+    },
+    /// `(register & and) ^ xor`.
+    Bitwise {
+        /// Which register.
+        register: Register,
+        /// Bits that are kept.
+        and: u64,
+        /// Bits that are flipped then.
+        xor: u64,
+    },
+    /// Shifts to the left within `width` bits.
+    ShiftLeft {
+        /// Which register.
+        register: Register,
+        /// By how many bits.
+        bits: u8,
+        /// Bits of the value: those above are cleared.
+        width: u8,
+    },
+    /// Shifts to the right.
+    ShiftRight {
+        /// Which register.
+        register: Register,
+        /// By how many bits.
+        bits: u8,
+    },
+    /// Goes on where the register is one of the values (or none, if negated).
+    Test {
+        /// Which register.
+        register: Register,
+        /// The values, of at most 64 bits.
+        values: RangeSet,
+        /// `!=`.
+        negated: bool,
+    },
+    /// Writes metadata.
+    SetMeta {
+        /// What.
+        what: Writable,
+        /// From where.
+        from: Register,
+    },
+    /// Writes into the packet.
+    Write {
+        /// Where the offset starts.
+        base: Base,
+        /// Bytes from there.
+        offset: u16,
+        /// Bytes, 1 to 8.
+        len: u8,
+        /// From where.
+        from: Register,
+        /// Bytes from the base to the checksum of the same header, if it is to be mended.
+        checksum: Option<u16>,
+        /// Whether what is written is in the pseudo header of transport checksums.
+        pseudo: bool,
+    },
+    /// What the packet's bytes cost of a limit: `length * nanoseconds / rate`.
+    LengthCost {
+        /// Where to.
+        to: Register,
+        /// Nanoseconds of the limit's period.
+        nanoseconds: u64,
+        /// Bytes in each.
+        rate: u64,
+    },
+    /// Goes on where there is as much as the packet costs in the bucket (or where there is not).
+    Limit {
+        /// Whose bucket.
+        id: StateId,
+        /// The cost, in nanoseconds.
+        cost: Register,
+        /// What the bucket holds, in nanoseconds.
+        most: u64,
+        /// `over`.
+        over: bool,
+    },
+    /// Goes on while no more than these bytes are used (or when more are).
+    Quota {
+        /// Whose.
+        id: StateId,
+        /// Bytes.
+        bytes: u64,
+        /// `over`.
+        over: bool,
+    },
+    /// Remembers when this was.
+    Last {
+        /// Whose.
+        id: StateId,
+    },
+    /// The next number, starting at `offset`.
+    Increment {
+        /// Where to.
+        to: Register,
+        /// Whose.
+        id: StateId,
+        /// How many numbers there are.
+        modulus: u32,
+        /// The first.
+        offset: u32,
+    },
+    /// A random number.
+    Random {
+        /// Where to.
+        to: Register,
+        /// How many numbers there are; 0 for 2^32.
+        modulus: u32,
+        /// The lowest.
+        offset: u32,
+    },
+    /// Appends to the key.
+    Key {
+        /// What: left-aligned in its words.
+        from: Register,
+        /// Words of 32 bits, 1 or 2.
+        words: u8,
+    },
+    /// The hash of the key.
+    Jhash {
+        /// Where to.
+        to: Register,
+        /// Bytes of the key.
+        len: u16,
+        /// The seed.
+        seed: u32,
+        /// How many numbers there are.
+        modulus: u32,
+        /// The lowest.
+        offset: u32,
+    },
+    /// Sends a copy by another device.
+    Dup {
+        /// Its index.
+        device: Register,
+    },
+    /// Sends the packet by another device: nothing behind it runs.
+    Fwd {
+        /// Its index.
+        device: Register,
+    },
+    /// The same, with the skip mark on the packet.
+    Redirect {
+        /// Its index.
+        device: Register,
+    },
+    /// Sends the packet to a next hop, whose address is in registers 1 and 2: nothing behind it runs.
+    FwdTo {
+        /// The device's index; another register than 1 and 2.
+        device: Register,
+        /// Of the packet and the address: 4 or 6.
+        version: u8,
+    },
+    /// Tells a listener.
+    Log {
+        /// Which log statement.
+        id: StateId,
+    },
+}
+
+impl Act {
+    /// Whether the rule may end here: nothing behind it in the rule runs then.
+    pub fn can_end(&self) -> bool {
+        match self {
+            // What is always there.
+            Self::Load { source, .. } => !matches!(
+                source,
+                Source::Meta(key) if *key != crate::ir::Meta::L4proto
+            ),
+            Self::Test { .. }
+            | Self::Write { .. }
+            | Self::Limit { .. }
+            | Self::Quota { .. }
+            | Self::Fwd { .. }
+            | Self::Redirect { .. }
+            | Self::FwdTo { .. } => true,
+            Self::Constant { .. }
+            | Self::Bitwise { .. }
+            | Self::ShiftLeft { .. }
+            | Self::ShiftRight { .. }
+            | Self::SetMeta { .. }
+            | Self::LengthCost { .. }
+            | Self::Last { .. }
+            | Self::Increment { .. }
+            | Self::Random { .. }
+            | Self::Key { .. }
+            | Self::Jhash { .. }
+            | Self::Dup { .. }
+            | Self::Log { .. } => false,
+        }
+    }
+
+    /// The state that it keeps, if any.
+    pub fn state(&mut self) -> Option<&mut StateId> {
+        match self {
+            Self::Limit { id, .. }
+            | Self::Quota { id, .. }
+            | Self::Last { id }
+            | Self::Increment { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+}
