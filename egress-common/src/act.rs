@@ -83,6 +83,11 @@ pub mod code {
     pub const JHASH: u8 = 19;
     /// `reg` is appended to the key: its lower 32 bits, or with `arg` 2 all 64, the upper ones first.
     pub const KEY: u8 = 20;
+    /// Register `arg` becomes `a` where `reg` is from `b` to `b + c`, and no such instruction before it
+    /// did.
+    pub const SELECT: u8 = 21;
+    /// Ends the rule where no [`SELECT`] chose anything.
+    pub const SELECTED: u8 = 22;
 }
 
 /// The `arg` of [`code::TEST`].
@@ -137,7 +142,7 @@ pub struct Registers {
     key: [u32; KEY_WORDS as usize],
     /// Words of the key so far.
     key_len: u32,
-    /// Whether a value was in a range of the list so far.
+    /// Whether a value was in a range of the list so far, or something was chosen.
     hit: u32,
 }
 
@@ -274,6 +279,18 @@ pub fn instruction<P: Packet, M: Maps>(
         code::LOG => {
             packet.log(a);
             return end::ON;
+        }
+        code::SELECT => {
+            if registers.hit == 0 && value.wrapping_sub(b) <= c {
+                registers.hit = 1;
+                registers.set(arg, a.into());
+            }
+            return end::ON;
+        }
+        code::SELECTED => {
+            let hit = registers.hit != 0;
+            registers.hit = 0;
+            return ended(hit);
         }
         code::KEY => {
             if arg == 2 {

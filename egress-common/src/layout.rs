@@ -319,6 +319,8 @@ pub mod own {
     pub const DROPPED: u32 = 16;
     /// Packets passed because the tables were not as they must be: always 0, or a defect.
     pub const BROKEN: u32 = 24;
+    /// Packets that rules sent by other devices (`fwd to`, `redirect to`).
+    pub const SENT: u32 = 32;
     /// Bytes of a row, as a shift: a cache line.
     pub const ROW_SHIFT: u32 = 6;
     /// There are at least as many rows: programs may take this for a mask, less one.

@@ -23,6 +23,8 @@ use crate::{
 const NEXT: i32 = -1;
 /// The packet is dropped (`TCX_DROP`, `TC_ACT_SHOT`).
 const SHOT: i32 = 2;
+/// The packet goes where a helper was told (`TCX_REDIRECT`, `TC_ACT_REDIRECT`).
+const REDIRECTED: i32 = 7;
 
 /// Egress: before all other tc programs. Any ruleset.
 #[classifier]
@@ -111,6 +113,10 @@ fn classify<const FEATURES: u32>(ctx: &TcContext) -> i32 {
             own.count(own::DROPPED);
             SHOT
         }
+        Outcome::Redirect => {
+            own.count(own::SENT);
+            REDIRECTED
+        }
         Outcome::Again | Outcome::Broken => {
             own.count(own::BROKEN);
             if settings::features() & feature::LOG != 0 {
@@ -154,6 +160,7 @@ fn rounds(ctx: &TcContext, headers: Headers, root: u32) -> Outcome {
     match rounds.outcome {
         PASS => Outcome::Pass,
         DROP => Outcome::Drop,
+        REDIRECT => Outcome::Redirect,
         _ => Outcome::Broken,
     }
 }
@@ -175,6 +182,8 @@ const PASS: u32 = 1;
 const DROP: u32 = 2;
 /// [`Outcome::Broken`] as a number.
 const BROKEN: u32 = 3;
+/// [`Outcome::Redirect`] as a number.
+const REDIRECT: u32 = 4;
 
 /// One round: a function of its own to the verifier, which looks at it once, not once for each
 /// state that the rounds before may have left.
@@ -202,6 +211,7 @@ pub unsafe extern "C" fn round(skb: *mut __sk_buff, headers: u32, state: *mut St
         Outcome::Again => AGAIN,
         Outcome::Pass => PASS,
         Outcome::Drop => DROP,
+        Outcome::Redirect => REDIRECT,
         Outcome::Broken => BROKEN,
     }
 }

@@ -4,8 +4,9 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
+    act::{self, Registers},
     engine,
-    layout::{Counter, feature, own},
+    layout::{Counter, State, feature, own},
     packet::{Headers, Packet},
 };
 
@@ -57,6 +58,95 @@ static OWN: Area = Area::new();
 #[unsafe(link_section = ".data.counters")]
 static COUNTERS: Area = Area::new();
 
+/// What statements keep that all CPUs share: [`State`]s by slot. The first of them are how deep copies
+/// that rules send are nested on each CPU. Programs share the map.
+#[unsafe(link_section = ".data.states")]
+static STATES: Area = Area::new();
+
+/// Bytes of a [`State`], as a shift.
+const STATE_SHIFT: u32 = size_of::<State>().trailing_zeros();
+
+/// The value of a state, which other CPUs change at the same time.
+#[derive(Clone, Copy)]
+pub struct Shared(*mut u64);
+
+impl Shared {
+    #[inline(always)]
+    fn of(slot: u32) -> Self {
+        let at = (slot << STATE_SHIFT) & settings::state_mask();
+        // SAFETY: the masked offset lies in the map.
+        Self(unsafe { STATES.start().add(at as usize).cast() })
+    }
+
+    /// What it is.
+    #[inline(always)]
+    pub fn get(self) -> u64 {
+        // SAFETY: inside of the map, and aligned.
+        unsafe { self.0.read_volatile() }
+    }
+
+    /// Sets it.
+    #[inline(always)]
+    pub fn set(self, value: u64) {
+        // SAFETY: as in `get`.
+        unsafe { self.0.write_volatile(value) }
+    }
+
+    /// Adds to it in one step; returns what it was. `core` has no such operations for this target.
+    #[inline(always)]
+    fn add(self, value: u64) -> u64 {
+        let mut value = value;
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: as in `get`.
+        unsafe {
+            core::arch::asm!(
+                "{1} = atomic_fetch_add((u64 *)({0} + 0), {1})",
+                in(reg) self.0,
+                inout(reg) value,
+                options(nostack),
+            );
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            let before = self.get();
+            self.set(before.wrapping_add(value));
+            value = before;
+        }
+        value
+    }
+
+    /// Sets it to `new` if it is `old`, in one step; whether it was.
+    #[inline(always)]
+    fn swap(self, old: u64, new: u64) -> bool {
+        let mut found = old;
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: as in `get`.
+        unsafe {
+            core::arch::asm!(
+                "r0 = cmpxchg_64({0} + 0, r0, {1})",
+                in(reg) self.0,
+                in(reg) new,
+                inout("r0") found,
+                options(nostack),
+            );
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            found = self.get();
+            if found == old {
+                self.set(new);
+            }
+        }
+        found == old
+    }
+}
+
+/// How deep copies that rules send are nested on this CPU.
+#[inline(always)]
+pub fn nesting() -> Shared {
+    Shared::of(cpu_row())
+}
+
 /// Constants that the loader sets: the verifier knows them and removes what they switch off.
 pub mod settings {
     use core::ptr::read_volatile;
@@ -80,6 +170,7 @@ pub mod settings {
 
     setting! {
         features root root_ipv4 root_ipv6 table_mask cpu_mask counter_row counter_mask link_len uncounted_len skip_value skip_mask
+        state_mask
     }
 }
 
@@ -171,6 +262,68 @@ pub extern "C" fn step(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
     engine::step(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
 }
 
+/// An act: a function of its own for the same reason, as are those that follow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn act(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    let tables = Tables::<ANY>::get();
+    act::run(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
+}
+
+/// One instruction of an act.
+///
+/// # Safety
+///
+/// `registers` is null or points to registers that nobody else uses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn instruction(
+    skb: *mut __sk_buff,
+    headers: u32,
+    at: u32,
+    registers: *mut Registers,
+) -> u32 {
+    // The verifier takes nothing for granted here.
+    if registers.is_null() {
+        return act::end::BROKEN;
+    }
+    // SAFETY: not null, and what the caller promises.
+    let registers = unsafe { &mut *registers };
+    let ctx = TcContext::new(skb);
+    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
+    act::instruction(&packet, &tables, Headers::from_bits(headers), at, registers)
+}
+
+/// Writes into the packet; returns whether it could be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn write_packet(
+    skb: *mut __sk_buff,
+    headers: u32,
+    offset: u32,
+    what: u32,
+    value: u64,
+) -> u32 {
+    let ctx = TcContext::new(skb);
+    let headers = Headers::from_bits(headers);
+    act::write(&SkBuff::new(&ctx), headers, offset, what, value).into()
+}
+
+/// Sends the packet to a next hop.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forward_to(
+    skb: *mut __sk_buff,
+    ifindex: u32,
+    version: u32,
+    upper: u64,
+    lower: u64,
+) -> u32 {
+    let ctx = TcContext::new(skb);
+    act::forward_to(&SkBuff::new(&ctx), ifindex, version, (upper, lower))
+}
+
 /// `T` at `at` behind `start`.
 #[inline(always)]
 fn read<T: Copy>(start: *const u8, at: u32) -> T {
@@ -238,6 +391,68 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
             (*counter).packets = (*counter).packets.wrapping_add(1);
             (*counter).bytes = (*counter).bytes.wrapping_add(u64::from(bytes));
         }
+    }
+
+    #[inline(always)]
+    fn state(&self, slot: u32) -> u64 {
+        Shared::of(slot).get()
+    }
+
+    #[inline(always)]
+    fn state_set(&self, slot: u32, value: u64) {
+        Shared::of(slot).set(value);
+    }
+
+    #[inline(always)]
+    fn state_add(&self, slot: u32, value: u64) -> u64 {
+        Shared::of(slot).add(value)
+    }
+
+    #[inline(always)]
+    fn state_swap(&self, slot: u32, old: u64, new: u64) -> bool {
+        Shared::of(slot).swap(old, new)
+    }
+
+    #[inline(always)]
+    fn act<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32 {
+        act(packet.context().cast(), headers.to_bits(), at)
+    }
+
+    #[inline(always)]
+    fn instruction<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        at: u32,
+        registers: &mut Registers,
+    ) -> u32 {
+        let skb = packet.context().cast();
+        // SAFETY: the registers are the caller's alone.
+        unsafe { instruction(skb, headers.to_bits(), at, registers) }
+    }
+
+    #[inline(always)]
+    fn write<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        offset: u32,
+        what: u32,
+        value: u64,
+    ) -> bool {
+        let skb = packet.context().cast();
+        write_packet(skb, headers.to_bits(), offset, what, value) != 0
+    }
+
+    #[inline(always)]
+    fn forward_to<P: Packet>(
+        &self,
+        packet: &P,
+        ifindex: u32,
+        version: u32,
+        (upper, lower): (u64, u64),
+    ) -> u32 {
+        forward_to(packet.context().cast(), ifindex, version, upper, lower)
     }
 
     #[inline(always)]

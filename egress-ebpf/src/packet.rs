@@ -1,17 +1,24 @@
 //! The engine's view of an sk_buff.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::{
-        bpf_get_smp_processor_id, bpf_loop, bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
+        bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_loop,
+        bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
+        generated::{
+            bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+            bpf_skb_store_bytes,
+        },
     },
     programs::TcContext,
 };
-use egress_common::packet::{
-    ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag,
+use egress_common::{
+    act::end,
+    packet::{ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
+    store::fold,
 };
 
-use crate::maps::settings;
+use crate::maps::{self, settings};
 
 /// `BPF_HDR_START_NET`: offsets count from the network header.
 const HDR_START_NET: u32 = 1;
@@ -272,7 +279,132 @@ impl Packet for SkBuff<'_> {
             tci: field!(self, vlan_tci) as u16,
         })
     }
+
+    #[inline(always)]
+    fn store(&self, offset: u32, len: u32, value: u64) -> bool {
+        let bytes = value.to_be_bytes();
+        let len = one_to_eight(len);
+        // SAFETY: the helper reads at most the 8 bytes there are.
+        let error = unsafe {
+            bpf_skb_store_bytes(
+                self.ctx.skb.skb.cast(),
+                offset,
+                bytes.as_ptr().cast(),
+                len,
+                0,
+            )
+        };
+        error == 0
+    }
+
+    #[inline(always)]
+    fn mend_checksum(&self, offset: u32, difference: u32, pseudo: bool) -> bool {
+        let Some(old) = self.far(offset, 2) else {
+            return false;
+        };
+        // The helper takes a difference in the order of memory, and size 0 says that it is one.
+        let difference = (fold(difference) as u16).to_be();
+        let mut flags = if pseudo { BPF_F_PSEUDO_HDR } else { 0 };
+        if old != 0 {
+            // A sum of 0 becomes all ones; with one that is 0 before, the helper would do nothing.
+            flags |= BPF_F_MARK_MANGLED_0;
+        }
+        // SAFETY: the helper checks the offset.
+        let error = unsafe {
+            bpf_l4_csum_replace(
+                self.ctx.skb.skb.cast(),
+                offset,
+                0,
+                difference.into(),
+                flags.into(),
+            )
+        };
+        error == 0
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn duplicate(&self, ifindex: u32) {
+        let nesting = maps::nesting();
+        let depth = nesting.get();
+        if depth > NESTING_LIMIT {
+            return;
+        }
+        nesting.set(depth + 1);
+        // SAFETY: the context pointer is valid for the whole run of the program.
+        unsafe { bpf_clone_redirect(self.ctx.skb.skb.cast(), ifindex, 0) };
+        nesting.set(depth);
+    }
+
+    #[inline(always)]
+    fn forward(&self, ifindex: u32, skip: bool) -> u32 {
+        if skip {
+            let mask = settings::skip_mask();
+            self.set_mark(self.mark() & !mask | settings::skip_value());
+        }
+        // SAFETY: a helper that only notes a number.
+        unsafe { bpf_redirect(ifindex, 0) };
+        end::REDIRECTED
+    }
+
+    #[inline(always)]
+    fn forward_to(&self, ifindex: u32, version: u32, (upper, lower): (u64, u64)) -> u32 {
+        let (family, upper) = match version {
+            4 => (AF_INET, upper << 32),
+            _ => (AF_INET6, upper),
+        };
+        let mut hop = NextHop {
+            family,
+            address: [
+                ((upper >> 32) as u32).to_be(),
+                (upper as u32).to_be(),
+                ((lower >> 32) as u32).to_be(),
+                (lower as u32).to_be(),
+            ],
+        };
+        // SAFETY: the helper reads as many bytes as there are.
+        unsafe {
+            bpf_redirect_neigh(
+                ifindex,
+                (&raw mut hop).cast(),
+                size_of::<NextHop>() as i32,
+                0,
+            );
+        }
+        end::REDIRECTED
+    }
+
+    #[inline(always)]
+    fn log(&self, _statement: u32) {}
 }
+
+/// `struct bpf_redir_neigh` (include/uapi/linux/bpf.h).
+#[repr(C)]
+struct NextHop {
+    family: u32,
+    /// In the order of the wire.
+    address: [u32; 4],
+}
+
+/// `AF_INET`
+const AF_INET: u32 = 2;
+/// `AF_INET6`
+const AF_INET6: u32 = 10;
+
+/// `NF_RECURSION_LIMIT` (net/netfilter/nf_dup_netdev.c): copies of copies are sent this deep and once
+/// more.
+const NESTING_LIMIT: u64 = 2;
 
 /// A number that is not above [`MAX_NEAR`], in a way that Linux 6.1's verifier sees even where the
 /// compiler has put the number on the stack: what a comparison says is forgotten there.

@@ -332,6 +332,58 @@ impl Ruleset {
         chains
     }
 
+    /// Every quota, in rules, elements and objects.
+    pub fn quotas(&self) -> Vec<Quota> {
+        let mut quotas = Vec::new();
+        self.each_statement(&mut |statement| {
+            if let Statement::Quota(quota) = statement {
+                quotas.push(*quota);
+            }
+        });
+        let objects = self.tables.iter().flat_map(|table| &table.objects);
+        quotas.extend(objects.filter_map(|object| match object.state {
+            ObjectState::Quota(quota) => Some(quota),
+            _ => None,
+        }));
+        quotas
+    }
+
+    /// What statements keep that all CPUs share, with what it starts at: bytes used of a quota, else 0.
+    pub fn states(&self) -> Vec<(StateId, u64)> {
+        let quotas = self.quotas().into_iter();
+        let mut states: Vec<(StateId, u64)> = quotas.map(|quota| (quota.id, quota.used)).collect();
+        self.each_statement(&mut |statement| {
+            match statement {
+                Statement::Limit(limit) => states.push((limit.id, 0)),
+                Statement::Last { id } => states.push((*id, 0)),
+                _ => {}
+            }
+            statement.each_expr(&mut |expr| {
+                if let Expr::Numgen { id, .. } = expr {
+                    states.push((*id, 0));
+                }
+            });
+        });
+        let objects = self.tables.iter().flat_map(|table| &table.objects);
+        states.extend(objects.filter_map(|object| match object.state {
+            ObjectState::Limit(limit) => Some((limit.id, 0)),
+            _ => None,
+        }));
+        states
+    }
+
+    /// Those of rules, and those that elements carry.
+    fn each_statement<'r>(&'r self, each: &mut dyn FnMut(&'r Statement)) {
+        for table in &self.tables {
+            for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
+                rule.statements.iter().for_each(&mut *each);
+            }
+            for element in table.sets.iter().flat_map(|set| &set.elements) {
+                element.statements.iter().for_each(&mut *each);
+            }
+        }
+    }
+
     /// Every counter, in rules, elements and objects, with its initial values.
     pub fn counters(&self) -> Vec<Counter> {
         let mut counters = Vec::new();

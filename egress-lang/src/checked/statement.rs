@@ -420,3 +420,72 @@ pub enum ObjectChoice {
         map: Lookup,
     },
 }
+
+impl Statement {
+    /// Every expression in it, those within expressions included.
+    pub fn each_expr<'s>(&'s self, each: &mut dyn FnMut(&'s Expr)) {
+        match self {
+            Self::Match(matched) => {
+                matched.left.each(each);
+                if let Right::Expr(right) = &matched.right {
+                    right.each(each);
+                }
+            }
+            Self::VerdictMap { key, .. }
+            | Self::Object {
+                object: ObjectChoice::Map { key, .. },
+                ..
+            } => key.each(each),
+            Self::Set { target, value } => {
+                target.each(each);
+                value.each(each);
+            }
+            Self::Dup { device } => device.each(each),
+            Self::Fwd { address, device } => {
+                if let Some((_, address)) = address {
+                    address.each(each);
+                }
+                device.each(each);
+            }
+            Self::SetUpdate(update) => {
+                update.key.each(each);
+                if let Some(data) = &update.data {
+                    data.each(each);
+                }
+            }
+            Self::Counter(_)
+            | Self::Object { .. }
+            | Self::Verdict(_)
+            | Self::Limit(_)
+            | Self::Quota(_)
+            | Self::Last { .. }
+            | Self::Log(_)
+            | Self::Notrack
+            | Self::OptionReset { .. } => {}
+        }
+    }
+}
+
+impl Expr {
+    /// This one, and every one within it.
+    pub fn each<'e>(&'e self, each: &mut dyn FnMut(&'e Self)) {
+        each(self);
+        match self {
+            Self::Jhash { of, .. } => of.each(each),
+            Self::Binary { left, right, .. } => {
+                left.each(each);
+                right.each(each);
+            }
+            Self::Concat(parts) => parts.iter().for_each(|part| part.each(each)),
+            Self::Map { key, .. } => key.each(each),
+            Self::Field { .. }
+            | Self::Raw { .. }
+            | Self::Meta(_)
+            | Self::Option(_)
+            | Self::Numgen { .. }
+            | Self::Symhash { .. }
+            | Self::Socket { .. }
+            | Self::Constant(..) => {}
+        }
+    }
+}

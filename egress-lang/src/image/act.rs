@@ -63,6 +63,34 @@ impl Encoder {
                 b: value,
                 ..new(code::CONSTANT, to)
             },
+            // Names that nobody resolved are of no device here.
+            Act::Device { to, .. } => new(code::CONSTANT, to),
+            Act::Select {
+                from,
+                to,
+                low,
+                high,
+                data,
+            } => Instruction {
+                arg: to.into(),
+                a: data,
+                b: low,
+                c: high.wrapping_sub(low),
+                ..new(code::SELECT, from)
+            },
+            Act::SelectDevice {
+                from,
+                to,
+                low,
+                high,
+                ..
+            } => Instruction {
+                arg: to.into(),
+                b: low,
+                c: high.wrapping_sub(low),
+                ..new(code::SELECT, from)
+            },
+            Act::Selected => new(code::SELECTED, 0),
             Act::Bitwise { register, and, xor } => Instruction {
                 b: and,
                 c: xor,

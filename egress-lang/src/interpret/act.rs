@@ -25,11 +25,19 @@ pub enum Ended {
 struct Registers {
     values: [u64; REGISTERS],
     key: Vec<u8>,
+    selected: bool,
 }
 
 impl Registers {
     fn get(&self, register: Register) -> u64 {
         self.values.get(usize::from(register)).copied().unwrap_or(0)
+    }
+
+    fn select(&mut self, (low, high): (u64, u64), from: Register, to: Register, data: u32) {
+        if !self.selected && (low..=high).contains(&self.get(from)) {
+            self.selected = true;
+            self.set(to, data.into());
+        }
     }
 
     fn set(&mut self, register: Register, value: u64) {
@@ -62,6 +70,23 @@ impl Run<'_> {
                 None => return end::RULE,
             },
             Act::Constant { to, value } => registers.set(to, value),
+            // Names that nobody resolved are of no device here.
+            Act::Device { to, .. } => registers.set(to, 0),
+            Act::Select {
+                from,
+                to,
+                low,
+                high,
+                data,
+            } => registers.select((low, high), from, to, data),
+            Act::SelectDevice {
+                from,
+                to,
+                low,
+                high,
+                ..
+            } => registers.select((low, high), from, to, 0),
+            Act::Selected => return goes_on(std::mem::take(&mut registers.selected)),
             Act::Bitwise { register, and, xor } => {
                 registers.set(register, (registers.get(register) & and) ^ xor);
             }

@@ -24,6 +24,41 @@ pub enum Act {
         /// To what.
         value: u64,
     },
+    /// Sets a register to the index of a device, by its name; 0 where there is none.
+    Device {
+        /// Which.
+        to: Register,
+        /// The name.
+        name: String,
+    },
+    /// Sets a register where another is from `low` to `high`, and none was chosen before.
+    Select {
+        /// What is looked at.
+        from: Register,
+        /// Which.
+        to: Register,
+        /// Lowest value.
+        low: u64,
+        /// Highest value.
+        high: u64,
+        /// To what.
+        data: u32,
+    },
+    /// The same, with the index of a device.
+    SelectDevice {
+        /// What is looked at.
+        from: Register,
+        /// Which.
+        to: Register,
+        /// Lowest value.
+        low: u64,
+        /// Highest value.
+        high: u64,
+        /// The device's name.
+        name: String,
+    },
+    /// Goes on where something was chosen.
+    Selected,
     /// `(register & and) ^ xor`.
     Bitwise {
         /// Which register.
@@ -193,6 +228,7 @@ impl Act {
                 Source::Meta(key) if *key != crate::ir::Meta::L4proto
             ),
             Self::Test { .. }
+            | Self::Selected
             | Self::Write { .. }
             | Self::Limit { .. }
             | Self::Quota { .. }
@@ -200,6 +236,9 @@ impl Act {
             | Self::Redirect { .. }
             | Self::FwdTo { .. } => true,
             Self::Constant { .. }
+            | Self::Device { .. }
+            | Self::Select { .. }
+            | Self::SelectDevice { .. }
             | Self::Bitwise { .. }
             | Self::ShiftLeft { .. }
             | Self::ShiftRight { .. }
@@ -212,6 +251,34 @@ impl Act {
             | Self::Jhash { .. }
             | Self::Dup { .. }
             | Self::Log { .. } => false,
+        }
+    }
+
+    /// Puts indexes in place of the names of devices.
+    pub fn resolve(&mut self, index: &dyn Fn(&str) -> u32) {
+        match self {
+            Self::Device { to, name } => {
+                *self = Self::Constant {
+                    to: *to,
+                    value: index(name).into(),
+                };
+            }
+            Self::SelectDevice {
+                from,
+                to,
+                low,
+                high,
+                name,
+            } => {
+                *self = Self::Select {
+                    from: *from,
+                    to: *to,
+                    low: *low,
+                    high: *high,
+                    data: index(name),
+                };
+            }
+            _ => {}
         }
     }
 

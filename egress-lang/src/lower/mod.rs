@@ -1,6 +1,7 @@
 //! Checked ruleset to the intermediate form: the same loads and tests, in the same order, as nft
 //! hands to the kernel.
 
+mod act;
 mod rule;
 mod test;
 
@@ -76,8 +77,15 @@ pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
             object: checked::ObjectChoice::Name(_),
         } => None,
         Statement::VerdictMap { key, .. } => test::parts(key).err(),
-        Statement::Set { target, value } => rule::assignment(target, value).err(),
-        other => Some(describe(other).to_owned()),
+        Statement::Object {
+            kind: checked::ObjectKind::Limit | checked::ObjectKind::Quota,
+            object: checked::ObjectChoice::Name(_),
+        } => None,
+        other => match (act::Lower { table: None }.statement(other)) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(describe(other).to_owned()),
+            Err(what) => Some(what),
+        },
     })
 }
 

@@ -1,13 +1,12 @@
 //! Rules. One that looks something up in a verdict map, or a concatenation in a set, becomes several:
 //! one for each element, of which at most one matches.
 
-use super::{Lowering, describe, test};
+use super::{Lowering, act, describe, test};
 use crate::checked::{
-    ElementData, Expr, Hook, Lookup, Match, MatchOp, ObjectChoice, ObjectKind, ObjectState, Right,
+    ElementData, Expr, Hook, Lookup, MapData, Match, MatchOp, ObjectChoice, ObjectState, Right,
     Rule, Set, Statement, Table, Value, Verdict,
 };
 use crate::ir;
-use crate::meta::MetaKey;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -22,22 +21,6 @@ pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
     match (&matched.left, &matched.right, matched.op) {
         (Expr::Concat(_), Right::Set(_), MatchOp::Eq) => test::parts(&matched.left).err(),
         _ => test::lower(matched, Hook::Egress).err(),
-    }
-}
-
-/// What `TARGET set VALUE` does.
-pub(super) fn assignment(target: &Expr, value: &Expr) -> Result<ir::Step> {
-    let (what, keyword) = match target {
-        Expr::Meta(MetaKey::Mark) => (ir::Writable::Mark, "mark"),
-        Expr::Meta(MetaKey::Priority) => (ir::Writable::Priority, "priority"),
-        Expr::Meta(key) => return Err(format!("setting meta {}", key.row().keyword)),
-        _ => return Err("setting a field".to_owned()),
-    };
-    match value {
-        Expr::Constant(_, Value::Int(number)) => u32::try_from(*number)
-            .map(|number| ir::Step::Set(what, number))
-            .map_err(|_| format!("setting meta {keyword} to more than 32 bits")),
-        _ => Err(format!("setting meta {keyword} to what is not a constant")),
     }
 }
 
@@ -101,14 +84,15 @@ impl<'r> Lowering<'r> {
                 },
                 Statement::Counter(counter) => vec![ir::Step::Counter(counter.id)],
                 Statement::Object {
-                    kind: ObjectKind::Counter,
+                    kind,
                     object: ObjectChoice::Name(name),
-                } => match table
-                    .object(ObjectKind::Counter, name)
-                    .map(|object| &object.state)
-                {
+                } => match table.object(*kind, name).map(|object| &object.state) {
                     Some(ObjectState::Counter(counter)) => vec![ir::Step::Counter(counter.id)],
-                    _ => return Err(format!("the missing counter {name}")),
+                    Some(ObjectState::Quota(quota)) => {
+                        vec![ir::Step::Act(vec![act::quota(quota)])]
+                    }
+                    Some(ObjectState::Limit(limit)) => vec![ir::Step::Act(act::limit(limit)?)],
+                    None => return Err(format!("the missing {} {name}", kind.keyword())),
                 },
                 Statement::Verdict(verdict) => {
                     vec![ir::Step::Verdict(self.verdict(table, verdict))]
@@ -118,8 +102,19 @@ impl<'r> Lowering<'r> {
                     alternatives = self.verdict_map(table, alternatives, key, set, rule, out)?;
                     continue;
                 }
-                Statement::Set { target, value } => vec![assignment(target, value)?],
-                other => return Err(describe(other).to_owned()),
+                Statement::Set {
+                    target,
+                    value: Expr::Map { key, map },
+                } if only_tests(&alternatives) && test::parts(key).is_ok() => {
+                    let set = set_of(table, map)?;
+                    alternatives = self.set_by_map(alternatives, target, key, set)?;
+                    continue;
+                }
+                other => {
+                    let lower = act::Lower { table: Some(table) };
+                    let step = lower.statement(other)?;
+                    vec![step.ok_or_else(|| describe(other).to_owned())?]
+                }
             };
             for alternative in &mut alternatives {
                 alternative.extend(all.iter().cloned());
@@ -130,6 +125,49 @@ impl<'r> Lowering<'r> {
             steps,
         }));
         Ok(())
+    }
+
+    /// One way for each element of the map, which sets what is set to a constant.
+    fn set_by_map(
+        &self,
+        alternatives: Alternatives,
+        target: &Expr,
+        key: &Expr,
+        set: &Set,
+    ) -> Result<Alternatives> {
+        test::constant(set)?;
+        let parts = test::parts(key)?;
+        if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
+            return Err("a rule that becomes more than a million".to_owned());
+        }
+        let data_type = match &set.data {
+            Some(MapData::Value { parts, .. }) => parts.first().map(|part| part.data_type),
+            _ => None,
+        };
+        let mut out = Vec::with_capacity(alternatives.len() * set.elements.len());
+        for element in &set.elements {
+            let (Some(ElementData::Value(value)), Some(data_type)) = (&element.data, data_type)
+            else {
+                return Err("a map without values".to_owned());
+            };
+            let tests = match (&element.key, parts.as_slice()) {
+                (Value::Any, [part]) => all_but(part, set, self.direction)?,
+                (Value::Any, _) => return Err("a map of concatenations with *".to_owned()),
+                (key, parts) => element_steps(parts, key, self.direction)?,
+            };
+            let statement = Statement::Set {
+                target: target.clone(),
+                value: Expr::Constant(data_type, value.clone()),
+            };
+            let step = act::Lower { table: None }.statement(&statement)?;
+            for alternative in &alternatives {
+                let mut steps = alternative.clone();
+                steps.extend(tests.iter().cloned());
+                steps.extend(step.clone());
+                out.push(steps);
+            }
+        }
+        Ok(out)
     }
 
     /// Adds a rule for each element whose verdict ends the rule; returns the ways on from those that

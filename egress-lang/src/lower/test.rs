@@ -9,12 +9,12 @@ use crate::ranges::RangeSet;
 type Result<T> = std::result::Result<T, String>;
 
 /// What is read, and how the bits of the value lie in it.
-struct Place {
-    source: Source,
+pub(super) struct Place {
+    pub source: Source,
     /// Bits of the value.
-    width: u32,
+    pub width: u32,
     /// Bits to the right of the value in what is read.
-    shift: u32,
+    pub shift: u32,
 }
 
 impl Place {
@@ -314,7 +314,7 @@ fn masked(expr: &Expr) -> Result<(&Expr, Option<u128>, u128)> {
     }
 }
 
-fn place(expr: &Expr) -> Result<Place> {
+pub(super) fn place(expr: &Expr) -> Result<Place> {
     match expr {
         Expr::Field { id, shift } => {
             let field = id.get();

@@ -8,13 +8,7 @@ use serde_json::json;
 use crate::{
     cli::ExplainArgs,
     commands::{
-        offline::{
-            Link,
-            describe::describe,
-            policy::{Rules, verdict},
-            spelled,
-            way::Reader,
-        },
+        offline::{Link, describe::describe, policy::Rules, spelled, way::Reader},
         output::print,
     },
 };
@@ -41,7 +35,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     // The last base chain that saw it.
     let decision = reader.decisions(&steps).pop();
     let what = describe(link, &frame);
-    let verdict = verdict(answer.dropped);
+    let verdict = answer.fate.verdict();
     let hook = rules.hook.keyword();
     if args.offline.json {
         let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();

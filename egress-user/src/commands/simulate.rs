@@ -16,7 +16,7 @@ use crate::{
             Link,
             capture::{Capture, Captured, Output},
             describe::describe,
-            policy::{Policy, Rules, Total, verdict},
+            policy::{Fate, Policy, Rules, Total},
             way::{Decision, Reader},
         },
         output::{columns, print},
@@ -62,10 +62,10 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
         None => None,
     };
     while let Some(packet) = next {
-        if run.packet(&packet)?
+        if let Some(bytes) = run.packet(&packet)?
             && let Some(output) = &mut output
         {
-            output.write(&packet)?;
+            output.write(&Captured { bytes, ..packet })?;
         }
         if run.out.len() > CHUNK {
             print(&std::mem::take(&mut run.out))?;
@@ -92,6 +92,8 @@ struct Sums {
     packets: u64,
     passed: u64,
     dropped: u64,
+    /// Those that rules send by other devices.
+    sent: u64,
     /// Those that come to no hook.
     unseen: u64,
     /// Those that were not captured whole.
@@ -113,8 +115,8 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Runs a packet; tells whether it passes.
-    fn packet(&mut self, captured: &Captured) -> Result<bool> {
+    /// Runs a packet; gives what passes of it, as far as it was captured.
+    fn packet(&mut self, captured: &Captured) -> Result<Option<Vec<u8>>> {
         self.sums.packets += 1;
         let number = self.sums.packets;
         if captured.link != self.link {
@@ -128,11 +130,15 @@ impl Run<'_> {
             bytes.resize(length, 0);
         }
         let what = describe(self.link, &bytes);
-        let Some(packet) = self.link.packet(&bytes, self.rules.hook) else {
+        let Some(mut packet) = self.link.packet(&bytes, self.rules.hook) else {
             self.sums.unseen += 1;
             self.line(captured, &what, "-", None, "comes to no hook");
-            return Ok(false);
+            return Ok(None);
         };
+        // Late enough for buckets to be full in the beginning.
+        let since = i128::try_from(captured.time)? - i128::try_from(self.first)?;
+        packet.time = u64::try_from((1 << 62) + since).unwrap_or(0);
+        packet.random = (number as u32).wrapping_mul(0x9e37_79b9);
         let answer = self.policy.run(&packet);
         let answer = answer.with_context(|| format!("packet {number}"))?;
         self.total.add(&answer.counted);
@@ -141,18 +147,20 @@ impl Run<'_> {
         for decision in &decisions {
             *self.sums.by.entry(*decision).or_default() += 1;
         }
-        if answer.dropped {
-            self.sums.dropped += 1;
-        } else {
-            self.sums.passed += 1;
+        match answer.fate {
+            Fate::Passes => self.sums.passed += 1,
+            Fate::IsDropped => self.sums.dropped += 1,
+            Fate::IsSent => self.sums.sent += 1,
         }
         let last = decisions.last().copied();
         let by = last.map_or_else(
             || "no base chain".to_owned(),
             |decision| self.reader.decider(decision.by),
         );
-        self.line(captured, &what, verdict(answer.dropped), last, &by);
-        Ok(!answer.dropped)
+        self.line(captured, &what, answer.fate.verdict(), last, &by);
+        let mut left = answer.bytes;
+        left.truncate(captured.bytes.len());
+        Ok((answer.fate == Fate::Passes).then_some(left))
     }
 
     fn line(
@@ -193,7 +201,7 @@ impl Run<'_> {
                 json!({
                     "table": table,
                     "chain": chain,
-                    "verdict": verdict(decision.dropped),
+                    "verdict": decision.fate.verdict(),
                     "packets": packets,
                     "by": self.reader.decider_json(decision.by),
                 })
@@ -208,6 +216,7 @@ impl Run<'_> {
                     "packets": sums.packets,
                     "passed": sums.passed,
                     "dropped": sums.dropped,
+                    "sent": sums.sent,
                     "no_hook": sums.unseen,
                     "cut": sums.cut,
                     "decisions": by,
@@ -226,6 +235,9 @@ impl Run<'_> {
             sums.passed,
             sums.dropped
         );
+        if sums.sent > 0 {
+            let _ = write!(self.out, ", {} sent by other devices", sums.sent);
+        }
         if sums.unseen > 0 {
             let _ = write!(self.out, ", {} come to no hook", sums.unseen);
         }
@@ -243,7 +255,7 @@ impl Run<'_> {
                 vec![
                     format!("{table} {chain}"),
                     packets.to_string(),
-                    verdict(decision.dropped).to_owned(),
+                    decision.fate.verdict().to_owned(),
                     self.reader.decider(decision.by),
                 ]
             })

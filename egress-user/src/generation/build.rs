@@ -11,6 +11,7 @@ use crate::{
         compose::{self, Group},
         converge, counters,
         state::{Attachment, Binding, Program, State},
+        states,
         store::{Generation, Store},
     },
     kernel::{
@@ -39,8 +40,12 @@ pub fn build(
 
     let mut plan = counters::plan(&wanted.counters, &wanted.scopes)?;
     counters::prepare(&mut plan, generation.as_ref(), &next)?;
-    let groups = compose::groups(&wanted, &plan.counters, store, devices)?;
+    let mut states = states::plan(&wanted.states, &wanted.scopes)?;
+    states::prepare(&mut states, generation.as_ref(), &next)?;
+    let slots = compose::Slots::new(&plan.counters, &states.counters);
+    let groups = compose::groups(&wanted, &slots, store, devices)?;
     wanted.counters = plan.counters;
+    wanted.states = states.counters;
 
     if let Some(generation) = &generation {
         for log in [false, true] {
@@ -133,6 +138,7 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
     let maps = MapPins {
         tables: &next.tables(number),
         counters: &next.counters(),
+        states: &next.states(),
         own: &next.own(number),
         logs: &next.logs(group.settings.log),
     };

@@ -63,6 +63,32 @@ impl GroupSettings {
     }
 }
 
+/// Where counters and states are, by scope and identity.
+#[derive(Debug)]
+pub struct Slots {
+    counters: BTreeMap<(u64, StateId), u32>,
+    states: BTreeMap<(u64, StateId), u32>,
+    /// The kernel's numbers of the maps.
+    maps: [u32; 2],
+}
+
+impl Slots {
+    /// As they were planned.
+    pub fn new(counters: &Counters, states: &Counters) -> Self {
+        let slots = |counters: &Counters| {
+            let entries = counters.entries.iter();
+            entries
+                .map(|entry| ((entry.scope, entry.id), entry.slot))
+                .collect()
+        };
+        Self {
+            counters: slots(counters),
+            states: slots(states),
+            maps: [counters.map, states.map],
+        }
+    }
+}
+
 /// A base chain, by its scope, table and chain.
 type ChainKey = (u64, u64, u64);
 
@@ -73,9 +99,9 @@ type ChainKey = (u64, u64, u64);
 /// Where an interface is not there, or a rule cannot be enforced.
 pub fn groups(
     state: &State,
-    counters: &Counters,
+    slots: &Slots,
     store: &Store,
-    devices: &Devices,
+    all_devices: &Devices,
 ) -> Result<Vec<Group>> {
     let mut hooked: BTreeMap<(String, Hook), BTreeSet<u64>> = BTreeMap::new();
     for scope in &state.scopes {
@@ -86,7 +112,7 @@ pub fn groups(
     let mut sharing: BTreeMap<(GroupSettings, BTreeSet<u64>, Vec<ChainKey>), Vec<_>> =
         BTreeMap::new();
     for ((name, hook), scope_ids) in hooked {
-        let device = find_device(state, store, devices, &name, hook)?;
+        let device = find_device(state, store, all_devices, &name, hook)?;
         let scopes = || {
             state
                 .scopes
@@ -121,11 +147,6 @@ pub fn groups(
             .push((device, mode));
     }
 
-    let slots: BTreeMap<_, _> = counters
-        .entries
-        .iter()
-        .map(|entry| ((entry.scope, entry.id), entry.slot))
-        .collect();
     let mut groups = Vec::new();
     for ((settings, scope_ids, _), mut devices) in sharing {
         devices.sort_by_key(|(device, _)| device.ifindex);
@@ -136,8 +157,8 @@ pub fn groups(
             .scopes
             .iter()
             .filter(|scope| scope_ids.contains(&scope.id));
-        let chains = lower_all(scopes, &first.name, settings.hook, &slots)?;
-        let fingerprint = fingerprint(&settings, &scope_ids, &chains, &devices, counters);
+        let chains = lower_all(scopes, &first.name, settings.hook, slots, all_devices)?;
+        let fingerprint = fingerprint(&settings, &scope_ids, &chains, &devices, slots);
         groups.push(Group {
             devices,
             settings,
@@ -186,7 +207,8 @@ fn lower_all<'a>(
     scopes: impl Iterator<Item = &'a Scope>,
     device: &str,
     hook: Hook,
-    slots: &BTreeMap<(u64, StateId), u32>,
+    slots: &Slots,
+    devices: &Devices,
 ) -> Result<ir::Hook> {
     let mut all = ir::Hook::default();
     let mut base_chains = Vec::new();
@@ -200,6 +222,10 @@ fn lower_all<'a>(
         for mut chain in lowered.chains {
             for step in chain.rules.iter_mut().flat_map(|rule| &mut rule.steps) {
                 move_step(step, offset, scope.id, slots)?;
+                if let ir::Step::Act(act) = step {
+                    let index = |name: &str| devices.get(name).map_or(0, |device| device.ifindex);
+                    act.iter_mut().for_each(|act| act.resolve(&index));
+                }
             }
             all.chains.push(chain);
         }
@@ -217,20 +243,22 @@ fn lower_all<'a>(
 }
 
 /// Adjusts a step to a hook that is made of several.
-fn move_step(
-    step: &mut ir::Step,
-    offset: u32,
-    scope: u64,
-    slots: &BTreeMap<(u64, StateId), u32>,
-) -> Result<()> {
+fn move_step(step: &mut ir::Step, offset: u32, scope: u64, slots: &Slots) -> Result<()> {
     match step {
         ir::Step::Verdict(ir::Verdict::Jump(chain) | ir::Verdict::Goto(chain)) => {
             chain.0 += offset;
         }
         ir::Step::Counter(id) => {
-            let slot = slots.get(&(scope, *id));
+            let slot = slots.counters.get(&(scope, *id));
             let slot = slot.context("a counter has no slot; this is a defect")?;
             *id = StateId(u64::from(*slot));
+        }
+        ir::Step::Act(act) => {
+            for id in act.iter_mut().filter_map(ir::Act::state) {
+                let slot = slots.states.get(&(scope, *id));
+                let slot = slot.context("a state has no slot; this is a defect")?;
+                *id = StateId(u64::from(*slot));
+            }
         }
         _ => {}
     }
@@ -244,7 +272,7 @@ fn fingerprint(
     scopes: &BTreeSet<u64>,
     chains: &ir::Hook,
     devices: &[(Device, Mode)],
-    counters: &Counters,
+    slots: &Slots,
 ) -> [u64; 2] {
     let by_name = chains
         .chains
@@ -261,7 +289,7 @@ fn fingerprint(
         (settings.skip_mark, settings.log, settings.budget).hash(&mut hasher);
         scopes.hash(&mut hasher);
         chains.hash(&mut hasher);
-        counters.map.hash(&mut hasher);
+        slots.maps.hash(&mut hasher);
         if by_name {
             for (device, _) in devices {
                 (&device.name, device.ifindex).hash(&mut hasher);

@@ -10,7 +10,8 @@ use log::{debug, warn};
 use crate::{
     generation::{
         counters,
-        state::{Attachment, Binding, State},
+        state::{Attachment, Binding, Counters, State},
+        states,
         store::{Generation, Store, link_name, remove_pin},
     },
     kernel::{
@@ -62,11 +63,13 @@ pub fn converge(
     }
     remove_links(store, state)?;
     remove_filters(Some(state), others, devices, &known)?;
-    if !state.counters.freed.is_empty() || state.counters.before {
+    let leaves = |slots: &Counters| !slots.freed.is_empty() || slots.before;
+    if leaves(&state.counters) || leaves(&state.states) {
         bpf::wait_for_programs();
     }
     let mut settled = state.clone();
     counters::settle(&mut settled, &generation)?;
+    states::settle(&mut settled, &generation)?;
     for number in store.generations()? {
         if number != state.generation {
             store.remove(&store.generation(number))?;

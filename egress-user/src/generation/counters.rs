@@ -13,6 +13,7 @@ use egress_lang::checked::{self, StateId};
 use crate::{
     generation::{
         state::{Count, Counters, Entry, Scope, State},
+        states,
         store::Generation,
     },
     kernel::{
@@ -45,23 +46,38 @@ pub struct Plan {
 ///
 /// Where there are more counters than slots can be numbered.
 pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
+    let wanted = scopes.iter().flat_map(|scope| {
+        let counters = scope.ruleset.counters().into_iter();
+        counters.map(|counter| {
+            let start = Count {
+                packets: counter.packets,
+                bytes: counter.bytes,
+            };
+            (scope.id, counter.id, start)
+        })
+    });
+    slots(before, wanted.collect(), MIN_CAPACITY)
+}
+
+/// Gives each of those that are wanted a slot: by scope and identity, with what it starts at.
+///
+/// # Errors
+///
+/// Where there are more than can be numbered.
+pub fn slots(
+    before: &Counters,
+    mut wanted: Vec<(u64, StateId, Count)>,
+    min_capacity: u32,
+) -> Result<Plan> {
     let known: HashMap<_, _> = before
         .entries
         .iter()
         .map(|entry| ((entry.scope, entry.id), entry))
         .collect();
-    let mut wanted: Vec<(u64, checked::Counter)> = scopes
-        .iter()
-        .flat_map(|scope| {
-            let counters = scope.ruleset.counters().into_iter();
-            counters.map(|counter| (scope.id, counter))
-        })
-        .collect();
-    wanted.sort_by_key(|(scope, counter)| (*scope, counter.id));
-    wanted.dedup_by_key(|(scope, counter)| (*scope, counter.id));
+    wanted.sort_by_key(|&(scope, id, _)| (scope, id));
+    wanted.dedup_by_key(|(scope, id, _)| (*scope, *id));
 
-    let stays =
-        |&(scope, counter): &(u64, checked::Counter)| known.contains_key(&(scope, counter.id));
+    let stays = |&(scope, id, _): &(u64, StateId, Count)| known.contains_key(&(scope, id));
     let added = wanted.iter().filter(|one| !stays(one)).count();
     let mut free: Vec<u32> = before.free.iter().chain(&before.freed).copied().collect();
     let unused = before.unused;
@@ -76,8 +92,8 @@ pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
         ..Counters::default()
     };
     let mut zero = Vec::new();
-    for (scope, counter) in wanted {
-        let entry = match known.get(&(scope, counter.id)) {
+    for (scope, id, base) in wanted {
+        let entry = match known.get(&(scope, id)) {
             Some(&&entry) => Entry {
                 before: counters.before,
                 ..entry
@@ -93,12 +109,9 @@ pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
                 zero.push(slot);
                 Entry {
                     scope,
-                    id: counter.id,
+                    id,
                     slot,
-                    base: Count {
-                        packets: counter.packets,
-                        bytes: counter.bytes,
-                    },
+                    base,
                     before: false,
                 }
             }
@@ -121,7 +134,7 @@ pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
             .checked_mul(2)
             .and_then(u32::checked_next_power_of_two)
             .context("too many counters")?
-            .max(MIN_CAPACITY);
+            .max(min_capacity);
         counters.free.append(&mut counters.freed);
         zero.clear();
     }
@@ -210,7 +223,7 @@ pub fn reset(
 ) -> Result<()> {
     for entry in &mut state.counters.entries {
         let key = (entry.scope, entry.id);
-        if let Some(count) = live.0.get(&key).filter(|_| which.contains(&key)) {
+        if let Some(count) = live.counters.get(&key).filter(|_| which.contains(&key)) {
             entry.base.packets = entry.base.packets.wrapping_sub(count.packets);
             entry.base.bytes = entry.base.bytes.wrapping_sub(count.bytes);
         }
@@ -218,9 +231,26 @@ pub fn reset(
     state.rewrite(&generation.ruleset())
 }
 
+/// Sets quotas back to nothing used, likewise.
+///
+/// # Errors
+///
+/// Where they cannot be written.
+pub fn reset_states(
+    state: &State,
+    generation: &Generation,
+    live: &Live,
+    which: &[(u64, StateId)],
+) -> Result<()> {
+    states::reset(state, generation, &live.states, which)
+}
+
 /// What all counters stand at.
 #[derive(Debug, Default)]
-pub struct Live(HashMap<(u64, StateId), Count>);
+pub struct Live {
+    counters: HashMap<(u64, StateId), Count>,
+    states: HashMap<(u64, StateId), u64>,
+}
 
 impl Live {
     /// Reads the counters of a generation.
@@ -229,8 +259,12 @@ impl Live {
     ///
     /// Where the maps cannot be read.
     pub fn read(state: &State, generation: &Generation) -> Result<Self> {
+        let states = states::read(state, generation)?;
         if state.counters.entries.is_empty() {
-            return Ok(Self::default());
+            return Ok(Self {
+                states,
+                ..Self::default()
+            });
         }
         let map = Map::open(generation, false)?;
         let before = state
@@ -246,7 +280,10 @@ impl Live {
             }
             counts.insert((entry.scope, entry.id), count);
         }
-        Ok(Self(counts))
+        Ok(Self {
+            counters: counts,
+            states,
+        })
     }
 
     /// Those of one scope.
@@ -264,8 +301,12 @@ pub struct LiveScope<'a> {
 
 impl checked::StateValues for LiveScope<'_> {
     fn counter(&self, id: StateId) -> Option<(u64, u64)> {
-        let count = self.live.0.get(&(self.scope, id))?;
+        let count = self.live.counters.get(&(self.scope, id))?;
         Some((count.packets, count.bytes))
+    }
+
+    fn quota_used(&self, id: StateId) -> Option<u64> {
+        self.live.states.get(&(self.scope, id)).copied()
     }
 }
 
@@ -340,7 +381,7 @@ mod tests {
         }
     }
 
-    fn slots(plan: &Plan) -> Vec<u32> {
+    fn slots_of(plan: &Plan) -> Vec<u32> {
         plan.counters
             .entries
             .iter()
@@ -353,17 +394,17 @@ mod tests {
         let mut first = plan(&Counters::default(), &[scope(0, &[1, 2, 3])]).unwrap();
         assert!(first.grow);
         assert!(!first.counters.before, "there was no map before");
-        assert_eq!(slots(&first), [0, 1, 2]);
+        assert_eq!(slots_of(&first), [0, 1, 2]);
         assert_eq!(first.counters.entries[2].base.packets, 3);
         first.counters.map = 9;
 
         let second = plan(&first.counters, &[scope(0, &[1, 3, 4])]).unwrap();
         assert!(!second.grow);
-        assert_eq!(slots(&second), [0, 2, 3], "slot 1 is still counted in");
+        assert_eq!(slots_of(&second), [0, 2, 3], "slot 1 is still counted in");
         assert_eq!(second.counters.freed, [1]);
 
         let third = plan(&second.counters, &[scope(0, &[1, 3, 4, 5])]).unwrap();
-        assert_eq!(slots(&third), [0, 2, 3, 1]);
+        assert_eq!(slots_of(&third), [0, 2, 3, 1]);
         assert_eq!(second.zero, [3]);
         assert_eq!(third.zero, [1]);
     }
@@ -383,6 +424,6 @@ mod tests {
     #[test]
     fn scopes_do_not_share_counters() {
         let plan = plan(&Counters::default(), &[scope(0, &[1]), scope(7, &[1])]).unwrap();
-        assert_eq!(slots(&plan), [0, 1]);
+        assert_eq!(slots_of(&plan), [0, 1]);
     }
 }

@@ -13,6 +13,7 @@ mod force;
 mod recover;
 pub mod scopes;
 pub mod state;
+mod states;
 pub mod store;
 #[cfg(test)]
 mod test;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Number of this form; another one is not read.
-const ABI: u32 = 3;
+const ABI: u32 = 4;
 
 /// In front of what is written down.
 const MAGIC: [u8; 8] = *b"egress\0\0";
@@ -43,6 +43,8 @@ pub struct State {
     pub program_numbers: u32,
     /// Where the counters of rules are.
     pub counters: Counters,
+    /// Where limits, quotas and the like are: slots of the map `states`.
+    pub states: Counters,
     /// Interfaces on which we made the clsact qdisc.
     pub qdiscs: Vec<u32>,
 }
@@ -188,6 +190,7 @@ impl State {
             programs: BTreeMap::new(),
             program_numbers: 0,
             counters: Counters::default(),
+            states: Counters::default(),
             qdiscs: Vec::new(),
         }
     }
@@ -231,7 +234,8 @@ impl State {
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut value = self.encode()?;
         // Bases of counters may take more bytes when they are written again.
-        let room = value.len() + 20 * self.counters.entries.len() + 64;
+        let room =
+            value.len() + 20 * (self.counters.entries.len() + self.states.entries.len()) + 64;
         value.resize(room.next_multiple_of(8), 0);
         let size = u32::try_from(value.len()).context("the ruleset is too large")?;
         let map = bpf::map_create(MapType::Array, "egress_ruleset", size, 1)

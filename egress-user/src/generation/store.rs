@@ -10,6 +10,8 @@
 //! | `gen-N/prog-K`, `tables-K`, `own-K` | program K, its tables, what it counts itself |
 //! | `gen-N/counters` | counters of rules, of all programs |
 //! | `gen-N/counters-before` | the map that `counters` took over from, until its counts are added |
+//! | `gen-N/states` | what statements keep that all CPUs share: limits, quotas, numbers |
+//! | `gen-N/states-before` | the map that `states` took over from, until its last changes are added |
 //! | `gen-N/logs` | ring buffer of the diagnostics of programs that log |
 //! | `gen-N/no-logs` | the smallest one there can be, for those that do not |
 //! | `links/IFINDEX-HOOK` | TCX links |
@@ -249,6 +251,16 @@ impl Generation {
     /// The pin of the counters before, while their counts are needed.
     pub fn counters_before(&self) -> PathBuf {
         self.path.join("counters-before")
+    }
+
+    /// The pin of what statements keep.
+    pub fn states(&self) -> PathBuf {
+        self.path.join("states")
+    }
+
+    /// The pin of the map before, while its last changes are needed.
+    pub fn states_before(&self) -> PathBuf {
+        self.path.join("states-before")
     }
 
     /// The pin of the ring buffer for diagnostics.

@@ -75,7 +75,8 @@ fn devices() -> Devices {
 fn groups(state: &State) -> Vec<compose::Group> {
     let plan = counters::plan(&state.counters, &state.scopes).unwrap();
     let store = Store::new(PathBuf::from("/nonexistent"));
-    compose::groups(state, &plan.counters, &store, &devices()).unwrap()
+    let slots = compose::Slots::new(&plan.counters, &super::state::Counters::default());
+    compose::groups(state, &slots, &store, &devices()).unwrap()
 }
 
 #[test]

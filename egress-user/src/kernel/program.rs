@@ -50,6 +50,8 @@ pub struct MapPins<'a> {
     pub tables: &'a Path,
     /// Made by the caller, as [`rows`].
     pub counters: &'a Path,
+    /// What statements keep: one row of [`rows`].
+    pub states: &'a Path,
     /// What the program itself counts; made by [`create_own`].
     pub own: &'a Path,
     /// Ring buffer of its diagnostics; made where it is missing.
@@ -99,6 +101,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
     }
     let open = |pin: &Path| bpf::get(pin).with_context(|| format!("opening {}", pin.display()));
     let (tables, counters, own) = (open(maps.tables)?, open(maps.counters)?, open(maps.own)?);
+    let states = open(maps.states)?;
     let table_mask = layout::table_mask(bpf::map_shape(&tables)?.value_size);
     let rows = rows::count()?;
     let counter_row = bpf::map_shape(&counters)?.value_size / rows;
@@ -128,6 +131,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         uncounted_len,
         skip_value: settings.skip_mark.value,
         skip_mask: settings.skip_mark.mask,
+        state_mask: bpf::map_shape(&states)?.value_size.saturating_sub(STATE),
     });
     let mut ebpf = loader
         .override_global("SETTINGS", &told, true)
@@ -139,6 +143,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         (".data.tables", &tables),
         (".data.counters", &counters),
         (".data.own", &own),
+        (".data.states", &states),
     ] {
         let Some(Map::Array(placeholder)) = ebpf.map(name) else {
             bail!("the eBPF object has no map `{name}`");
@@ -182,7 +187,9 @@ fn entry_point(settings: &Settings, rows: u32) -> &'static str {
         }
     } else if features & !feature::COUNTER == 0 && roots.other & layout::LEAF != 0 {
         Size::List
-    } else if features & lean == lean && !uses(feature::ROUNDS | feature::NETWORK | feature::SET) {
+    } else if features & lean == lean
+        && !uses(feature::ROUNDS | feature::NETWORK | feature::SET | feature::ACT)
+    {
         Size::Lean
     } else {
         Size::Any
@@ -210,6 +217,9 @@ enum Size {
     /// Everything.
     Any,
 }
+
+/// Bytes of a state.
+const STATE: u32 = size_of::<layout::State>() as u32;
 
 /// Opens a pinned program.
 ///

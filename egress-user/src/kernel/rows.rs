@@ -4,6 +4,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -95,16 +96,38 @@ impl Rows {
         Ok(sum)
     }
 
+    /// Adds to the number at byte offset `at` of each row, in one step.
+    ///
+    /// # Errors
+    ///
+    /// Where a row is not that long.
+    pub fn add(&self, at: usize, value: u64) -> io::Result<()> {
+        for cell in self.cells(at)? {
+            // SAFETY: as in `sum`; programs change it in one step, too.
+            unsafe { AtomicU64::from_ptr(cell) }.fetch_add(value, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Sets the number at byte offset `at` of each row. No program may be using it.
+    ///
+    /// # Errors
+    ///
+    /// Where a row is not that long.
+    pub fn set(&self, at: usize, value: u64) -> io::Result<()> {
+        for cell in self.cells(at)? {
+            // SAFETY: as in `sum`.
+            unsafe { cell.write_volatile(value) };
+        }
+        Ok(())
+    }
+
     /// Sets the numbers at byte offset `at` of all rows to zero. No program may be counting there.
     ///
     /// # Errors
     ///
     /// Where a row is not that long.
     pub fn zero(&self, at: usize) -> io::Result<()> {
-        for cell in self.cells(at)? {
-            // SAFETY: as in `sum`.
-            unsafe { cell.write_volatile(0) };
-        }
-        Ok(())
+        self.set(at, 0)
     }
 }

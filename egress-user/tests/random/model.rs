@@ -8,7 +8,7 @@ use egress_lang::{
     checked::{Hook, Ruleset, StateId, StateValues},
     diagnostic::SourceFile,
     image::{self, Device, Image},
-    interpret::interpret,
+    interpret::trace,
     ir,
     lower::{self, LowerError},
     parse::ParseOptions,
@@ -121,11 +121,14 @@ impl Model {
     /// By the engine.
     pub fn simulate(&self, image: &Image, packets: &[SimPacket]) -> Answer {
         let simulation = Simulation::new(image);
+        let states = self.ruleset.states().into_iter();
+        let states = states.map(|(id, value)| (u32::try_from(id.0).unwrap(), value));
+        simulation.set_states(states.collect());
         let dropped = packets
             .iter()
             .map(|packet| match simulation.run(&packet.clone()) {
                 Outcome::Drop => true,
-                Outcome::Pass => false,
+                Outcome::Pass | Outcome::Redirect => false,
                 outcome => panic!("{outcome:?} for {packet:?}"),
             });
         let dropped = dropped.collect();
@@ -143,8 +146,9 @@ impl Model {
     /// By the rules, one after the other.
     pub fn interpret(&self, packets: &[SimPacket]) -> Answer {
         let (device, mut counted, mut dropped) = (device(), Counted::default(), Vec::new());
+        let mut states = self.ruleset.states().into_iter().collect();
         for packet in packets {
-            let answer = interpret(&self.hook, &device, packet);
+            let answer = trace(&self.hook, &device, packet, &mut states, &mut |_| {});
             dropped.push(answer.dropped);
             for (id, times) in answer.counted {
                 let (packets, bytes) = counted.0.entry(id).or_default();

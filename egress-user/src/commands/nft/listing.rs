@@ -67,12 +67,16 @@ pub fn reset(store: &Store, state: &State, what: &ListWhat) -> Result<()> {
     let generation = store.generation(state.generation);
     let live = Live::read(state, &generation)?;
     let mut which: Vec<(u64, StateId)> = Vec::new();
+    let mut quotas: Vec<(u64, StateId)> = Vec::new();
     for scope in &state.scopes {
         if let Some(ruleset) = select(&scope.ruleset, what)? {
             let counters = ruleset.counters();
             which.extend(counters.iter().map(|counter| (scope.id, counter.id)));
+            let ids = ruleset.quotas().into_iter();
+            quotas.extend(ids.map(|quota| (scope.id, quota.id)));
         }
     }
+    counters::reset_states(state, &generation, &live, &quotas)?;
     counters::reset(&mut state.clone(), &generation, &live, &which)
 }
 

@@ -1,6 +1,6 @@
 //! The rules for one hook of one interface, ready to be asked.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use anyhow::{Result, bail};
 use egress_common::engine::Outcome;
@@ -8,9 +8,9 @@ use egress_lang::{
     ast::Script,
     checked::{Hook, Ruleset, StateId, StateValues},
     image::{self, Device, Image, Options},
-    interpret::{Event, trace},
+    interpret::{self, Event, trace},
     ir, lower,
-    simulate::{SimPacket, Simulation},
+    simulate::{self, SimPacket, Simulation},
 };
 
 use super::Link;
@@ -52,13 +52,48 @@ pub struct Policy<'r> {
     rules: &'r Rules,
     device: Device,
     image: Image,
+    /// What statements keep from packet to packet: the tables' and the rules'.
+    states: RefCell<(simulate::States, interpret::States)>,
 }
 
 /// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It passes.
+    Passes,
+    /// It is dropped.
+    IsDropped,
+    /// A rule sends it by another device.
+    IsSent,
+}
+
+impl Fate {
+    /// Of a packet that no rule sends.
+    pub fn of(dropped: bool) -> Self {
+        if dropped {
+            Self::IsDropped
+        } else {
+            Self::Passes
+        }
+    }
+
+    /// nft's word.
+    pub fn verdict(self) -> &'static str {
+        match self {
+            Self::Passes => verdict(false),
+            Self::IsDropped => verdict(true),
+            Self::IsSent => "fwd",
+        }
+    }
+}
+
+/// What becomes of a packet, and why.
 #[derive(Debug)]
 pub struct Answer {
-    /// Whether it is dropped.
-    pub dropped: bool,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// The packet as rules left it.
+    pub bytes: Vec<u8>,
     /// Packets and bytes by counter.
     pub counted: Counted,
     /// The way to it.
@@ -170,10 +205,14 @@ impl Rules {
             &slot,
             &options,
         )?;
+        let states = self.ruleset.states();
+        let of_tables = states.iter().map(|(id, value)| (slot(*id), *value));
+        let of_rules = states.iter().copied();
         Ok(Policy {
             rules: self,
             device,
             image,
+            states: RefCell::new((of_tables.collect(), of_rules.collect())),
         })
     }
 }
@@ -185,14 +224,19 @@ impl Policy<'_> {
     ///
     /// Where tables and rules do not agree, which is a defect.
     pub fn run(&self, packet: &SimPacket) -> Result<Answer> {
+        let mut states = self.states.borrow_mut();
+        let (of_tables, of_rules) = &mut *states;
         let simulation = Simulation::new(&self.image);
+        simulation.set_states(std::mem::take(of_tables));
         // What rules set is set in a copy: the rules begin with what was sent, too.
         let written = packet.clone();
-        let dropped = match simulation.run(&written) {
-            Outcome::Pass => false,
-            Outcome::Drop => true,
+        let fate = match simulation.run(&written) {
+            Outcome::Pass => Fate::Passes,
+            Outcome::Drop => Fate::IsDropped,
+            Outcome::Redirect => Fate::IsSent,
             outcome => bail!("the tables answer {outcome:?}: {}", defect(packet)),
         };
+        *of_tables = simulation.states();
         let counted = simulation.counters().into_iter();
         let counted = Counted(
             counted
@@ -200,7 +244,8 @@ impl Policy<'_> {
                 .collect(),
         );
         let mut events = Vec::new();
-        let answer = trace(&self.rules.lowered, &self.device, packet, &mut |event| {
+        let hook = &self.rules.lowered;
+        let answer = trace(hook, &self.device, packet, of_rules, &mut |event| {
             events.push(event);
         });
         let bytes = u64::from(egress_common::packet::Packet::counted_len(packet));
@@ -210,14 +255,18 @@ impl Policy<'_> {
                 .map(|(id, times)| (id, (times, times * bytes)))
                 .collect(),
         );
-        if (answer.mark, answer.priority) != (written.mark.get(), written.priority.get()) {
+        let bytes = written.current();
+        if (answer.mark, answer.priority) != (written.mark.get(), written.priority.get())
+            || answer.bytes != bytes
+            || answer.sent != *written.sent.borrow()
+        {
             bail!(
-                "tables and rules do not set the same mark and priority: {}",
+                "tables and rules do not set and send the same: {}",
                 defect(packet)
             );
         }
-        if answer.dropped != dropped {
-            let (tables, rules) = (verdict(dropped), verdict(answer.dropped));
+        if answer.dropped != (fate == Fate::IsDropped) {
+            let (tables, rules) = (fate.verdict(), verdict(answer.dropped));
             bail!(
                 "the tables say {tables}, the rules say {rules}: {}",
                 defect(packet)
@@ -227,7 +276,8 @@ impl Policy<'_> {
             bail!("tables and rules count differently: {}", defect(packet));
         }
         Ok(Answer {
-            dropped,
+            fate,
+            bytes,
             counted,
             events,
         })

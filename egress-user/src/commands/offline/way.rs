@@ -9,7 +9,7 @@ use egress_lang::{
 };
 use serde_json::{Value, json};
 
-use super::policy::Rules;
+use super::policy::{Fate, Rules};
 
 /// Finds the rules' texts.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub struct Decision {
     /// Who decided.
     pub by: Decider,
     /// What.
-    pub dropped: bool,
+    pub fate: Fate,
 }
 
 impl<'r> Reader<'r> {
@@ -144,14 +144,21 @@ impl<'r> Reader<'r> {
                     last = Some(Decision {
                         base,
                         by: Decider::Rule(key),
-                        dropped: verdict == Verdict::Drop,
+                        fate: Fate::of(verdict == Verdict::Drop),
+                    });
+                }
+                Step::Rule(key, Ran::Sent) => {
+                    last = Some(Decision {
+                        base,
+                        by: Decider::Rule(key),
+                        fate: Fate::IsSent,
                     });
                 }
                 Step::Rule(..) => {}
                 Step::Policy(chain, dropped) => decisions.push(Decision {
                     base: chain,
                     by: Decider::Policy(chain),
-                    dropped,
+                    fate: Fate::of(dropped),
                 }),
             }
         }
@@ -304,6 +311,7 @@ impl<'r> Reader<'r> {
                         Ran::To(_) if self.says_verdict(key) => rule,
                         Ran::To(verdict) => format!("{rule}  -> {}", self.verdict(verdict)),
                         Ran::InPart => format!("{rule}  -> in part: the rest does not match"),
+                        Ran::Sent => rule,
                     }
                 }
                 Step::Policy(id, _) => {
@@ -330,6 +338,7 @@ impl<'r> Reader<'r> {
                     value["verdict"] = match ran {
                         Ran::To(verdict) => json!(self.verdict(verdict)),
                         Ran::InPart => Value::Null,
+                        Ran::Sent => json!("fwd"),
                     };
                     ("match", value)
                 }

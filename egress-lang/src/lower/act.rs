@@ -1,0 +1,402 @@
+//! Statements that do more than count, and expressions that are computed, as acts: the same loads and
+//! operations that nft hands to the kernel (`nft --debug=netlink`).
+
+use super::test;
+use crate::checked::{
+    AddressFamily, BitOp, ElementData, Expr, Limit, Lookup, Quota, Set, Statement, Table, Value,
+};
+use crate::ir::{Act, Base, Meta, Register, Source, Step, Writable};
+use crate::meta::MetaKey;
+
+mod payload;
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Elements of a map that an act looks through.
+const MAX_ELEMENTS: usize = 48;
+
+/// Nanoseconds of a second.
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// What a statement does, with the sets of its table.
+pub(super) struct Lower<'t> {
+    /// Whose sets; `None` where only the statement itself is looked at.
+    pub table: Option<&'t Table>,
+}
+
+impl Lower<'_> {
+    /// What a statement does that is neither a match nor a verdict; `None` for another one.
+    ///
+    /// # Errors
+    ///
+    /// Says what cannot be done.
+    pub fn statement(&self, statement: &Statement) -> Result<Option<Step>> {
+        Ok(Some(match statement {
+            Statement::Limit(limit) => Step::Act(self::limit(limit)?),
+            Statement::Quota(quota) => Step::Act(vec![self::quota(quota)]),
+            Statement::Last { id } => Step::Act(vec![Act::Last { id: *id }]),
+            Statement::Set { target, value } => self.set(target, value)?,
+            Statement::Dup { device } => {
+                let mut act = self.value(device, 0)?;
+                act.push(Act::Dup { device: 0 });
+                Step::Act(act)
+            }
+            Statement::Fwd { address, device } => Step::Act(self.fwd(address.as_ref(), device)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn fwd(&self, address: Option<&(AddressFamily, Expr)>, device: &Expr) -> Result<Vec<Act>> {
+        let mut act = self.value(device, 0)?;
+        let Some((family, address)) = address else {
+            act.push(Act::Fwd { device: 0 });
+            return Ok(act);
+        };
+        let version = match family {
+            AddressFamily::Ip => 4,
+            AddressFamily::Ip6 => 6,
+        };
+        match (family, address) {
+            (AddressFamily::Ip6, Expr::Constant(_, Value::Int(address))) => {
+                let halves = [(1, (address >> 64) as u64), (2, *address as u64)];
+                act.extend(halves.map(|(to, value)| Act::Constant { to, value }));
+            }
+            (AddressFamily::Ip6, _) => {
+                return Err("fwd to an IPv6 address that is not a constant".to_owned());
+            }
+            (AddressFamily::Ip, address) => act.extend(self.value(address, 1)?),
+        }
+        act.push(Act::FwdTo { device: 0, version });
+        Ok(act)
+    }
+
+    fn set(&self, target: &Expr, value: &Expr) -> Result<Step> {
+        let what = match target {
+            Expr::Meta(MetaKey::Mark) => Writable::Mark,
+            Expr::Meta(MetaKey::Priority) => Writable::Priority,
+            Expr::Meta(key) => return Err(format!("setting meta {}", key.row().keyword)),
+            Expr::Field { .. } | Expr::Raw { .. } => {
+                return self.set_payload(target, value).map(Step::Act);
+            }
+            _ => return Err("setting an option".to_owned()),
+        };
+        if let Expr::Constant(_, Value::Int(number)) = value {
+            let number = u32::try_from(*number);
+            let number = number.map_err(|_| "setting more than 32 bits".to_owned())?;
+            return Ok(Step::Set(what, number));
+        }
+        let mut act = self.value(value, 0)?;
+        act.push(Act::SetMeta { what, from: 0 });
+        Ok(Step::Act(act))
+    }
+
+    /// Computes a value of at most 64 bits into a register. Uses that register and those above it.
+    fn value(&self, expr: &Expr, to: Register) -> Result<Vec<Act>> {
+        Ok(match expr {
+            Expr::Constant(_, Value::Int(number)) => {
+                let value = u64::try_from(*number).map_err(|_| too_wide())?;
+                vec![Act::Constant { to, value }]
+            }
+            Expr::Constant(
+                _,
+                Value::Name {
+                    text,
+                    prefix: false,
+                },
+            ) => vec![Act::Device {
+                to,
+                name: text.clone(),
+            }],
+            Expr::Field { .. } | Expr::Raw { .. } => read(expr, to)?,
+            Expr::Meta(MetaKey::Random) => vec![random(to, 0, 0)],
+            Expr::Meta(_) => read(expr, to)?,
+            Expr::Numgen {
+                random: true,
+                modulus,
+                offset,
+                ..
+            } => vec![random(to, *modulus, *offset)],
+            Expr::Numgen {
+                modulus,
+                offset,
+                id,
+                ..
+            } => vec![Act::Increment {
+                to,
+                id: *id,
+                modulus: *modulus,
+                offset: *offset,
+            }],
+            Expr::Jhash {
+                of,
+                modulus,
+                seed,
+                offset,
+            } => jhash(of, to, *modulus, *seed, *offset)?,
+            Expr::Binary { op, left, right } => {
+                let mut act = self.value(left, to)?;
+                act.push(bits(*op, right, to)?);
+                act
+            }
+            Expr::Map { key, map } => self.map(key, map, to)?,
+            _ => return Err("this value in a statement".to_owned()),
+        })
+    }
+
+    /// What a map says for a key.
+    fn map(&self, key: &Expr, map: &Lookup, to: Register) -> Result<Vec<Act>> {
+        let set = match map {
+            Lookup::Anonymous(set) => set.as_ref(),
+            Lookup::Named(name) => match self.table {
+                // Whether it can be used is seen where it is known.
+                None => return Ok(Vec::new()),
+                Some(table) => {
+                    let set = table.set(name);
+                    set.ok_or_else(|| format!("the missing map {name}"))?
+                }
+            },
+        };
+        test::constant(set)?;
+        if set.elements.len() > MAX_ELEMENTS {
+            return Err(format!("a map of more than {MAX_ELEMENTS} elements here"));
+        }
+        let width = match set.key.as_slice() {
+            [part] if part.width <= 64 => part.width,
+            _ => return Err("a map of more than 64 bits here".to_owned()),
+        };
+        let from = to + 1;
+        let mut act = self.value(key, from)?;
+        act.extend(selection(set, width, from, to)?);
+        Ok(act)
+    }
+}
+
+/// One instruction for each element, and the end of the rule where none is the key's.
+fn selection(set: &Set, width: u32, from: Register, to: Register) -> Result<Vec<Act>> {
+    let mut act = Vec::with_capacity(set.elements.len() + 1);
+    // `*` is what no other element is: the first that fits is taken.
+    let is_rest = |element: &&crate::checked::Element| element.key == Value::Any;
+    let elements = set.elements.iter().filter(|element| !is_rest(element));
+    for element in elements.chain(set.elements.iter().filter(is_rest)) {
+        let data = element.data.as_ref();
+        let data = data.ok_or_else(|| "a map without data".to_owned())?;
+        let (low, high) = match &element.key {
+            Value::Any => (0, u128::from(u64::MAX)),
+            key => {
+                crate::check::bounds(key, width).ok_or_else(|| "a map of such keys".to_owned())?
+            }
+        };
+        let select = |data| Act::Select {
+            from,
+            to,
+            low: low as u64,
+            high: high as u64,
+            data,
+        };
+        act.push(match data {
+            ElementData::Value(Value::Int(number)) => {
+                let number = u32::try_from(*number);
+                select(number.map_err(|_| "a map to more than 32 bits here".to_owned())?)
+            }
+            ElementData::Value(Value::Name { text, .. }) => Act::SelectDevice {
+                from,
+                to,
+                low: low as u64,
+                high: high as u64,
+                name: text.clone(),
+            },
+            _ => return Err("a map to such data here".to_owned()),
+        });
+    }
+    act.push(Act::Selected);
+    Ok(act)
+}
+
+fn too_wide() -> String {
+    "a value of more than 64 bits here".to_owned()
+}
+
+fn random(to: Register, modulus: u32, offset: u32) -> Act {
+    Act::Random {
+        to,
+        modulus,
+        offset,
+    }
+}
+
+/// A field of the packet, or metadata, as a number.
+fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
+    let place = test::place(expr)?;
+    if place.source.width() > 64 {
+        return Err(too_wide());
+    }
+    if matches!(
+        place.source,
+        Source::Meta(Meta::Iftype | Meta::Rtclassid | Meta::Cgroup | Meta::Nfproto)
+    ) {
+        return Err("this meta key as a value".to_owned());
+    }
+    let mut act = vec![Act::Load {
+        to,
+        source: place.source,
+    }];
+    if place.shift > 0 {
+        act.push(Act::ShiftRight {
+            register: to,
+            bits: place.shift as u8,
+        });
+    }
+    if place.width < place.source.width() {
+        act.push(Act::Bitwise {
+            register: to,
+            and: u64::MAX >> (64 - place.width),
+            xor: 0,
+        });
+    }
+    Ok(act)
+}
+
+/// An operation with a constant.
+fn bits(op: BitOp, right: &Expr, register: Register) -> Result<Act> {
+    let Expr::Constant(_, Value::Int(number)) = right else {
+        return Err("an operation on two fields".to_owned());
+    };
+    let number = u64::try_from(*number).map_err(|_| too_wide())?;
+    let bitwise = |and, xor| Act::Bitwise { register, and, xor };
+    let shift = number.min(63) as u8;
+    Ok(match op {
+        BitOp::And => bitwise(number, 0),
+        BitOp::Or => bitwise(!number, number),
+        BitOp::Xor => bitwise(u64::MAX, number),
+        BitOp::Lshift => Act::ShiftLeft {
+            register,
+            bits: shift,
+            width: 32,
+        },
+        BitOp::Rshift => Act::ShiftRight {
+            register,
+            bits: shift,
+        },
+    })
+}
+
+/// `jhash`: of the fields as they are in nft's registers, each in words of its own.
+fn jhash(
+    of: &Expr,
+    to: Register,
+    modulus: u32,
+    seed: Option<u32>,
+    offset: u32,
+) -> Result<Vec<Act>> {
+    let parts: Vec<&Expr> = match of {
+        Expr::Concat(parts) => parts.iter().collect(),
+        one => vec![one],
+    };
+    let mut act = Vec::new();
+    let mut len = 0;
+    let mut widths = Vec::new();
+    for part in &parts {
+        let place = test::place(part)?;
+        let swapped = matches!(place.source, Source::Meta(_));
+        if place.shift > 0 || place.width % 8 != 0 || swapped {
+            return Err("jhash of what is not whole bytes of the packet".to_owned());
+        }
+        let Source::Payload {
+            base, offset, len, ..
+        } = place.source
+        else {
+            return Err("jhash of this".to_owned());
+        };
+        widths.push(len);
+        key(base, offset, len, to, &mut act);
+    }
+    for width in &widths {
+        let words = u16::from(*width).div_ceil(4) * 4;
+        len += if parts.len() == 1 {
+            u16::from(*width)
+        } else {
+            words
+        };
+    }
+    act.push(Act::Jhash {
+        to,
+        len,
+        seed: seed.unwrap_or(DEFAULT_SEED),
+        modulus,
+        offset,
+    });
+    Ok(act)
+}
+
+/// The seed where none is given: the kernel draws one.
+const DEFAULT_SEED: u32 = 0x6567_7265;
+
+/// Bytes of the packet as a part of a key: left-aligned in words.
+fn key(base: Base, offset: u16, len: u8, register: Register, act: &mut Vec<Act>) {
+    let mut done = 0;
+    while done < len {
+        let now = (len - done).min(8);
+        act.push(Act::Load {
+            to: register,
+            source: Source::Payload {
+                base,
+                offset: offset + u16::from(done),
+                len: now,
+            },
+        });
+        let words = now.div_ceil(4);
+        let unused = words * 4 - now;
+        if unused > 0 {
+            act.push(Act::ShiftLeft {
+                register,
+                bits: unused * 8,
+                width: words * 32,
+            });
+        }
+        act.push(Act::Key {
+            from: register,
+            words,
+        });
+        done += now;
+    }
+}
+
+/// `limit`: nanoseconds in a bucket (`nft_limit_init()`, net/netfilter/nft_limit.c).
+pub(super) fn limit(limit: &Limit) -> Result<Vec<Act>> {
+    let too_large = || "a limit of such numbers".to_owned();
+    let nanoseconds = limit.per.checked_mul(NANOSECONDS).ok_or_else(too_large)?;
+    let rate = Some(limit.rate).filter(|&rate| rate > 0);
+    let rate = rate.ok_or_else(too_large)?;
+    let burst = u64::from(limit.burst);
+    let test = |cost, most| Act::Limit {
+        id: limit.id,
+        cost,
+        most,
+        over: limit.over,
+    };
+    if limit.bytes {
+        let both = rate.checked_add(burst).ok_or_else(too_large)?;
+        let most = nanoseconds.checked_mul(both).ok_or_else(too_large)? / rate;
+        let cost = Act::LengthCost {
+            to: 0,
+            nanoseconds,
+            rate,
+        };
+        return Ok(vec![cost, test(0, most)]);
+    }
+    // `NFT_LIMIT_PKT_BURST_DEFAULT`
+    let burst = if burst == 0 { 5 } else { burst };
+    let cost = nanoseconds / rate;
+    let most = cost.checked_mul(burst).ok_or_else(too_large)?;
+    let cost = Act::Constant { to: 0, value: cost };
+    Ok(vec![cost, test(0, most)])
+}
+
+/// `quota`.
+pub(super) fn quota(quota: &Quota) -> Act {
+    Act::Quota {
+        id: quota.id,
+        bytes: quota.bytes,
+        over: quota.over,
+    }
+}

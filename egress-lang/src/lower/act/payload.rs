@@ -1,0 +1,186 @@
+//! Writing into packets.
+
+use super::{Lower, Result};
+use crate::checked::{Expr, RawBase, Value};
+use crate::field::Protocol;
+use crate::ir::{Act, Base, Source};
+
+/// What is written, in bits from the base.
+struct Target {
+    base: Base,
+    offset: u32,
+    width: u32,
+    /// Whose field; `None` for raw payload.
+    protocol: Option<Protocol>,
+}
+
+/// Bits of the network header that say where headers are and what is behind them: the kernel looks at
+/// them when a base chain begins, a program once for all of them.
+const DECISIVE: &[(Option<Protocol>, u32, u32)] = &[
+    (Some(Protocol::Ip), 0, 8),
+    (Some(Protocol::Ip), 16, 32),
+    (Some(Protocol::Ip), 48, 64),
+    (Some(Protocol::Ip), 72, 80),
+    (Some(Protocol::Ip6), 0, 4),
+    (Some(Protocol::Ip6), 32, 56),
+    (None, 0, 8),
+    (None, 16, 64),
+    (None, 72, 80),
+];
+
+/// Where the checksum of a header is, in bytes from its start (`checksum_key` in nft's src/proto.c).
+fn checksum(protocol: Option<Protocol>) -> Result<Option<u16>> {
+    Ok(match protocol {
+        Some(Protocol::Ip) => Some(10),
+        Some(Protocol::Tcp) => Some(16),
+        Some(Protocol::Udp | Protocol::Udplite) => Some(6),
+        Some(Protocol::Icmp | Protocol::Icmpv6 | Protocol::Igmp) => Some(2),
+        Some(Protocol::Sctp | Protocol::Dccp) => {
+            return Err("setting a field of this protocol".to_owned());
+        }
+        _ => None,
+    })
+}
+
+impl Lower<'_> {
+    /// `FIELD set VALUE`.
+    pub(super) fn set_payload(&self, target: &Expr, value: &Expr) -> Result<Vec<Act>> {
+        let target = Target::of(target)?;
+        let checksum = checksum(target.protocol)?;
+        target.may_be_set()?;
+        let pseudo = target.is_in_pseudo_header();
+        let (first, end) = (
+            target.offset / 8,
+            (target.offset + target.width).div_ceil(8),
+        );
+        // Sums are of words of 16 bits.
+        let (first, end) = match checksum {
+            Some(_) => (first / 2 * 2, end.div_ceil(2) * 2),
+            None => (first, end),
+        };
+        let len = end - first;
+        let write = |offset: u32, len: u32, from| Act::Write {
+            base: target.base,
+            offset: offset as u16,
+            len: len as u8,
+            from,
+            checksum,
+            pseudo,
+        };
+        let behind = end * 8 - target.offset - target.width;
+        if len * 8 == target.width && len <= 8 {
+            let mut act = self.value(value, 0)?;
+            act.push(write(first, len, 0));
+            return Ok(act);
+        }
+        let Expr::Constant(_, Value::Int(number)) = value else {
+            return Err("setting this field to what is not a constant".to_owned());
+        };
+        if len > 8 {
+            return target.set_wide(*number, first, len, &write);
+        }
+        // The bits around it stay.
+        let mask = (u64::MAX >> (64 - target.width)) << behind;
+        Ok(vec![
+            Act::Load {
+                to: 0,
+                source: target.bytes(first, len),
+            },
+            Act::Bitwise {
+                register: 0,
+                and: !mask,
+                xor: ((*number as u64) << behind) & mask,
+            },
+            write(first, len, 0),
+        ])
+    }
+}
+
+impl Target {
+    fn of(expr: &Expr) -> Result<Self> {
+        Ok(match expr {
+            Expr::Field { id, shift } => {
+                let field = id.get();
+                Self {
+                    base: field.protocol.row().base,
+                    offset: field.offset + shift,
+                    width: field.width,
+                    protocol: Some(field.protocol),
+                }
+            }
+            Expr::Raw {
+                base,
+                offset,
+                length,
+            } => Self {
+                base: match base {
+                    RawBase::Link => Base::Link,
+                    RawBase::Network => Base::Network,
+                    RawBase::Transport => Base::Transport,
+                    RawBase::Inner => return Err("setting @ih".to_owned()),
+                },
+                offset: *offset,
+                width: *length,
+                protocol: None,
+            },
+            _ => return Err("setting this".to_owned()),
+        })
+    }
+
+    fn may_be_set(&self) -> Result<()> {
+        let end = self.offset + self.width;
+        if self.base == Base::Link && end > 96 {
+            return Err("setting what may be in a VLAN tag beside the packet".to_owned());
+        }
+        let decides = |&(protocol, low, high): &(Option<Protocol>, u32, u32)| {
+            protocol == self.protocol && self.offset < high && low < end
+        };
+        if self.base == Base::Network && DECISIVE.iter().any(decides) {
+            return Err("setting what says where headers are".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether transport checksums cover it (RFC 9293, section 3.1; RFC 8200, section 8.1).
+    fn is_in_pseudo_header(&self) -> bool {
+        match self.protocol {
+            Some(Protocol::Ip) => self.offset >= 96,
+            Some(Protocol::Ip6) => self.offset >= 64,
+            _ => false,
+        }
+    }
+
+    fn bytes(&self, offset: u32, len: u32) -> Source {
+        Source::Payload {
+            base: self.base,
+            offset: offset as u16,
+            len: len as u8,
+        }
+    }
+
+    /// More than eight bytes, written in two steps where all are there.
+    fn set_wide(
+        &self,
+        number: u128,
+        first: u32,
+        len: u32,
+        write: &dyn Fn(u32, u32, u8) -> Act,
+    ) -> Result<Vec<Act>> {
+        let rest = len.checked_sub(8).filter(|&rest| rest <= 8);
+        let Some(rest) = rest.filter(|_| len * 8 == self.width) else {
+            return Err("setting a field of this width".to_owned());
+        };
+        let constant = |to, value| Act::Constant { to, value };
+        Ok(vec![
+            // Nothing is written where the end is not there.
+            Act::Load {
+                to: 0,
+                source: self.bytes(first + 8, rest),
+            },
+            constant(0, (number >> (rest * 8)) as u64),
+            constant(1, (number & (u128::MAX >> (128 - rest * 8))) as u64),
+            write(first, 8, 0),
+            write(first + 8, rest, 1),
+        ])
+    }
+}

@@ -1,0 +1,172 @@
+//! What statements keep that all CPUs share (limits, quotas, numbers): which slot of the map `states` is whose,
+//! and what is in it. As with [counters](super::counters), a slot stays with its statement.
+
+use std::{collections::HashMap, mem::offset_of};
+
+use anyhow::{Context as _, Result};
+use egress_common::layout::State as Slot;
+use egress_lang::checked::StateId;
+
+use crate::{
+    generation::{
+        counters::{self, Plan},
+        state::{Count, Counters, Scope, State},
+        store::{self, Generation},
+    },
+    kernel::{
+        bpf,
+        rows::{self, Rows},
+    },
+};
+
+/// Slots of the smallest map.
+const MIN_CAPACITY: u32 = 1024;
+
+/// Bytes of a slot.
+const SLOT: usize = size_of::<Slot>();
+
+/// Gives every state of the scopes a slot. The first slots are the CPUs'.
+///
+/// # Errors
+///
+/// Where there are more than slots can be numbered.
+pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
+    let wanted = scopes.iter().flat_map(|scope| {
+        let states = scope.ruleset.states().into_iter();
+        states.map(|(id, value)| {
+            let start = Count {
+                packets: value,
+                bytes: 0,
+            };
+            (scope.id, id, start)
+        })
+    });
+    let mut before = before.clone();
+    if before.map == 0 {
+        before.unused = rows::count()?;
+    }
+    counters::slots(&before, wanted.collect(), MIN_CAPACITY)
+}
+
+/// Pins the map for a generation that is being built: that of the generation before, or a larger one that
+/// starts with what is in it.
+///
+/// # Errors
+///
+/// Where the kernel has not the memory.
+pub fn prepare(plan: &mut Plan, before: Option<&Generation>, next: &Generation) -> Result<()> {
+    let old = before
+        .filter(|before| before.states().exists())
+        .map(open)
+        .transpose()?;
+    let fresh: Vec<u32> = plan.zero.clone();
+    if !plan.grow
+        && let Some((map, rows)) = &old
+    {
+        for entry in &plan.counters.entries {
+            if fresh.contains(&entry.slot) {
+                rows.set(at(entry.slot), entry.base.packets)?;
+            }
+        }
+        return bpf::pin(map, &next.states()).context("pinning the states");
+    }
+    let bytes = u32::try_from(SLOT)?.checked_mul(plan.counters.capacity);
+    let map = rows::create("egress_states", 1, bytes.context("too many states")?)?;
+    plan.counters.map = bpf::map_shape(&map)?.id;
+    let rows = of_map(&map)?;
+    for entry in &mut plan.counters.entries {
+        if let Some((_, old)) = &old
+            && entry.before
+        {
+            // What is added meanwhile is handed over by `settle`.
+            entry.base.packets = old.sum(at(entry.slot))?;
+        }
+        rows.set(at(entry.slot), entry.base.packets)?;
+    }
+    bpf::pin(&map, &next.states()).context("pinning the states")?;
+    if plan.counters.before
+        && let Some((old, _)) = old
+    {
+        bpf::pin(old, &next.states_before()).context("pinning the states before")?;
+    }
+    Ok(())
+}
+
+/// Adds what changed in the map before since it was copied. No program that uses it may be running any
+/// more.
+///
+/// # Errors
+///
+/// Where the maps cannot be read.
+pub fn settle(state: &mut State, generation: &Generation) -> Result<()> {
+    if state.states.before {
+        let old = of_map(&bpf::get(&generation.states_before()).context("opening the states")?)?;
+        let (_, new) = open(generation)?;
+        for entry in &mut state.states.entries {
+            if entry.before {
+                let before = old.sum(at(entry.slot))?;
+                new.add(at(entry.slot), before.wrapping_sub(entry.base.packets))?;
+                entry.before = false;
+            }
+        }
+        state.states.before = false;
+        state.rewrite(&generation.ruleset())?;
+    }
+    store::remove_pin(&generation.states_before())
+}
+
+/// What all states stand at.
+///
+/// # Errors
+///
+/// Where the map cannot be read.
+pub fn read(state: &State, generation: &Generation) -> Result<HashMap<(u64, StateId), u64>> {
+    let mut values = HashMap::new();
+    if state.states.entries.is_empty() {
+        return Ok(values);
+    }
+    let (_, rows) = open(generation)?;
+    for entry in &state.states.entries {
+        values.insert((entry.scope, entry.id), rows.sum(at(entry.slot))?);
+    }
+    Ok(values)
+}
+
+/// Sets states back to zero by what was read of them.
+///
+/// # Errors
+///
+/// Where the map cannot be written.
+pub fn reset(
+    state: &State,
+    generation: &Generation,
+    values: &HashMap<(u64, StateId), u64>,
+    which: &[(u64, StateId)],
+) -> Result<()> {
+    if state.states.entries.is_empty() {
+        return Ok(());
+    }
+    let (_, rows) = open(generation)?;
+    for entry in &state.states.entries {
+        let key = (entry.scope, entry.id);
+        if let Some(value) = values.get(&key).filter(|_| which.contains(&key)) {
+            rows.add(at(entry.slot), value.wrapping_neg())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the value of a slot is, in bytes.
+fn at(slot: u32) -> usize {
+    slot as usize * SLOT + offset_of!(Slot, value)
+}
+
+fn open(generation: &Generation) -> Result<(std::os::fd::OwnedFd, Rows)> {
+    let map = bpf::get(&generation.states()).context("opening the states")?;
+    let rows = of_map(&map)?;
+    Ok((map, rows))
+}
+
+fn of_map(map: &std::os::fd::OwnedFd) -> Result<Rows> {
+    Rows::open(map, bpf::map_shape(map)?.value_size)
+}
