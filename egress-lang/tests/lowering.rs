@@ -213,7 +213,7 @@ fn what_cannot_be_enforced_is_refused_where_it_stands() {
 }
 
 #[test]
-fn mark_and_priority_are_set_to_constants() {
+fn mark_and_priority_are_set() {
     let text = |statement: &str| {
         format!(
             "table netdev t {{\n chain c {{\n type filter hook egress device lo priority 0\n \
@@ -224,16 +224,17 @@ fn mark_and_priority_are_set_to_constants() {
         ("meta mark set 0x10", "mark=10"),
         ("meta priority set 1:5", "priority=10005"),
         ("meta priority set none", "priority=0"),
+        (
+            "meta mark set meta mark | 0x10",
+            "[load { to: 0, source: meta(mark) }, bitwise { register: 0, and: 18446744073709551599, \
+             xor: 16 }, setmeta { what: mark, from: 0 }]",
+        ),
     ] {
         assert_eq!(lowered(statement), [steps], "{statement}");
     }
     for (statement, refused) in [
-        (
-            "meta mark set meta mark | 0x10",
-            "setting meta mark to what is not a constant",
-        ),
         ("meta pkttype set host", "setting meta pkttype"),
-        ("ip ttl set 9", "setting a field"),
+        ("ip protocol set udp", "setting what says where headers are"),
     ] {
         let ruleset = load(&text(statement)).expect("a statement of nft's");
         let error = lower::hook(&ruleset, "lo", Hook::Egress).expect_err(statement);
