@@ -1,5 +1,6 @@
 //! `cargo xtask dist`: a Debian package and a tarball with a static command, in target/dist/.
 
+mod boot;
 mod stage;
 mod try_deb;
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 
-use super::stage;
+use super::{boot, stage};
 use crate::{place, setup::debian, step};
 
 /// The release that the package is made for.
@@ -52,6 +52,10 @@ pub fn run(package: &Path) -> Result<()> {
     fs::copy(package, root.join("egress.deb"))?;
     let before = files(&root)?;
     stage::shell_in(&root, INSTALL_AND_USE)?;
+    let booted = root.with_file_name("booted");
+    copy(&root, &booted)?;
+    boot::run(&booted)?;
+    fs::remove_dir_all(&booted)?;
     stage::shell_in(&root, RESTORE)?;
     for name in ["before", "after"] {
         fs::remove_file(root.join(name))?;
@@ -83,11 +87,16 @@ fn root() -> Result<std::path::PathBuf> {
         )?;
         fs::write(clean.join("done"), "")?;
     }
-    if root.exists() {
-        fs::remove_dir_all(&root)?;
-    }
-    step::read(Command::new("cp").arg("-a").args([&clean, &root]))?;
+    copy(&clean, &root)?;
     Ok(root)
+}
+
+/// Makes `to` be as `from` is.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    step::read(Command::new("cp").arg("-a").args([from, to])).map(drop)
 }
 
 /// All files but dpkg's own records and caches.
