@@ -13,10 +13,10 @@ use common::{
 };
 
 const RULES: &str = "table netdev t {\n\
-    counter named {\n}\nset s {\ntype ipv4_addr\nelements = { 10.0.0.1, 10.0.0.2 }\n}\n\
+    counter named {\n}\nquota q {\n10 kbytes\n}\nset s {\ntype ipv4_addr\nelements = { 10.0.0.1, 10.0.0.2 }\n}\n\
     chain c {\ntype filter hook egress priority 0; policy accept;\n\
     udp dport 53 counter drop comment \"a \\\\ b\"\nudp dport 54 counter name \"named\"\n\
-    ip daddr @s counter\n}\n}\n";
+    ip daddr @s counter\nudp dport 55 quota name \"q\"\n}\n}\n";
 
 fn send(wire: &Wire, port: u16) {
     let payload = udp(1234, port, b"question");
@@ -42,7 +42,9 @@ fn numbers_are_those_of_the_packets() {
         &format!("egress_counter_bytes_total{{{at},counter=\"named\"}} 50"),
         &format!("egress_set_elements{{{at},set=\"s\"}} 2"),
         &format!("egress_chain_packets_total{{{at},chain=\"c\"}} 2"),
-        &format!("egress_chain_rules{{{at},chain=\"c\",hook=\"egress\",policy=\"accept\"}} 3"),
+        &format!("egress_chain_rules{{{at},chain=\"c\",hook=\"egress\",policy=\"accept\"}} 4"),
+        &format!("egress_quota_used_bytes{{{at},quota=\"q\"}} 50"),
+        &format!("egress_quota_limit_bytes{{{at},quota=\"q\"}} 10240"),
         "egress_generation{netns=\"\"} 1",
         "egress_packets_broken_total{netns=\"\",program=\"1\",hook=\"egress\"} 0",
     ] {
