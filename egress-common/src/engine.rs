@@ -5,6 +5,7 @@ use crate::layout::{
     self, INTERVALS, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, MAX_SAME, SAME, VERDICT, feature, fetch,
     meta, node, op, storage,
 };
+use crate::option::Part;
 use crate::packet::{Family, Headers, Load, Packet};
 
 /// The tables and counters of one program.
@@ -378,6 +379,9 @@ pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32)
             None => maps.node32(node, node::ABSENT),
         };
     }
+    if maps.features() & feature::OPTION != 0 && code & fetch::OPTION == fetch::OPTION {
+        return step_option(packet, maps, headers, node, at, code);
+    }
     let offset = maps.node16(node, node::OFFSET);
     match fetch_narrow(packet, maps, headers, code, offset) {
         Some(value) => search(maps, at, node, value),
@@ -459,6 +463,55 @@ pub fn fetch_narrow<P: Packet, M: Maps>(
     }
 }
 
+/// From a node on a part of an option to the target for this packet.
+#[inline(always)]
+fn step_option<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    node: M::Node,
+    at: u32,
+    code: u8,
+) -> u32 {
+    let value = fetch_option(packet, maps, headers, node, code);
+    let Some(value) = value else {
+        return maps.node32(node, node::ABSENT);
+    };
+    if code & fetch::OPTION_WIDE != 0 {
+        let value = value & maps.node64(node, node::WIDE_MASK);
+        return search_wide(maps, at, node, value);
+    }
+    let len = u32::from(code & fetch::OPTION_LEN);
+    // Whether there is an option is one byte.
+    let bits = if len == 0 { 8 } else { len << 3 };
+    let value = (value >> (64u32.wrapping_sub(bits) & 63)) as u32;
+    search(maps, at, node, value)
+}
+
+/// A part of an option, left-aligned.
+#[inline(always)]
+fn fetch_option<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    node: M::Node,
+    code: u8,
+) -> Option<u64> {
+    let place = maps.node16(node, node::OFFSET);
+    let len = if code & fetch::OPTION_WIDE != 0 {
+        maps.node32(node, node::NEED) as u8
+    } else {
+        code & fetch::OPTION_LEN
+    };
+    let part = Part {
+        carrier: (code & fetch::CARRIER) >> fetch::CARRIER_SHIFT,
+        kind: place as u8,
+        offset: (place >> 8) as u8,
+        len,
+    };
+    packet.option(headers, part)
+}
+
 /// What is rarely asked for.
 #[inline(always)]
 fn fetch_cold<P: Packet, M: Maps>(
@@ -475,10 +528,17 @@ fn fetch_cold<P: Packet, M: Maps>(
         }
         return fetch_far(packet, headers, code, offset);
     }
+    if code & fetch::OPTION == fetch::OPTION {
+        return None;
+    }
+    let number = code & !fetch::META;
+    if features & feature::SOCKET != 0 && number >= meta::SKUID {
+        return packet.socket(number);
+    }
     if features & feature::META == 0 {
         return None;
     }
-    Some(match code & !fetch::META {
+    Some(match number {
         meta::LENGTH => packet.counted_len(),
         meta::MARK => packet.mark(),
         meta::IFINDEX => packet.ifindex(),

@@ -182,6 +182,8 @@ pub mod fetch {
     pub const NETWORK: u8 = 0x04;
     /// Base: the transport header.
     pub const TRANSPORT: u8 = 0x08;
+    /// Base: the data behind the transport header (`@ih`).
+    pub const INNER: u8 = NETWORK | TRANSPORT;
     /// What is not less than this is not loaded in the short way, or not always.
     pub const COLD: u8 = 0x10;
     /// Up to eight bytes of a longer load, left-aligned in 64 bits.
@@ -192,6 +194,17 @@ pub mod fetch {
     pub const VLAN: u8 = 0x40;
     /// Metadata, numbered by [`crate::layout::meta`]; no base, no size.
     pub const META: u8 = 0x80;
+    /// With [`META`]: not metadata, but a part of an option ([`crate::option`]). In the node's offset stand
+    /// the option's number (8 bits) and bytes from its start (8 bits).
+    pub const OPTION: u8 = 0xc0;
+    /// What carries the option ([`crate::option::carrier`]).
+    pub const CARRIER: u8 = 0x30;
+    /// Where [`CARRIER`] stands in a code.
+    pub const CARRIER_SHIFT: u32 = 4;
+    /// The node is a wide one.
+    pub const OPTION_WIDE: u8 = 0x08;
+    /// Bytes of the part, 1 to 4, where it is not a wide one; 0 asks whether the option exists.
+    pub const OPTION_LEN: u8 = 0x07;
 }
 
 /// Metadata numbers, in the low bits of a fetch code with [`fetch::META`].
@@ -212,6 +225,12 @@ pub mod meta {
     pub const PKTTYPE: u8 = 6;
     /// `meta cpu`.
     pub const CPU: u8 = 7;
+    /// `meta skuid`. This and what follows is read from the packet's socket.
+    pub const SKUID: u8 = 16;
+    /// `meta skgid`.
+    pub const SKGID: u8 = 17;
+    /// `meta cgroup`.
+    pub const CGROUP: u8 = 18;
 }
 
 /// Operations of action lists, in the upper 8 bits of a word: the more common, the lower.
@@ -283,6 +302,12 @@ pub mod feature {
     /// Acts.
     pub const ACT: u32 = 1 << 16;
 
+    /// Parts of options.
+    pub const OPTION: u32 = 1 << 17;
+
+    /// What is read from the packet's socket.
+    pub const SOCKET: u32 = 1 << 18;
+
     /// All that the program for common rulesets has in it.
     pub const LEAN: u32 = TRANSPORT | COUNTER | PAYLOAD | PROTOCOL | L4_TABLES;
 }
@@ -327,6 +352,55 @@ pub mod own {
     pub const MIN_ROWS: u32 = 256;
 }
 
+/// Where the running kernel keeps what is read of a packet's socket: bytes from the start of the
+/// structure that is named first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct SocketPlaces {
+    /// `sock.skc_state`, 8 bits.
+    pub state: u32,
+    /// `sock.skc_listener`, the listening socket of a request.
+    pub listener: u32,
+    /// `sock.skc_net`, its network namespace.
+    pub net: u32,
+    /// `net.net_cookie`, 64 bits.
+    pub net_cookie: u32,
+    /// `sock.sk_socket`.
+    pub socket: u32,
+    /// `socket.file`.
+    pub file: u32,
+    /// `file.f_cred`.
+    pub cred: u32,
+    /// `cred.fsuid`, 32 bits.
+    pub uid: u32,
+    /// `cred.fsgid`, 32 bits.
+    pub gid: u32,
+    /// `sock.sk_cgrp_data.classid`, 32 bits; all ones where the kernel has no such thing.
+    pub class: u32,
+    /// The cookie of the network namespace whose sockets count: its lower half.
+    pub cookie_low: u32,
+    /// Its upper half.
+    pub cookie_high: u32,
+}
+
+impl SocketPlaces {
+    /// Where no socket is looked at.
+    pub const NONE: Self = Self {
+        state: 0,
+        listener: 0,
+        net: 0,
+        net_cookie: 0,
+        socket: 0,
+        file: 0,
+        cred: 0,
+        uid: 0,
+        gid: 0,
+        class: 0,
+        cookie_low: 0,
+        cookie_high: 0,
+    };
+}
+
 /// What the loader tells a program before it is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -357,6 +431,8 @@ pub struct Settings {
     pub skip_mask: u32,
     /// The mask for offsets of [`State`]s.
     pub state_mask: u32,
+    /// With [`feature::SOCKET`].
+    pub socket: SocketPlaces,
 }
 
 impl Settings {
@@ -375,5 +451,6 @@ impl Settings {
         skip_value: 0,
         skip_mask: 0,
         state_mask: 0,
+        socket: SocketPlaces::NONE,
     };
 }

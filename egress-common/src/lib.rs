@@ -14,5 +14,6 @@
 pub mod act;
 pub mod engine;
 pub mod layout;
+pub mod option;
 pub mod packet;
 pub mod store;

@@ -1,6 +1,7 @@
 //! What the engine asks of a packet, and where its headers start.
 
 use crate::layout::{feature, fetch};
+use crate::option::{self, OptionWalk, Part};
 
 /// EtherType of IPv4.
 pub const ETH_P_IP: u16 = 0x0800;
@@ -19,12 +20,28 @@ const VLAN_HLEN: u32 = 4;
 pub const IPV4_HLEN: u32 = 20;
 /// Bytes of the IPv6 header.
 pub const IPV6_HLEN: u32 = 40;
+/// Number of IPv4 in IP.
+const IPPROTO_IPIP: u8 = 4;
+/// Number of TCP.
+const IPPROTO_TCP: u8 = 6;
+/// Number of UDP.
+const IPPROTO_UDP: u8 = 17;
+/// Number of GRE.
+const IPPROTO_GRE: u8 = 47;
+/// GRE: the checksum's flag.
+const GRE_CSUM: u32 = 0x8000;
+/// GRE: the key's flag.
+const GRE_KEY: u32 = 0x2000;
+/// GRE: the sequence number's flag.
+const GRE_SEQ: u32 = 0x1000;
+/// GRE: the bits of the version, and the flag of a source route.
+const GRE_OTHER: u32 = 0x4007;
 /// IPv6 fragment header.
-const NEXTHDR_FRAGMENT: u8 = 44;
+pub(crate) const NEXTHDR_FRAGMENT: u8 = 44;
 /// IPv6 authentication header.
-const NEXTHDR_AUTH: u8 = 51;
+pub(crate) const NEXTHDR_AUTH: u8 = 51;
 /// IPv6 routing header.
-const NEXTHDR_ROUTING: u8 = 43;
+pub(crate) const NEXTHDR_ROUTING: u8 = 43;
 /// The most IPv6 extension headers that there can be before a transport header: each has eight bytes
 /// or more, and the kernel knows no transport header beyond 64 KiB.
 pub const MAX_EXTENSIONS: u32 = 1 << 13;
@@ -38,7 +55,7 @@ fn ipv6_is_whole<P: Packet>(packet: &P, start: u32, first: u64) -> bool {
 
 /// `ipv6_ext_hdr()` less "no next header", which nf_tables takes for a transport header.
 #[inline(always)]
-fn is_extension(next: u8) -> bool {
+pub(crate) fn is_extension(next: u8) -> bool {
     matches!(
         next,
         0 | NEXTHDR_ROUTING | NEXTHDR_FRAGMENT | NEXTHDR_AUTH | 60
@@ -171,6 +188,25 @@ pub trait Packet {
             }
         }
     }
+    /// A part of an option. Programs make it one function that is verified once.
+    fn option(&self, headers: Headers, part: Part) -> Option<u64>
+    where
+        Self: Sized,
+    {
+        part.load(self, headers)
+    }
+    /// Goes to the end of a way over options; like [`Packet::walk`].
+    #[inline(always)]
+    fn walk_options(&self, walk: &mut OptionWalk)
+    where
+        Self: Sized,
+    {
+        for _ in 0..option::MAX_STEPS {
+            if !walk.step(self) {
+                break;
+            }
+        }
+    }
     /// What the program was called with; null in user space.
     fn context(&self) -> *mut core::ffi::c_void {
         core::ptr::null_mut()
@@ -200,6 +236,9 @@ pub trait Packet {
     fn pkttype(&self) -> u32;
     /// The CPU that handles it.
     fn cpu(&self) -> u32;
+    /// What of the packet's socket a number in [`crate::layout::meta`] names; `None` where there is no socket,
+    /// or not that of a process of this network namespace.
+    fn socket(&self, what: u8) -> Option<u32>;
     /// Bytes of a segment of a GSO packet (`skb_shinfo(skb)->gso_size`), 0 otherwise. Not the number
     /// of segments, which the kernel does not know of what came from another machine.
     fn gso_size(&self) -> u32;
@@ -479,7 +518,12 @@ impl Headers {
             if transport == NO_OFFSET || self.is_fragment() {
                 return None;
             }
-            return packet.far(transport.wrapping_add(offset), len);
+            let start = if load.base & fetch::INNER == fetch::INNER {
+                self.inner(packet)?
+            } else {
+                transport
+            };
+            return packet.far(start.wrapping_add(offset), len);
         }
         if load.base & fetch::NETWORK != 0 {
             if self.must_ask_network() {
@@ -489,6 +533,36 @@ impl Headers {
             return packet.far(offset, len);
         }
         self.load_link(packet, offset, len)
+    }
+
+    /// Where the data of a transport protocol starts (`nft_payload_inner_offset()` of Linux 6.2; older ones
+    /// know UDP and TCP alone).
+    #[inline(always)]
+    fn inner<P: Packet>(self, packet: &P) -> Option<u32> {
+        let start = self.transport();
+        let header = match self.l4proto()? {
+            IPPROTO_UDP => 8,
+            IPPROTO_TCP => {
+                let fixed = packet.far(start.wrapping_add(12), 8)?;
+                ((fixed >> 60) as u32) << 2
+            }
+            IPPROTO_GRE => {
+                // Checksum, key and sequence number, each of four bytes where its flag is set.
+                let flags = (packet.far(start, 4)? >> 48) as u32;
+                if flags & GRE_OTHER != 0 {
+                    return None;
+                }
+                let optional = |flag: u32| if flags & flag != 0 { 4u32 } else { 0 };
+                let (sum, key) = (optional(GRE_CSUM), optional(GRE_KEY));
+                optional(GRE_SEQ)
+                    .wrapping_add(sum)
+                    .wrapping_add(key)
+                    .wrapping_add(4)
+            }
+            IPPROTO_IPIP => 0,
+            _ => return None,
+        };
+        Some(start.wrapping_add(header))
     }
 
     /// A load from the link header, with an accelerated VLAN tag put where it would stand in the

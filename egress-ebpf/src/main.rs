@@ -5,6 +5,7 @@
 
 mod maps;
 mod packet;
+mod socket;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;

@@ -151,7 +151,7 @@ pub fn nesting() -> Shared {
 pub mod settings {
     use core::ptr::read_volatile;
 
-    use egress_common::layout::Settings;
+    use egress_common::layout::{Settings, SocketPlaces};
 
     /// In one, so that one register points to them all.
     #[unsafe(no_mangle)]
@@ -166,6 +166,13 @@ pub mod settings {
                 unsafe { read_volatile(&raw const SETTINGS.$name) }
             }
         )*};
+    }
+
+    /// [`Settings::socket`].
+    #[inline(always)]
+    pub fn socket() -> SocketPlaces {
+        // SAFETY: as above.
+        unsafe { read_volatile(&raw const SETTINGS.socket) }
     }
 
     setting! {

@@ -14,11 +14,15 @@ use aya_ebpf::{
 };
 use egress_common::{
     act::end,
+    option::{self, OptionWalk, Part},
     packet::{ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
     store::fold,
 };
 
-use crate::maps::{self, settings};
+use crate::{
+    maps::{self, settings},
+    socket::load_socket,
+};
 
 /// `BPF_HDR_START_NET`: offsets count from the network header.
 const HDR_START_NET: u32 = 1;
@@ -206,6 +210,33 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
+    fn option(&self, headers: Headers, part: Part) -> Option<u64> {
+        let mut value = 0;
+        let [carrier, kind, offset, len] = [part.carrier, part.kind, part.offset, part.len];
+        let part = u32::from_be_bytes([carrier, kind, offset, len]);
+        let found = load_option(self.ctx.skb.skb, headers.to_bits(), part, &raw mut value);
+        (found != 0).then_some(value)
+    }
+
+    #[inline(always)]
+    fn walk_options(&self, walk: &mut OptionWalk) {
+        let mut walking = WalkingOptions {
+            skb: self.ctx.skb.skb,
+            walk: *walk,
+        };
+        // SAFETY: the callback is called with the pointer given here, and only until this returns.
+        unsafe {
+            bpf_loop(
+                option::MAX_STEPS,
+                next_option as *mut _,
+                (&raw mut walking).cast(),
+                0,
+            );
+        }
+        *walk = walking.walk;
+    }
+
+    #[inline(always)]
     fn opaque(&self, number: u32) -> u32 {
         // What comes back from the control buffer, which is the tc programs' own, is any number to
         // the verifier.
@@ -265,6 +296,13 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn cpu(&self) -> u32 {
         cpu()
+    }
+
+    #[inline(always)]
+    fn socket(&self, what: u8) -> Option<u32> {
+        let mut value = 0;
+        let found = load_socket(self.ctx.skb.skb, what.into(), &raw mut value);
+        (found != 0).then_some(value as u32)
     }
 
     #[inline(always)]
@@ -472,6 +510,52 @@ struct Walking {
 unsafe extern "C" fn next_extension(_index: u32, walking: *mut core::ffi::c_void) -> i64 {
     // SAFETY: `walk` passes a pointer to its `Walking`.
     let walking = unsafe { &mut *walking.cast::<Walking>() };
+    let ctx = TcContext::new(walking.skb);
+    i64::from(!walking.walk.step(&SkBuff::new(&ctx)))
+}
+
+/// A part of an option: a function of its own to the verifier. `part` is carrier, kind, offset and
+/// length, of 8 bits each. Returns whether it wrote `value`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn load_option(
+    skb: *mut __sk_buff,
+    headers: u32,
+    part: u32,
+    value: *mut u64,
+) -> u32 {
+    // The verifier takes nothing for granted here.
+    if value.is_null() {
+        return 0;
+    }
+    let ctx = TcContext::new(skb);
+    let [carrier, kind, offset, len] = part.to_be_bytes();
+    let part = Part {
+        carrier,
+        kind,
+        offset,
+        len,
+    };
+    match part.load(&SkBuff::new(&ctx), Headers::from_bits(headers)) {
+        Some(loaded) => {
+            // SAFETY: the callers pass the address of a variable of theirs.
+            unsafe { *value = loaded };
+            1
+        }
+        None => 0,
+    }
+}
+
+/// What `bpf_loop` hands to each step over an option.
+struct WalkingOptions {
+    skb: *mut __sk_buff,
+    walk: OptionWalk,
+}
+
+/// Returns 1 to end the loop, 0 to go on.
+unsafe extern "C" fn next_option(_index: u32, walking: *mut core::ffi::c_void) -> i64 {
+    // SAFETY: `walk_options` passes a pointer to its `WalkingOptions`.
+    let walking = unsafe { &mut *walking.cast::<WalkingOptions>() };
     let ctx = TcContext::new(walking.skb);
     i64::from(!walking.walk.step(&SkBuff::new(&ctx)))
 }

@@ -67,6 +67,7 @@ fn fields(out: &mut String) -> std::fmt::Result {
             Base::Link => "link layer",
             Base::Network => "network layer",
             Base::Transport => "transport layer",
+            Base::Inner => "inner header",
         };
         let implies = match (row.ethertype, row.l4proto) {
             (Some(ethertype), _) => format!(", EtherType 0x{ethertype:04x}"),

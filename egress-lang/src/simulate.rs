@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use egress_common::act;
 use egress_common::engine::{self, Maps, Outcome, State};
-use egress_common::layout::{MAX_ROUNDS, OFFSET, feature};
+use egress_common::layout::{MAX_ROUNDS, OFFSET, feature, meta};
 use egress_common::packet::{
     ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPV4_HLEN, Packet, VlanTag,
 };
@@ -53,6 +53,8 @@ pub struct SimPacket {
     pub time: u64,
     /// What rules draw.
     pub random: u32,
+    /// Whose socket sent it, if one did.
+    pub owner: Option<Owner>,
 }
 
 /// What a rule sent by another device.
@@ -77,6 +79,17 @@ pub enum How {
     Redirect,
     /// `fwd ip to`, `fwd ip6 to`: the next hop, by the version of its address.
     NextHop(u32, u64, u64),
+}
+
+/// Of the process that made a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// The net_cls class of its cgroup.
+    pub class: u32,
 }
 
 impl SimPacket {
@@ -282,6 +295,16 @@ impl Packet for SimPacket {
 
     fn cpu(&self) -> u32 {
         self.cpu
+    }
+
+    fn socket(&self, what: u8) -> Option<u32> {
+        let owner = self.owner?;
+        match what {
+            meta::SKUID => Some(owner.uid),
+            meta::SKGID => Some(owner.gid),
+            meta::CGROUP => Some(owner.class),
+            _ => None,
+        }
     }
 
     fn gso_size(&self) -> u32 {

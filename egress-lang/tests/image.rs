@@ -8,8 +8,8 @@ use common::from_tables;
 use egress_lang::image::{Device, Image};
 use egress_lang::interpret::{Answer, interpret};
 use egress_lang::ir::{
-    Act, Base, BaseChain, Chain, ChainId, Hook, Key, Meta, NamePattern, Rule, Source, StateId,
-    Step, Test, Verdict, Writable,
+    Act, Base, BaseChain, Carrier, Chain, ChainId, Hook, Key, Meta, NamePattern, Rule, Source,
+    StateId, Step, Test, Verdict, Writable,
 };
 use egress_lang::ranges::RangeSet;
 use egress_lang::simulate::SimPacket;
@@ -36,6 +36,12 @@ fn devices() -> Vec<Device> {
 
 fn sources() -> Vec<Source> {
     let payload = |base, offset, len| Source::Payload { base, offset, len };
+    let option = |carrier, kind, offset, len| Source::Option {
+        carrier,
+        kind,
+        offset,
+        len,
+    };
     vec![
         Source::Meta(Meta::Protocol),
         Source::Meta(Meta::L4proto),
@@ -64,6 +70,18 @@ fn sources() -> Vec<Source> {
         payload(Base::Transport, 1, 4),
         payload(Base::Transport, 4, 3),
         payload(Base::Transport, 0, 8),
+        payload(Base::Inner, 0, 1),
+        payload(Base::Inner, 2, 2),
+        payload(Base::Inner, 1, 11),
+        option(Carrier::Tcp, 5, 0, 0),
+        option(Carrier::Tcp, 6, 2, 2),
+        option(Carrier::Tcp, 10, 1, 9),
+        option(Carrier::Sctp, 1, 0, 0),
+        option(Carrier::Sctp, 5, 4, 4),
+        option(Carrier::Sctp, 0, 4, 6),
+        option(Carrier::Ip6, 44, 0, 0),
+        option(Carrier::Ip6, 0, 2, 3),
+        option(Carrier::Ip6, 60, 8, 16),
     ]
 }
 
@@ -189,6 +207,8 @@ fn writable() -> impl Strategy<Value = (Base, u16, u8, Option<u16>, bool)> {
 fn narrow_sources() -> Vec<Source> {
     let mut sources = sources();
     sources.retain(|source| source.width() <= 64 && *source != Source::Meta(Meta::Nfproto));
+    // Acts do not read them.
+    sources.retain(|source| !matches!(source, Source::Option { .. }));
     let settled = [Meta::Iftype, Meta::Random].map(Source::Meta);
     sources.retain(|source| !settled.contains(source));
     sources
@@ -372,7 +392,8 @@ fn hook() -> impl Strategy<Value = Hook> {
                         true
                     }
                     Step::Test(test) => {
-                        let wide = test.key.source.width() > 64;
+                        let option = matches!(test.key.source, Source::Option { .. });
+                        let wide = option || test.key.source.width() > 64;
                         acted |= test.key.source == Source::Meta(Meta::Random);
                         // Refused there.
                         !acted || !wide
@@ -416,7 +437,7 @@ fn packet() -> impl Strategy<Value = SimPacket> {
         0..90usize,
         select(vec![0u32, 1, 60]),
         select(vec![3u32, 7]),
-        0..10u8,
+        0..14u8,
         (select(vec![0u64, 600, 1 << 40]), any::<u32>()),
     )
         .prop_map(
@@ -431,8 +452,24 @@ fn packet() -> impl Strategy<Value = SimPacket> {
                     let fragment = if shape == 3 { [0, 1] } else { [0, 0] };
                     bytes[20..22].copy_from_slice(&fragment);
                 }
+                if protocol == 0x0800 && rest >= 54 && shape >= 10 {
+                    // TCP with options, SCTP, UDP, GRE.
+                    let number = [6, 132, 17, 47][usize::from(shape - 10)];
+                    (bytes[14], bytes[23], bytes[20], bytes[21]) = (0x45, number, 0, 0);
+                    if number == 6 {
+                        bytes[46] = 0x80;
+                    } else if number == 132 {
+                        (bytes[48], bytes[49]) = (0, if bytes[49] > 80 { 16 } else { bytes[49] });
+                    } else if number == 47 {
+                        bytes[34] = bytes[34].wrapping_mul(16);
+                        bytes[35] = 0;
+                    }
+                }
                 if protocol == 0x86dd && rest >= 40 && shape > 0 {
                     bytes[14] = 0x60;
+                    if shape >= 10 {
+                        bytes[20] = [0, 43, 44, 60][usize::from(shape - 10)];
+                    }
                     bytes[18..20].copy_from_slice(&((rest - 40) as u16).to_be_bytes());
                 }
                 let mut packet = SimPacket::ethernet(&bytes);

@@ -26,10 +26,17 @@ fn show(step: &Step) -> String {
                         Base::Link => "ll",
                         Base::Network => "nh",
                         Base::Transport => "th",
+                        Base::Inner => "ih",
                     };
                     format!("{base}+{offset}:{len}")
                 }
                 Source::Meta(meta) => format!("{meta:?}").to_lowercase(),
+                Source::Option {
+                    carrier,
+                    kind,
+                    offset,
+                    len,
+                } => format!("{carrier:?}@{kind}+{offset}:{len}").to_lowercase(),
             };
             let mask = if test.key.mask == test.key.source.full_mask() {
                 String::new()
@@ -62,6 +69,7 @@ fn show(step: &Step) -> String {
             )
         }
         Step::Counter(_) => "counter".to_owned(),
+        Step::Rest => "...".to_owned(),
         Step::Set(what, value) => format!("{what:?}={value:x}").to_lowercase(),
         Step::Act(act) => format!("{act:?}").to_lowercase(),
         Step::Verdict(Verdict::Jump(_)) => "jump".to_owned(),
@@ -153,6 +161,18 @@ fn the_same_tests_in_the_same_order() {
         ),
         ("@nh,1,9 5", "nh+0:2&7fc0=140-17f"),
         ("th dport 53", "th+2:2=35"),
+        ("meta mark ^ 5 < 9", "mark=0-7,d"),
+        ("meta mark ^ 0x80000000 10-20", "mark=8000000a-80000014"),
+        ("@ih,3,5 5", "ih+0:1&1f=5"),
+        ("tcp option maxseg size 1460", "tcp@2+2:2=5b4"),
+        ("tcp option maxseg missing", "tcp@2+0:0=0"),
+        ("tcp option mptcp subtype 1", "tcp@30+2:1&f0=10-1f"),
+        ("tcp option @3,17,3 5", "tcp@3+2:1&70=50-5f"),
+        ("exthdr frag exists", "protocol=86dd ip6@44+0:0=1"),
+        ("frag frag-off 33", "protocol=86dd ip6@44+2:2&fff8=108-10f"),
+        ("srh sid[1] ::1", "protocol=86dd ip6@43+8:16=1"),
+        ("sctp chunk init num-inbound-streams 3", "sctp@1+14:2=3"),
+        ("sctp chunk data exists", "sctp@0+0:0=1"),
     ];
     for (rule, expected) in cases {
         assert_eq!(lowered(rule), [expected], "{rule}");
@@ -173,12 +193,35 @@ fn maps_become_rules() {
         lowered("ip saddr . tcp dport { 1.2.3.4 . 80, 10.0.0.0/8 . 1-5 } counter drop"),
         [
             "protocol=800 l4proto=6 nh+12:4=1020304 th+2:2=50 counter drop",
-            "protocol=800 l4proto=6 nh+12:1=a th+2:2=1-5 counter drop",
+            "protocol=800 l4proto=6 nh+12:4=a000000-affffff th+2:2=1-5 counter drop",
         ]
     );
     assert_eq!(
         lowered("counter tcp dport vmap { 80 : accept }"),
-        ["counter l4proto=6 jump"]
+        ["counter l4proto=6 ...", "l4proto=6 th+2:2=50 accept"]
+    );
+    assert_eq!(
+        lowered("counter meta mark set 5 tcp dport vmap { 80 : goto r } counter"),
+        [
+            "counter mark=5 l4proto=6 ...",
+            "mark=5 l4proto=6 th+2:2=50 goto",
+        ]
+    );
+    assert_eq!(
+        lowered("ip saddr . tcp dport != { 1.2.3.4 . 80, 1.2.3.4 . 90-99, 5.6.7.8 . 80 } drop"),
+        [
+            "protocol=800 l4proto=6 nh+12:4=0-1020303,1020305-5060707,5060709-ffffffff th+2:2=0-ffff drop",
+            "protocol=800 l4proto=6 nh+12:4=1020304 th+2:2=0-4f,51-59,64-ffff drop",
+            "protocol=800 l4proto=6 nh+12:4=5060708 th+2:2=0-4f,51-ffff drop",
+        ]
+    );
+    assert_eq!(
+        lowered("oifname . tcp dport vmap { lo . 80 : drop, * : accept }"),
+        [
+            "l4proto=6 name=lo th+2:2=50 drop",
+            "l4proto=6 name!=lo th+2:2=0-ffff accept",
+            "l4proto=6 name=lo th+2:2=0-4f,51-ffff accept",
+        ]
     );
     assert_eq!(
         lowered("tcp dport vmap { 80 : continue, 90 : drop } counter"),

@@ -415,7 +415,7 @@ fn refused_in_the_words_of_check() {
     let directory = Directory::new("refused");
     let capture = directory.file("in", &FORMS[0].file(1, &frames()));
     for rule in [
-        "limit rate 1/second",
+        "ip option ra exists drop",
         "upd dport 53 drop",
         "udp dport 65536 drop",
         "jump none",

@@ -78,6 +78,8 @@ impl Context {
                 return Ok(Expr::Field { id, shift });
             }
             Base::Network => self.need_network(protocol, needs).map_err(conflict)?,
+            // No header's fields are of it.
+            Base::Inner => {}
             Base::Transport if protocol == Protocol::Th => {}
             Base::Transport => {
                 if let Some(&known) = self.network.iter().find(|&&known| !carries_l4(known)) {

@@ -297,6 +297,7 @@ impl Reader {
                     self.implied.extend(self.link.take());
                 }
             }
+            Base::Inner => {}
             Base::Network => self.implied.extend(self.network.take()),
             Base::Transport => {
                 self.implied.extend(self.transport.take());
@@ -327,7 +328,7 @@ impl Reader {
             Expr::Raw { .. } => match base {
                 Base::Network => self.above_link,
                 Base::Transport => self.above_network.or(Some(Protocol::Th)),
-                Base::Link => None,
+                Base::Link | Base::Inner => None,
             },
             Expr::Field { id, .. } if id.get().protocol == Protocol::Th => self.above_network,
             _ => None,

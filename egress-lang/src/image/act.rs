@@ -228,7 +228,7 @@ impl Encoder {
         let (code, offset) = self.fetch(variable);
         let len = match source {
             Source::Payload { len, .. } => len,
-            Source::Meta(_) => 0,
+            Source::Meta(_) | Source::Option { .. } => 0,
         };
         Instruction {
             arg: offset,

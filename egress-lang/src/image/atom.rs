@@ -219,6 +219,7 @@ fn cut_rule(
                 actions.push(Action::Act(acts.number(act.clone())));
                 continue;
             }
+            Step::Rest => break,
             Step::Verdict(verdict) => {
                 actions.extend(match *verdict {
                     Verdict::Accept => Some(Action::Accept),
@@ -279,6 +280,9 @@ fn size(act: &[Act]) -> usize {
 fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
     let Test { key, values } = test;
     let width = key.source.width();
+    if matches!(key.source, Source::Option { .. }) {
+        return Err(OPTION_BEHIND);
+    }
     let Source::Payload { base, offset, len } = key.source else {
         return Ok(narrow_test(0, key.source, key.mask, values.clone()));
     };
@@ -305,6 +309,9 @@ fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
     ));
     Ok(act)
 }
+
+/// What acts do not read.
+pub const OPTION_BEHIND: &str = "a match on an option behind a statement that may end the rule";
 
 /// A test of at most 64 bits.
 fn narrow_test(register: Register, source: Source, mask: u128, values: RangeSet) -> Vec<Act> {
@@ -341,7 +348,7 @@ pub const WIDE_BEHIND: &str = "this match behind a statement that may end the ru
 fn keyword(key: Meta) -> &'static str {
     match key {
         Meta::Rtclassid => "meta rtclassid",
-        _ => "meta cgroup",
+        _ => "this meta key",
     }
 }
 

@@ -11,7 +11,7 @@ use egress_common::packet::{ETH_P_IP, ETH_P_IPV6};
 use crate::image::atom::{Action, Atom};
 use crate::image::field::{Field, Known, fields, lengthened, same_field};
 use crate::image::writes::Effects;
-use crate::ir::{Base, Key, Meta, Source, Test};
+use crate::ir::{Base, Carrier, Key, Meta, Source, Test};
 use crate::ranges::RangeSet;
 
 /// By `meta protocol`.
@@ -195,11 +195,25 @@ impl Context {
             (Source::Meta(Meta::L4proto), _) if self.transport == Some(false) => None,
             (
                 Source::Payload {
-                    base: Base::Transport,
+                    base: Base::Transport | Base::Inner,
                     ..
                 },
                 protocol,
             ) if protocol == Protocol::Other || self.transport == Some(false) => None,
+            (Source::Option { carrier, len, .. }, protocol) => {
+                let impossible = match carrier {
+                    Carrier::Ip6 => matches!(protocol, Protocol::Ip | Protocol::Other),
+                    Carrier::Tcp | Carrier::Sctp => {
+                        protocol == Protocol::Other || self.transport == Some(false)
+                    }
+                };
+                match (impossible, carrier, len) {
+                    (false, ..) => Some(Some((*key, Cow::Borrowed(values)))),
+                    // That there is no such option is known.
+                    (true, Carrier::Tcp | Carrier::Sctp, 0) => values.contains(0).then_some(None),
+                    (true, ..) => None,
+                }
+            }
             _ if *key == IP_PROTOCOL
                 && self.protocol == Protocol::Ip
                 && self.transport == Some(true) =>

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::image::atom::{Action, Variable};
-use crate::image::context::{Problem, Rule};
+use crate::image::context::{Problem, Protocol, Rule};
 use crate::image::field::{Field, FieldTest, function};
 use crate::image::graph::{Graph, Id, Leaf, Limit, TooLarge};
 use crate::image::order;
 use crate::image::writes::{self, Effects, Stage};
-use crate::ir::{BaseChain, ChainId, Key, Meta, Source};
+use crate::ir::{BaseChain, Carrier, ChainId, Key, Meta, Source};
 
 /// What the diagrams are of.
 #[derive(Debug, Clone, Copy)]
@@ -366,7 +366,11 @@ impl<'p, 'a> Builder<'p, 'a> {
 fn is_always_there(problem: &Problem<'_>, source: Source) -> bool {
     match source {
         Source::Meta(Meta::L4proto) => problem.context.transport == Some(true),
+        Source::Meta(Meta::Skuid | Meta::Skgid | Meta::Cgroup) => false,
         Source::Meta(_) => true,
-        Source::Payload { .. } => false,
+        Source::Option {
+            carrier, len: 0, ..
+        } => carrier != Carrier::Ip6 || problem.context.protocol == Protocol::Ip6,
+        Source::Payload { .. } | Source::Option { .. } => false,
     }
 }

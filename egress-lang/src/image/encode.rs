@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use egress_common::layout::{
     INTERVALS, LEAF, SAME, TARGET_DROP, TARGET_PASS, feature, fetch, meta, node, op, storage,
 };
+use egress_common::option::carrier;
 
 use crate::image::Stats;
 use crate::image::atom::{Half, Variable};
-use crate::ir::{Act, Base, Meta, Source, StateId, Writable};
+use crate::ir::{Act, Base, Carrier, Meta, Source, StateId, Writable};
 
 /// A node or an action list, as the program reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -152,7 +153,7 @@ impl Encoder {
         self.depths.insert(target, depth + 1);
         let cost = cost::read(code) + search.max(self.cost(absent));
         self.costs.insert(target, cost);
-        if code & (fetch::META | fetch::NETWORK) == fetch::NETWORK
+        if code & (fetch::META | fetch::INNER) == fetch::NETWORK
             || targets.iter().any(|&target| self.reads_network(target))
             || self.reads_network(absent)
         {
@@ -300,6 +301,12 @@ impl Encoder {
         let (base, offset, len) = match variable.source {
             Source::Meta(key) => return (fetch::META | self.meta(key), 0),
             Source::Payload { base, offset, len } => (base, offset, len),
+            Source::Option {
+                carrier,
+                kind,
+                offset,
+                len,
+            } => return self.option(variable.half, carrier, kind, offset, len),
         };
         self.features |= feature::PAYLOAD;
         let layer = match base {
@@ -316,14 +323,22 @@ impl Encoder {
                 self.features |= feature::TRANSPORT;
                 fetch::TRANSPORT
             }
+            Base::Inner => {
+                self.features |= feature::TRANSPORT;
+                fetch::INNER
+            }
         };
         // What nft_payload_select_ops() gives the fast path; the link layer knows no difference.
-        let fast = base != Base::Transport || offset.is_multiple_of(len.into());
+        let fast = match base {
+            Base::Link | Base::Network => true,
+            Base::Transport => offset.is_multiple_of(len.into()),
+            Base::Inner => false,
+        };
         let size = match len {
-            1 => fetch::LEN1,
+            1 if fast => fetch::LEN1,
             2 if fast => fetch::LEN2,
             4 if fast => fetch::LEN4,
-            2 | 3 => fetch::SLOW | len,
+            1..=3 => fetch::SLOW | len,
             4 => fetch::SLOW,
             _ => fetch::WIDE,
         };
@@ -337,15 +352,37 @@ impl Encoder {
         };
         let before = match base {
             Base::Network => self.link_len,
-            Base::Link | Base::Transport => 0,
+            Base::Link | Base::Transport | Base::Inner => 0,
         };
         (layer | size, offset.saturating_add(before))
+    }
+
+    /// The fetch code and place of a part of an option.
+    fn option(&mut self, half: Half, from: Carrier, kind: u8, offset: u8, len: u8) -> (u8, u16) {
+        self.features |= feature::OPTION | feature::PAYLOAD;
+        let carrier = match from {
+            Carrier::Ip6 => carrier::IP6,
+            Carrier::Tcp => carrier::TCP,
+            Carrier::Sctp => carrier::SCTP,
+        };
+        if from != Carrier::Ip6 {
+            self.features |= feature::TRANSPORT;
+        }
+        let size = if len > 4 { fetch::OPTION_WIDE } else { len };
+        let offset = if half == Half::Lower {
+            offset.saturating_add(8)
+        } else {
+            offset
+        };
+        let code = fetch::OPTION | carrier << fetch::CARRIER_SHIFT | size;
+        (code, u16::from(offset) << 8 | u16::from(kind))
     }
 
     fn meta(&mut self, key: Meta) -> u8 {
         match key {
             Meta::L4proto => self.features |= feature::TRANSPORT,
             Meta::Protocol => {}
+            Meta::Skuid | Meta::Skgid | Meta::Cgroup => self.features |= feature::SOCKET,
             _ => self.features |= feature::META,
         }
         meta_number(key).unwrap_or(NO_META)
@@ -525,6 +562,8 @@ mod cost {
     pub const READ: usize = 33;
     /// Reading it in any other way.
     const COLD: usize = 110;
+    /// Finding a part of an option.
+    const OPTION: usize = 400;
     /// The target in a node.
     pub const SEARCH: usize = 10;
     /// The target in a radix node, or the node behind it.
@@ -537,6 +576,7 @@ mod cost {
         match code {
             // Most packets are past these before they come to a node.
             _ if code == fetch::META | meta::L4PROTO || code == fetch::META | meta::PROTOCOL => 0,
+            fetch::OPTION.. => OPTION,
             fetch::COLD.. => COLD,
             _ => READ,
         }
@@ -544,7 +584,7 @@ mod cost {
 }
 
 /// A metadata number that is absent for every packet.
-const NO_META: u8 = 0x7f;
+const NO_META: u8 = 0x3f;
 
 /// The number of what programs can read ([`meta`]). `random` is not among it: nft draws anew for each
 /// rule, where a diagram asks once for all of them.
@@ -558,7 +598,10 @@ pub fn meta_number(key: Meta) -> Option<u8> {
         Meta::Priority => Some(meta::PRIORITY),
         Meta::Pkttype => Some(meta::PKTTYPE),
         Meta::Cpu => Some(meta::CPU),
-        Meta::Iftype | Meta::Nfproto | Meta::Rtclassid | Meta::Cgroup | Meta::Random => None,
+        Meta::Skuid => Some(meta::SKUID),
+        Meta::Skgid => Some(meta::SKGID),
+        Meta::Cgroup => Some(meta::CGROUP),
+        Meta::Iftype | Meta::Nfproto | Meta::Rtclassid | Meta::Random => None,
     }
 }
 

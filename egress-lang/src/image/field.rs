@@ -14,7 +14,7 @@ use crate::ranges::RangeSet;
 /// Loads of which a longer one is there only where all shorter ones are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// Which of them: what starts at the link, network and transport header.
+    /// Which of them: what starts at the link, network and transport header, and behind that.
     kind: usize,
     /// Bytes behind the start that must be there.
     end: u32,
@@ -24,16 +24,16 @@ pub struct Reach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     /// By [`Reach::kind`]: loads up to this end are there.
-    present: [u32; 3],
+    present: [u32; 4],
     /// Loads of this end and longer ones are not.
-    absent: [u32; 3],
+    absent: [u32; 4],
 }
 
 impl Default for Known {
     fn default() -> Self {
         Self {
-            present: [0; 3],
-            absent: [u32::MAX; 3],
+            present: [0; 4],
+            absent: [u32::MAX; 4],
         }
     }
 }
@@ -85,6 +85,7 @@ fn reach(source: Source) -> Option<Reach> {
         // The others are not there in fragments.
         Base::Transport if matches!(len, 1 | 2 | 4) && offset.is_multiple_of(len.into()) => 2,
         Base::Transport => return None,
+        Base::Inner => 3,
     };
     Some(Reach { kind, end })
 }
@@ -150,7 +151,7 @@ fn lengthened_ranges(values: &RangeSet, behind: u32) -> impl Iterator<Item = (u1
 fn start(key: Key) -> Option<(Base, u16)> {
     match key.source {
         Source::Payload { base, offset, .. } => Some((base, offset)),
-        Source::Meta(_) => None,
+        Source::Meta(_) | Source::Option { .. } => None,
     }
 }
 

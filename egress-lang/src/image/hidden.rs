@@ -133,7 +133,7 @@ pub fn does_something(rule: &ir::Rule) -> bool {
             .iter()
             .any(|act| !matches!(act, Act::Load { .. } | Act::Test { .. })),
         Step::Verdict(verdict) => *verdict != Verdict::Continue,
-        Step::Test(_) | Step::Ifname { .. } => false,
+        Step::Test(_) | Step::Ifname { .. } | Step::Rest => false,
     })
 }
 

@@ -1,14 +1,22 @@
 //! Fields in nft's words.
 
+use crate::checked::OptionFamily;
 use crate::field::{self, Protocol as Header};
 use crate::image::context::{Context, Protocol};
-use crate::ir::{Base, Key, Meta, Source};
+use crate::ir::{Base, Carrier, Key, Meta, Source};
+use crate::options;
 
 /// What a key is called in rules about such packets.
 pub fn of(key: Key, context: Context) -> String {
     let whole = key == Key::whole(key.source);
     let name = match key.source {
         Source::Meta(meta) => format!("meta {}", keyword(meta)),
+        Source::Option {
+            carrier,
+            kind,
+            offset,
+            len,
+        } => option(carrier, kind, offset, len),
         Source::Payload { base, offset, len } => payload(base, offset, len, context.protocol),
     };
     if whole {
@@ -32,7 +40,28 @@ fn keyword(meta: Meta) -> &'static str {
         Meta::Nfproto => "nfproto",
         Meta::Rtclassid => "rtclassid",
         Meta::Cgroup => "cgroup",
+        Meta::Skuid => "skuid",
+        Meta::Skgid => "skgid",
         Meta::Random => "random",
+    }
+}
+
+fn option(carrier: Carrier, kind: u8, offset: u8, len: u8) -> String {
+    let (family, words) = match carrier {
+        Carrier::Ip6 => (OptionFamily::Exthdr, ""),
+        Carrier::Tcp => (OptionFamily::Tcp, "tcp option "),
+        Carrier::Sctp => (OptionFamily::SctpChunk, "sctp chunk "),
+    };
+    let number = kind.to_string();
+    let name = options::listed_name(family, kind).unwrap_or(&number);
+    if len == 0 {
+        let words = if words.is_empty() { "exthdr " } else { words };
+        return format!("{words}{name}");
+    }
+    let (offset, width) = (u32::from(offset) * 8, u32::from(len) * 8);
+    match options::listed_field(family, kind, offset, width) {
+        Some((name, field)) => format!("{words}{name} {}", field.keyword),
+        None => format!("{words}@{kind},{offset},{width}"),
     }
 }
 
@@ -41,7 +70,7 @@ fn payload(base: Base, offset: u16, len: u8, protocol: Protocol) -> String {
         (Base::Link, _) => Some(Header::Ether),
         (Base::Network, Protocol::Ip) => Some(Header::Ip),
         (Base::Network, Protocol::Ip6) => Some(Header::Ip6),
-        (Base::Network, _) => None,
+        (Base::Network, _) | (Base::Inner, _) => None,
         (Base::Transport, _) => Some(Header::Th),
     };
     let (offset, width) = (u32::from(offset) * 8, u32::from(len) * 8);
@@ -54,5 +83,6 @@ fn payload(base: Base, offset: u16, len: u8, protocol: Protocol) -> String {
         (None, Base::Link) => format!("@ll,{offset},{width}"),
         (None, Base::Network) => format!("@nh,{offset},{width}"),
         (None, Base::Transport) => format!("@th,{offset},{width}"),
+        (None, Base::Inner) => format!("@ih,{offset},{width}"),
     }
 }

@@ -44,6 +44,15 @@ impl Written {
             Source::Meta(Meta::Mark) => Self(1 << MARK),
             Source::Meta(Meta::Priority) => Self(1 << PRIORITY),
             Source::Meta(_) => Self::default(),
+            // Where these are, all headers say.
+            Source::Option { .. }
+            | Source::Payload {
+                base: Base::Inner, ..
+            } => {
+                Self::bytes(LINK, LINK_HLEN, u32::MAX)
+                    | Self::bytes(NETWORK, 0, u32::MAX)
+                    | Self::bytes(TRANSPORT, 0, u32::MAX)
+            }
             Source::Payload { base, offset, len } => {
                 let (from, to) = (u32::from(offset), u32::from(offset) + u32::from(len));
                 let mut all = Self::bytes(layer(base), from, to);
@@ -60,7 +69,7 @@ impl Written {
                         Self::bytes(LINK, LINK_HLEN, u32::MAX)
                             | Self::bytes(NETWORK, NETWORK_HLEN, u32::MAX)
                     }
-                    Base::Link => Self::default(),
+                    Base::Link | Base::Inner => Self::default(),
                 };
                 all |= beyond;
                 all
@@ -134,7 +143,7 @@ fn layer(base: Base) -> (u32, u32) {
     match base {
         Base::Link => LINK,
         Base::Network => NETWORK,
-        Base::Transport => TRANSPORT,
+        Base::Transport | Base::Inner => TRANSPORT,
     }
 }
 

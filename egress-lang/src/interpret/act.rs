@@ -126,6 +126,7 @@ impl Run<'_> {
                         Base::Link => 0,
                         Base::Network => fetch::NETWORK,
                         Base::Transport => fetch::TRANSPORT,
+                        Base::Inner => fetch::INNER,
                     },
                     offset: offset.into(),
                     len: len.into(),

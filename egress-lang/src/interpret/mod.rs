@@ -1,6 +1,7 @@
 //! Rules one after the other, as the kernel runs them: slow, plain, and the measure of the tables.
 
 mod act;
+mod options;
 
 use std::collections::BTreeMap;
 
@@ -60,7 +61,7 @@ pub enum Event {
 pub enum Ran {
     /// To this verdict; to `continue` also where it has none.
     To(Verdict),
-    /// To a test that failed, after it had counted or set something.
+    /// To a test that failed, or to [`Step::Rest`], after it had counted or set something.
     InPart,
     /// The packet goes by another device.
     Sent,
@@ -263,6 +264,7 @@ impl Run<'_> {
                     }
                 }
                 Step::Verdict(verdict) => return Some(Ran::To(*verdict)),
+                Step::Rest => return Some(Ran::InPart),
             };
             if !goes_on {
                 return acted.then_some(Ran::InPart);
@@ -291,6 +293,12 @@ impl Run<'_> {
         match source {
             Source::Payload { base, offset, len } => self.payload(base, offset, len),
             Source::Meta(key) => self.meta(key).map(u128::from),
+            Source::Option {
+                carrier,
+                kind,
+                offset,
+                len,
+            } => options::read(&self.packet, self.headers, carrier, kind, offset, len),
         }
     }
 
@@ -299,6 +307,7 @@ impl Run<'_> {
             Base::Link => 0,
             Base::Network => fetch::NETWORK,
             Base::Transport => fetch::TRANSPORT,
+            Base::Inner => fetch::INNER,
         };
         let fast = matches!(len, 1 | 2 | 4) && offset.is_multiple_of(len.into());
         // nft's fast path reads what is in the linear part of fragments, too.
@@ -315,7 +324,7 @@ impl Run<'_> {
         }
         let offset = match base {
             Base::Network => offset.checked_add(self.packet.link_len as u16)?,
-            Base::Link | Base::Transport => offset,
+            Base::Link | Base::Transport | Base::Inner => offset,
         };
         let mut value = 0;
         for at in 0..u16::from(len) {
@@ -346,6 +355,9 @@ impl Run<'_> {
             Meta::Iftype => self.device.iftype.into(),
             Meta::Nfproto => 5,
             Meta::Random => packet.random(),
+            Meta::Skuid => packet.owner?.uid,
+            Meta::Skgid => packet.owner?.gid,
+            Meta::Cgroup => packet.owner?.class,
             _ => return None,
         })
     }

@@ -20,6 +20,8 @@ pub enum Base {
     Network,
     /// `@th`: the transport header; absent where the kernel does not find one.
     Transport,
+    /// `@ih`: the data behind the transport header; absent where the kernel does not know where it is.
+    Inner,
 }
 
 /// Packet metadata, by nft's `meta` keys. Values are integers, whatever their byte order in memory.
@@ -48,8 +50,12 @@ pub enum Meta {
     /// `vlan` tag control information of an accelerated tag is *not* read by this; see
     /// [`Base::Link`]. `meta rtclassid`: 32 bits.
     Rtclassid,
-    /// `meta cgroup`: 32 bits (net_cls class).
+    /// `meta cgroup`: 32 bits (net_cls class); absent where the packet has no socket of this namespace.
     Cgroup,
+    /// `meta skuid`: 32 bits; absent where the packet has no socket of a process in this namespace.
+    Skuid,
+    /// `meta skgid`, likewise.
+    Skgid,
     /// `meta random`: 32 bits.
     Random,
 }
@@ -68,6 +74,29 @@ pub enum Source {
     },
     /// Packet metadata.
     Meta(Meta),
+    /// `len` bytes (1 to 16) at `offset` bytes from the start of an option, read as one big-endian
+    /// number. A length of 0 asks whether there is the option: 8 bits, 0 or 1.
+    Option {
+        /// What carries it.
+        carrier: Carrier,
+        /// Its number on the wire.
+        kind: u8,
+        /// Bytes.
+        offset: u8,
+        /// Bytes.
+        len: u8,
+    },
+}
+
+/// What carries options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Carrier {
+    /// IPv6: the options are its extension headers.
+    Ip6,
+    /// TCP.
+    Tcp,
+    /// SCTP: the options are its chunks.
+    Sctp,
 }
 
 impl Source {
@@ -75,6 +104,7 @@ impl Source {
     pub fn width(self) -> u32 {
         match self {
             Self::Payload { len, .. } => u32::from(len) * 8,
+            Self::Option { len, .. } => u32::from(len.max(1)) * 8,
             Self::Meta(Meta::L4proto | Meta::Pkttype | Meta::Nfproto) => 8,
             Self::Meta(Meta::Protocol | Meta::Iftype) => 16,
             Self::Meta(_) => 32,
@@ -206,13 +236,16 @@ pub enum Step {
     Act(Vec<Act>),
     /// Ends the rule with a verdict.
     Verdict(Verdict),
+    /// The rest of the rule is in the neighbours of the same handle behind this one.
+    Rest,
 }
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// Handle in its table, to name the rule in diagnostics. Neighbours of one handle come from one
-    /// rule: at most one of them matches a packet as it was when the first of them began.
+    /// rule: of those that do not end in [`Step::Rest`], at most one matches a packet as it was when the
+    /// first of them began.
     pub handle: u64,
     /// What it does, in order.
     pub steps: Vec<Step>,

@@ -230,6 +230,9 @@ fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
     if place.source.width() > 64 {
         return Err(too_wide());
     }
+    if matches!(place.source, Source::Option { .. }) {
+        return Err("a part of an option as a value".to_owned());
+    }
     if matches!(
         place.source,
         Source::Meta(Meta::Iftype | Meta::Rtclassid | Meta::Cgroup | Meta::Nfproto)

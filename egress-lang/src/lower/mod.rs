@@ -2,6 +2,7 @@
 //! hands to the kernel.
 
 mod act;
+mod concat;
 mod rule;
 mod test;
 

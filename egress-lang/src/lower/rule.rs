@@ -1,7 +1,7 @@
 //! Rules. One that looks something up in a verdict map, or a concatenation in a set, becomes several:
 //! one for each element, of which at most one matches.
 
-use super::{Lowering, act, describe, test};
+use super::{Lowering, act, concat, describe, test};
 use crate::checked::{
     ElementData, Expr, Hook, Lookup, MapData, Match, MatchOp, ObjectChoice, ObjectState, Right,
     Rule, Set, Statement, Table, Value, Verdict,
@@ -11,15 +11,20 @@ use crate::ir;
 type Result<T> = std::result::Result<T, String>;
 
 /// The most rules that one rule may become.
-const MAX_ALTERNATIVES: usize = 1 << 20;
+pub(super) const MAX_ALTERNATIVES: usize = 1 << 20;
 
 /// Ways through a rule; at most one of them matches a packet.
-type Alternatives = Vec<Vec<ir::Step>>;
+pub(super) type Alternatives = Vec<Vec<ir::Step>>;
+
+/// Why a rule cannot go so many ways.
+pub(super) const TOO_MANY: &str = "a rule that becomes more than a million";
 
 /// What cannot be done about a match, as far as can be seen without the named sets.
 pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
     match (&matched.left, &matched.right, matched.op) {
-        (Expr::Concat(_), Right::Set(_), MatchOp::Eq) => test::parts(&matched.left).err(),
+        (Expr::Concat(_), Right::Set(_), MatchOp::Eq | MatchOp::Ne) => {
+            test::parts(&matched.left).err()
+        }
         _ => test::lower(matched, Hook::Egress).err(),
     }
 }
@@ -31,30 +36,6 @@ fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
             .set(name)
             .ok_or_else(|| format!("the missing set {name}")),
     }
-}
-
-/// The steps that test whether a key is an element's.
-fn element_steps(parts: &[&Expr], key: &Value, hook: Hook) -> Result<Vec<ir::Step>> {
-    let mut steps = Vec::with_capacity(parts.len());
-    match key {
-        Value::Concat(values) => {
-            for (part, value) in parts.iter().zip(values) {
-                steps.extend(test::part(part, std::slice::from_ref(value), hook)?);
-            }
-        }
-        // `*`: whatever the others leave, which the caller sees to; here only that it is there.
-        key => {
-            for part in parts {
-                steps.extend(test::part(part, std::slice::from_ref(key), hook)?);
-            }
-        }
-    }
-    Ok(steps)
-}
-
-fn only_tests(alternatives: &Alternatives) -> bool {
-    let mut steps = alternatives.iter().flatten();
-    steps.all(|step| matches!(step, ir::Step::Test(_) | ir::Step::Ifname { .. }))
 }
 
 impl<'r> Lowering<'r> {
@@ -70,11 +51,15 @@ impl<'r> Lowering<'r> {
             let all: Vec<ir::Step> = match statement {
                 Statement::Match(matched) => match (&matched.left, &matched.right) {
                     (left @ Expr::Concat(_), Right::Set(lookup)) => {
-                        if matched.op != MatchOp::Eq {
-                            return Err("!= of a concatenation".to_owned());
-                        }
                         let set = set_of(table, lookup)?;
-                        alternatives = in_concatenations(alternatives, left, set, self.direction)?;
+                        test::constant(set)?;
+                        let parts = test::parts(left)?;
+                        let choices = match matched.op {
+                            MatchOp::Eq => concat::any_of(&parts, set, self.direction)?,
+                            _ => concat::none_of(&parts, keys(set), self.direction)?,
+                        };
+                        alternatives = cut(alternatives, rule, out)?;
+                        alternatives = combined(&alternatives, &choices)?;
                         continue;
                     }
                     (_, Right::Set(lookup)) => {
@@ -138,7 +123,7 @@ impl<'r> Lowering<'r> {
         test::constant(set)?;
         let parts = test::parts(key)?;
         if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
-            return Err("a rule that becomes more than a million".to_owned());
+            return Err(TOO_MANY.to_owned());
         }
         let data_type = match &set.data {
             Some(MapData::Value { parts, .. }) => parts.first().map(|part| part.data_type),
@@ -150,24 +135,27 @@ impl<'r> Lowering<'r> {
             else {
                 return Err("a map without values".to_owned());
             };
-            let tests = match (&element.key, parts.as_slice()) {
-                (Value::Any, [part]) => all_but(part, set, self.direction)?,
-                (Value::Any, _) => return Err("a map of concatenations with *".to_owned()),
-                (key, parts) => element_steps(parts, key, self.direction)?,
-            };
+            let choices = self.choices(&parts, &element.key, set)?;
             let statement = Statement::Set {
                 target: target.clone(),
                 value: Expr::Constant(data_type, value.clone()),
             };
             let step = act::Lower { table: None }.statement(&statement)?;
-            for alternative in &alternatives {
-                let mut steps = alternative.clone();
-                steps.extend(tests.iter().cloned());
+            for mut steps in combined(&alternatives, &choices)? {
                 steps.extend(step.clone());
                 out.push(steps);
             }
         }
         Ok(out)
+    }
+
+    /// The ways to meet an element of a map.
+    fn choices(&self, parts: &[&Expr], key: &Value, set: &Set) -> Result<Alternatives> {
+        if *key == Value::Any {
+            let others = keys(set).filter(|key| **key != Value::Any);
+            return concat::none_of(parts, others, self.direction);
+        }
+        Ok(vec![concat::element(parts, key, self.direction)?])
     }
 
     /// Adds a rule for each element whose verdict ends the rule; returns the ways on from those that
@@ -183,56 +171,66 @@ impl<'r> Lowering<'r> {
     ) -> Result<Alternatives> {
         test::constant(set)?;
         let parts = test::parts(key)?;
-        let rest = set.elements.iter().any(|element| element.key == Value::Any);
-        if rest && parts.len() > 1 {
-            return Err("a verdict map of concatenations with *".to_owned());
+        if alternatives.iter().any(|way| has_act(way)) {
+            self.chain_of_map(table, alternatives, &parts, set, rule, out)?;
+            return Ok(Vec::new());
         }
-        if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
-            return Err("a rule that becomes more than a million".to_owned());
-        }
-        let mut choices = Vec::with_capacity(set.elements.len());
+        let alternatives = cut(alternatives, rule, out)?;
+        let mut on = Vec::new();
         for element in &set.elements {
             let Some(ElementData::Verdict(verdict)) = &element.data else {
                 return Err("a verdict map without verdicts".to_owned());
             };
-            let steps = match (&element.key, parts.as_slice()) {
-                (Value::Any, [part]) => all_but(part, set, self.direction)?,
-                (key, parts) => element_steps(parts, key, self.direction)?,
-            };
-            choices.push((steps, verdict));
-        }
-        let mut on = Vec::new();
-        if only_tests(&alternatives) {
-            for alternative in &alternatives {
-                for (tests, verdict) in &choices {
-                    let mut steps = alternative.clone();
-                    steps.extend(tests.iter().cloned());
-                    if **verdict == Verdict::Continue {
-                        on.push(steps);
-                    } else {
-                        steps.push(ir::Step::Verdict(self.verdict(table, verdict)));
-                        out.push(ir::Rule {
-                            handle: rule.handle,
-                            steps,
-                        });
-                    }
-                }
+            let choices = self.choices(&parts, &element.key, set)?;
+            let ways = combined(&alternatives, &choices)?;
+            if *verdict == Verdict::Continue {
+                on.extend(ways);
+                continue;
             }
-            return Ok(on);
+            let verdict = self.verdict(table, verdict);
+            for mut steps in ways {
+                steps.push(ir::Step::Verdict(verdict));
+                out.push(ir::Rule {
+                    handle: rule.handle,
+                    steps,
+                });
+            }
+            if out.len() > MAX_ALTERNATIVES {
+                return Err(TOO_MANY.to_owned());
+            }
         }
-        // What stands before counts: it must run once, so the choice is a chain of its own.
+        Ok(on)
+    }
+
+    /// A chain that stands for a verdict map at the end of a rule, behind what may end the rule or change
+    /// the packet.
+    fn chain_of_map(
+        &mut self,
+        table: &'r Table,
+        alternatives: Alternatives,
+        parts: &[&Expr],
+        set: &Set,
+        rule: &Rule,
+        out: &mut Vec<ir::Rule>,
+    ) -> Result<()> {
         let last = matches!(rule.statements.last(), Some(Statement::VerdictMap { .. }));
-        let comes_back = |verdict: &Verdict| !matches!(verdict, Verdict::Return | Verdict::Goto(_));
-        if !last || !choices.iter().all(|(_, verdict)| comes_back(verdict)) {
-            return Err("this verdict map behind a counter".to_owned());
-        }
-        let mut rules = Vec::with_capacity(choices.len());
-        for (mut steps, verdict) in choices {
-            steps.push(ir::Step::Verdict(self.verdict(table, verdict)));
-            rules.push(ir::Rule {
-                handle: rule.handle,
-                steps,
-            });
+        let mut rules = Vec::with_capacity(set.elements.len());
+        for element in &set.elements {
+            let verdict = match &element.data {
+                Some(ElementData::Verdict(verdict)) => verdict,
+                _ => return Err("a verdict map without verdicts".to_owned()),
+            };
+            if !last || matches!(verdict, Verdict::Return | Verdict::Goto(_)) {
+                return Err("this verdict map behind a statement that may end the rule or change the packet".to_owned());
+            }
+            let verdict = self.verdict(table, verdict);
+            for mut steps in self.choices(parts, &element.key, set)? {
+                steps.push(ir::Step::Verdict(verdict));
+                rules.push(ir::Rule {
+                    handle: rule.handle,
+                    steps,
+                });
+            }
         }
         let id = ir::ChainId(u32::try_from(self.hook.chains.len()).unwrap_or(u32::MAX));
         self.hook.chains.push(ir::Chain {
@@ -246,48 +244,64 @@ impl<'r> Lowering<'r> {
                 steps,
             });
         }
-        Ok(on)
+        Ok(())
     }
 }
 
-/// What no other element of the set is.
-fn all_but(part: &Expr, set: &Set, hook: Hook) -> Result<Vec<ir::Step>> {
-    let others = set.elements.iter().map(|element| &element.key);
-    let others: Vec<Value> = others.filter(|key| **key != Value::Any).cloned().collect();
-    if others.is_empty() {
-        return test::part(part, &[Value::Any], hook);
+fn only_tests(alternatives: &Alternatives) -> bool {
+    let mut steps = alternatives.iter().flatten();
+    steps.all(|step| matches!(step, ir::Step::Test(_) | ir::Step::Ifname { .. }))
+}
+
+fn has_act(way: &[ir::Step]) -> bool {
+    way.iter().any(|step| matches!(step, ir::Step::Act(_)))
+}
+
+fn keys(set: &Set) -> impl Iterator<Item = &Value> {
+    set.elements.iter().map(|element| &element.key)
+}
+
+/// Each way with each of the choices behind it.
+fn combined(ways: &Alternatives, choices: &Alternatives) -> Result<Alternatives> {
+    if ways.len().saturating_mul(choices.len()) > MAX_ALTERNATIVES {
+        return Err(TOO_MANY.to_owned());
     }
-    let matched = Match {
-        left: part.clone(),
-        op: MatchOp::Ne,
-        right: Right::Value(Value::Any),
-        implied: false,
+    let both = |(way, choice): (&Vec<ir::Step>, &Vec<ir::Step>)| {
+        way.iter().chain(choice).cloned().collect()
     };
-    test::values(&matched, &others, hook)
+    let pairs = ways
+        .iter()
+        .flat_map(|way| choices.iter().map(move |choice| (way, choice)));
+    Ok(pairs.map(both).collect())
 }
 
-fn in_concatenations(
-    alternatives: Alternatives,
-    left: &Expr,
-    set: &Set,
-    hook: Hook,
-) -> Result<Alternatives> {
-    test::constant(set)?;
-    if !only_tests(&alternatives) {
-        return Err("a concatenation behind a counter".to_owned());
+/// Before a rule goes several ways, what it does up to there becomes rules of their own, so that it is
+/// done once; what is left of the ways is what they have tested. What they have set to a constant is set
+/// again, which tells the tests behind it what they meet.
+fn cut(ways: Alternatives, rule: &Rule, out: &mut Vec<ir::Rule>) -> Result<Alternatives> {
+    if only_tests(&ways) {
+        return Ok(ways);
     }
-    if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
-        return Err("a rule that becomes more than a million".to_owned());
+    if ways.iter().any(|way| has_act(way)) {
+        return Err(
+            "a concatenation behind a statement that may end the rule or change the packet"
+                .to_owned(),
+        );
     }
-    let parts = test::parts(left)?;
-    let mut out = Vec::with_capacity(alternatives.len() * set.elements.len());
-    for element in &set.elements {
-        let tests = element_steps(&parts, &element.key, hook)?;
-        for alternative in &alternatives {
-            let mut steps = alternative.clone();
-            steps.extend(tests.iter().cloned());
-            out.push(steps);
-        }
+    let mut tests = Vec::with_capacity(ways.len());
+    for mut steps in ways {
+        tests.push(
+            steps
+                .iter()
+                .filter(|step| !matches!(step, ir::Step::Counter(_)))
+                .cloned()
+                .collect(),
+        );
+        steps.push(ir::Step::Rest);
+        out.push(ir::Rule {
+            handle: rule.handle,
+            steps,
+        });
     }
-    Ok(out)
+    Ok(tests)
 }

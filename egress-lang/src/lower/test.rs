@@ -1,8 +1,11 @@
 //! Matches.
 
 use crate::check::{bounds, prefix_mask};
-use crate::checked::{BitOp, Expr, Hook, Lookup, Match, MatchOp, RawBase, Right, Set, Value};
-use crate::ir::{Base, Key, Meta, NamePattern, Source, Step, Test};
+use crate::checked::{
+    BitOp, Expr, Hook, Lookup, Match, MatchOp, OptionFamily, OptionField, RawBase, Right, Set,
+    Value,
+};
+use crate::ir::{Base, Carrier, Key, Meta, NamePattern, Source, Step, Test};
 use crate::meta::MetaKey;
 use crate::ranges::RangeSet;
 
@@ -38,15 +41,23 @@ pub(super) fn lower(matched: &Match, hook: Hook) -> Result<Vec<Step>> {
     }
 }
 
-/// The test of one part of a key.
-pub(super) fn part(left: &Expr, values: &[Value], hook: Hook) -> Result<Vec<Step>> {
+/// The test of one part of a key. Its whole value is loaded, also where only a prefix of it is asked for.
+pub(super) fn part(left: &Expr, value: &Value, hook: Hook) -> Result<Vec<Step>> {
+    let value = match value {
+        Value::Prefix(address, length) => {
+            let (base, ..) = masked(left)?;
+            let host = !prefix_mask(*length, place(base)?.width) & full(place(base)?.width);
+            Value::Range(address & !host, address | host)
+        }
+        other => other.clone(),
+    };
     let matched = Match {
         left: left.clone(),
         op: MatchOp::Eq,
         right: Right::Value(Value::Any),
         implied: false,
     };
-    self::values(&matched, values, hook)
+    values(&matched, &[value], hook)
 }
 
 /// The parts of a key, each of which can be tested.
@@ -251,7 +262,7 @@ fn finish(place: &Place, mask: u128, op: MatchOp, values: &[Value], xor: u128) -
         }
     };
     let set = if any { RangeSet::range(0, all) } else { set };
-    let set = if xor == 0 { set } else { flipped(&set, xor)? };
+    let set = flipped(&set, xor, place.source)?;
     // The value's bits where they lie in what is read.
     let shifted = if place.shift == 0 {
         set
@@ -280,14 +291,30 @@ fn finish(place: &Place, mask: u128, op: MatchOp, values: &[Value], xor: u128) -
     })
 }
 
-/// The values that are in the set after their bits are flipped.
-fn flipped(set: &RangeSet, xor: u128) -> Result<RangeSet> {
+/// The values that are in the set after their bits are flipped. Of ranges only where nft, too, compares
+/// what was flipped: of what is in network byte order it flips the bounds instead.
+fn flipped(set: &RangeSet, xor: u128, source: Source) -> Result<RangeSet> {
+    if xor == 0 {
+        return Ok(set.clone());
+    }
+    let ranges = matches!(source, Source::Meta(_)) && source.width() == 32;
     let mut out = Vec::new();
     for &(low, high) in set.ranges() {
-        if low != high {
+        if low != high && !ranges {
             return Err("a range behind an exclusive or".to_owned());
         }
-        out.push((low ^ xor, low ^ xor));
+        // Blocks of values that differ in their lower bits alone stay blocks.
+        let mut at = Some(low);
+        while let Some(start) = at.filter(|&start| start <= high) {
+            let fits = |bits: &u32| {
+                let last = full(*bits);
+                start & last == 0 && start | last <= high
+            };
+            let last = (0..=source.width()).rev().find(fits).map_or(0, full);
+            let flipped = (start ^ xor) & !last;
+            out.push((flipped, flipped | last));
+            at = (start | last).checked_add(1);
+        }
     }
     Ok(RangeSet::from_ranges(out))
 }
@@ -329,7 +356,7 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
                 RawBase::Link => Base::Link,
                 RawBase::Network => Base::Network,
                 RawBase::Transport => Base::Transport,
-                RawBase::Inner => return Err("@ih".to_owned()),
+                RawBase::Inner => Base::Inner,
             };
             payload(base, *offset, *length)
         }
@@ -347,6 +374,8 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
                 MetaKey::Rtclassid => Meta::Rtclassid,
                 MetaKey::Cgroup => Meta::Cgroup,
                 MetaKey::Random => Meta::Random,
+                MetaKey::Skuid => Meta::Skuid,
+                MetaKey::Skgid => Meta::Skgid,
                 other => return Err(format!("meta {}", other.row().keyword)),
             };
             let source = Source::Meta(meta);
@@ -356,13 +385,7 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
                 shift: 0,
             })
         }
-        Expr::Option(option) => Err(match option.family {
-            crate::checked::OptionFamily::Exthdr => "a match on extension headers",
-            crate::checked::OptionFamily::Tcp => "a match on TCP options",
-            crate::checked::OptionFamily::Ip => "a match on IP options",
-            crate::checked::OptionFamily::SctpChunk => "a match on SCTP chunks",
-        }
-        .to_owned()),
+        Expr::Option(field) => option(field),
         Expr::Numgen { .. } => Err("numgen".to_owned()),
         Expr::Jhash { .. } => Err("jhash".to_owned()),
         Expr::Symhash { .. } => Err("symhash".to_owned()),
@@ -372,6 +395,41 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
             Err("this expression in a match".to_owned())
         }
     }
+}
+
+/// An option, or the whole bytes around some bits of it.
+fn option(option: &OptionField) -> Result<Place> {
+    let carrier = match option.family {
+        OptionFamily::Exthdr => Carrier::Ip6,
+        OptionFamily::Tcp => Carrier::Tcp,
+        OptionFamily::SctpChunk => Carrier::Sctp,
+        // On egress the kernel looks for them in the Ethernet header, on ingress what it finds depends on
+        // what the process may that happens to run (`ipv4_find_option()`, `__ip_options_compile()`).
+        OptionFamily::Ip => return Err("a match on IP options".to_owned()),
+    };
+    let (offset, len, width, shift) = match &option.field {
+        None => (0, 0, 8, 0),
+        Some(part) => {
+            let (first, end) = (part.offset / 8, part.offset + part.length);
+            let bytes = end.div_ceil(8);
+            (first, bytes - first, part.length, bytes * 8 - end)
+        }
+    };
+    let too_far = || "a part of an option this far or long".to_owned();
+    let byte = |number: u32| u8::try_from(number).map_err(|_| too_far());
+    if len > 16 {
+        return Err(too_far());
+    }
+    Ok(Place {
+        source: Source::Option {
+            carrier,
+            kind: option.kind,
+            offset: byte(offset)?,
+            len: byte(len)?,
+        },
+        width,
+        shift,
+    })
 }
 
 /// The whole bytes around some bits.

@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod bpffs;
+pub mod btf;
 pub mod capability;
 pub mod clsact;
 pub mod device;
@@ -9,4 +10,5 @@ pub mod guard;
 pub mod netns;
 pub mod program;
 pub mod rows;
+pub mod socket;
 pub mod tcx;

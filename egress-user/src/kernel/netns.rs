@@ -207,7 +207,11 @@ fn inode(path: &Path) -> io::Result<u64> {
 }
 
 /// The cookie of the namespace that this thread is in.
-fn cookie() -> io::Result<u64> {
+///
+/// # Errors
+///
+/// Where the kernel gives none.
+pub fn cookie() -> io::Result<u64> {
     // SAFETY: takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {

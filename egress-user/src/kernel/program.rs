@@ -18,7 +18,7 @@ use log::debug;
 use crate::{
     kernel::{
         bpf::{self, MapType},
-        rows,
+        rows, socket,
     },
     settings::SkipMark,
 };
@@ -118,6 +118,11 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         Hook::Egress => 0,
         Hook::Ingress => settings.link_len,
     };
+    let socket = if features & feature::SOCKET != 0 {
+        socket::places()?
+    } else {
+        layout::SocketPlaces::NONE
+    };
     let told = Told(layout::Settings {
         features,
         root: settings.roots.other,
@@ -132,6 +137,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         skip_value: settings.skip_mark.value,
         skip_mask: settings.skip_mark.mask,
         state_mask: bpf::map_shape(&states)?.value_size.saturating_sub(STATE),
+        socket,
     });
     let mut ebpf = loader
         .override_global("SETTINGS", &told, true)

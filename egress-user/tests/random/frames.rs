@@ -406,8 +406,9 @@ fn transport(rng: &mut Rng, pool: &Pool, six: bool) -> (u8, Vec<u8>) {
             let mut sctp = ports(rng);
             sctp.extend([0, 0, 0, 7]);
             sctp.extend(rng.bytes(4));
-            sctp.extend([*rng.pick(&[0, 1, 3, 4, 14]), 0, 0, 16]);
-            sctp.extend(rng.bytes(12));
+            for _ in 0..rng.within(1, 4) {
+                sctp.extend(chunk(rng));
+            }
             (132, sctp)
         }
         4 => {
@@ -438,11 +439,35 @@ fn transport(rng: &mut Rng, pool: &Pool, six: bool) -> (u8, Vec<u8>) {
             lite.extend(sum(rng));
             (136, lite)
         }
-        10 => (47, vec![0, 0, 8, 0]),
+        10 => {
+            // GRE: checksum, key and sequence number, and a version of 0.
+            let flags = *rng.pick(&[0, 0x80, 0x20, 0x10, 0xa0, 0xb0, 0x30]);
+            let version = if rng.chance(80) { 0 } else { rng.byte() & 7 };
+            (47, [&[flags, version, 8, 0][..], &rng.bytes(12)].concat())
+        }
         _ => (*rng.pick(&[0, 4, 41, 59, 60, 89, 255]), rng.bytes(8)),
     };
     header.extend(rng.bytes(data));
     (protocol, header)
+}
+
+/// An SCTP chunk, padded to a multiple of four bytes or not.
+fn chunk(rng: &mut Rng) -> Vec<u8> {
+    let kind = *rng.pick(&[0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14, 128, 192, 193]);
+    let data = *rng.pick(&[0, 4, 5, 12, 16, 20]);
+    let length: u16 = match rng.below(12) {
+        0 => 0,
+        1 => rng.within(1, 3) as u16,
+        2 => rng.within(4, 60) as u16,
+        _ => 4 + data as u16,
+    };
+    let mut chunk = vec![kind, rng.byte() & 3];
+    chunk.extend(length.to_be_bytes());
+    chunk.extend((0..data).map(|_| rng.byte() & 3));
+    if rng.chance(90) {
+        chunk.resize(chunk.len().next_multiple_of(4), 0);
+    }
+    chunk
 }
 
 /// A multiple of four bytes, at most 40.

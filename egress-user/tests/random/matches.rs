@@ -10,7 +10,7 @@ use egress_lang::{
     field::{FIELDS, Protocol},
     ir::Base,
     meta::{META_KEYS, MetaKey},
-    options::OPTIONS,
+    options::{OPTIONS, OptionFieldRow, OptionRow},
     simulate::SimPacket,
 };
 
@@ -42,10 +42,15 @@ fn bits(packet: &SimPacket, base: Base, offset: u32, width: u32) -> Option<u128>
     let start = match base {
         Base::Link => 0,
         Base::Network => packet.network as u32,
-        Base::Transport => {
+        Base::Transport | Base::Inner => {
             let (headers, _) = Headers::find(packet, feature::TRANSPORT | feature::NETWORK);
             headers.l4proto()?;
-            headers.transport()
+            let header = match (base, headers.l4proto()?) {
+                (Base::Inner, 6) => 20,
+                (Base::Inner, 17) => 8,
+                _ => 0,
+            };
+            headers.transport() + header
         }
     };
     let first = start as usize + offset as usize / 8;
@@ -73,7 +78,7 @@ impl Generator<'_> {
     }
 
     pub(super) fn any_left(&mut self) -> Left {
-        match self.rng.weighted(&[70, 20, 7, 3]) {
+        match self.rng.weighted(&[66, 18, 7, 9]) {
             0 => self.field(),
             1 => self.meta(),
             2 => self.raw(),
@@ -140,8 +145,14 @@ impl Generator<'_> {
             MetaKey::Cpu,
             MetaKey::Iif,
         ];
-        let unusual = [MetaKey::Skuid, MetaKey::Nfproto, MetaKey::Iifgroup];
-        let key = if self.rng.chance(97) {
+        let unusual = [
+            MetaKey::Skuid,
+            MetaKey::Skgid,
+            MetaKey::Cgroup,
+            MetaKey::Nfproto,
+            MetaKey::Iifgroup,
+        ];
+        let key = if self.rng.chance(92) {
             *self.rng.pick(&usual)
         } else {
             *self.rng.pick(&unusual)
@@ -179,6 +190,7 @@ impl Generator<'_> {
             (Base::Link, "ll"),
             (Base::Network, "nh"),
             (Base::Transport, "th"),
+            (Base::Inner, "ih"),
         ]);
         let (offset, width) = if self.rng.chance(70) {
             let bytes = *self
@@ -200,7 +212,11 @@ impl Generator<'_> {
     }
 
     pub(super) fn option(&mut self) -> Left {
-        let row = self.rng.pick(OPTIONS);
+        let mut row = self.rng.pick(OPTIONS);
+        // Half of the rows are chunks.
+        if row.family == OptionFamily::SctpChunk {
+            row = self.rng.pick(OPTIONS);
+        }
         let family = match row.family {
             OptionFamily::Exthdr => "",
             OptionFamily::Tcp => "tcp option ",
@@ -235,10 +251,23 @@ impl Generator<'_> {
             text: format!("{family}{} {}", row.keyword, field.keyword),
             data_type: field.data_type,
             width: field.width,
-            seen: vec![0, 1, 4, 1460],
-            has_type: false,
+            seen: self.seen_in_option(row, field),
+            has_type: true,
             needs,
         }
+    }
+
+    /// Where such an option may be in the packets: any byte of its number with the field behind it.
+    fn seen_in_option(&self, row: &OptionRow, field: &OptionFieldRow) -> Vec<u128> {
+        let mut seen = vec![0, 1, 1460];
+        for packet in self.packets {
+            let bytes = packet.bytes.iter().zip(0..).skip(34);
+            for (_, at) in bytes.filter(|(byte, _)| **byte == row.kind).take(4) {
+                let offset = at * 8 + field.offset;
+                seen.extend(bits(packet, Base::Link, offset, field.width));
+            }
+        }
+        seen
     }
 
     pub(super) fn value(&mut self, left: &Left) -> u128 {

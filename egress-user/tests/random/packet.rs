@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use egress_lang::simulate::SimPacket;
+use egress_lang::simulate::{Owner, SimPacket};
 
 use crate::common::netns::IFINDEX;
 
@@ -86,6 +86,12 @@ impl Sent {
         packet.ifindex = IFINDEX;
         packet.mark.set(self.mark);
         packet.priority.set(self.priority);
+        // This process sends all of them.
+        packet.owner = Some(Owner {
+            uid: 0,
+            gid: 0,
+            class: 0,
+        });
         packet.gso_size = self
             .gso
             // What fits into one segment is none (`virtio_net_hdr_to_skb()`).

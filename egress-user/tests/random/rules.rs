@@ -217,10 +217,9 @@ impl Generator<'_> {
                 needs = needed;
                 let op = if self.rng.chance(10) { "!= " } else { "" };
                 let elements = self.concatenated_elements(&concatenation).join(", ");
-                parts.insert(
-                    0,
-                    format!("{} {op}{{ {elements} }}", joined(&concatenation)),
-                );
+                let at = self.rng.below(parts.len() + 1);
+                let text = format!("{} {op}{{ {elements} }}", joined(&concatenation));
+                parts.insert(at, text);
             }
         }
         if !self.sets.is_empty() && self.rng.chance(8) {
@@ -235,12 +234,8 @@ impl Generator<'_> {
             let at = self.rng.below(parts.len() + 1);
             parts.insert(at, (*self.rng.pick(SETS)).to_owned());
         }
-        let ending = self.rng.weighted(&[30, 12, 4, 50]);
-        // Behind a counter, many verdict maps are refused.
-        if self
-            .rng
-            .chance(if matches!(ending, 1 | 2) { 20 } else { 92 })
-        {
+        let ending = self.rng.weighted(&[30, 12, 4, 50, 4]);
+        if self.rng.chance(92) {
             parts.push(self.counter());
         }
         match ending {
@@ -261,6 +256,28 @@ impl Generator<'_> {
                         elements.push(format!("* : {}", self.verdict(from)));
                     }
                     parts.push(format!("{} vmap {{ {} }}", left.text, elements.join(", ")));
+                }
+            }
+            4 => {
+                let parts_of_key = self.concatenation();
+                let fits = parts_of_key
+                    .iter()
+                    .try_fold(needs, |all, part| all.with(part.needs));
+                if fits.is_some() && parts_of_key.len() > 1 {
+                    let elements = self.concatenated_elements(&parts_of_key);
+                    let mut elements: Vec<_> = elements
+                        .into_iter()
+                        .map(|element| format!("{element} : {}", self.verdict(from)))
+                        .collect();
+                    if self.rng.chance(40) {
+                        elements.push(format!("* : {}", self.verdict(from)));
+                    }
+                    let (key, elements) = (joined(&parts_of_key), elements.join(", "));
+                    parts.push(format!("{key} vmap {{ {elements} }}"));
+                    // What `continue` leads to.
+                    if self.rng.chance(30) {
+                        parts.push(self.counter());
+                    }
                 }
             }
             2 if !self.maps.is_empty() => {

@@ -97,6 +97,10 @@ impl<'r> Reader<'r> {
                             chain: chain.0,
                             handle,
                         };
+                        // What it did before it went several ways, and the way that it went.
+                        if steps.last() == Some(&Step::Rule(key, Ran::InPart)) {
+                            steps.pop();
+                        }
                         steps.push(Step::Rule(key, ran));
                     }
                 }

@@ -1,0 +1,99 @@
+//! A packet's socket, as nf_tables looks at it (`nft_meta_get_eval_skugid()` and
+//! `nft_meta_get_eval_cgroup()` in net/netfilter/nft_meta.c).
+
+use core::ptr;
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_probe_read_kernel};
+use egress_common::layout::{feature, meta};
+
+use crate::maps::settings;
+
+/// `TCP_TIME_WAIT`: what is left of a connection.
+const TIME_WAIT: u8 = 6;
+/// `TCP_NEW_SYN_RECV`: what is not a connection yet.
+const NEW_SYN_RECV: u8 = 12;
+
+/// What a number in [`meta`] names: a function of its own to the verifier. Returns whether it wrote
+/// `value`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn load_socket(skb: *mut __sk_buff, what: u32, value: *mut u64) -> u32 {
+    // The verifier takes nothing for granted here.
+    if value.is_null() || settings::features() & feature::SOCKET == 0 {
+        return 0;
+    }
+    match find(skb, what as u8) {
+        Some(found) => {
+            // SAFETY: the callers pass the address of a variable of theirs.
+            unsafe { *value = found.into() };
+            1
+        }
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn find(skb: *mut __sk_buff, what: u8) -> Option<u32> {
+    let places = settings::socket();
+    // SAFETY: the context pointer is valid for the whole run of the program.
+    let sk = unsafe { (*skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return None;
+    }
+    // The verifier would not let us go on from this pointer as we like: what is read back is a number.
+    let mut sk = read::<u64>(ptr::from_ref(&sk) as u64)?;
+    let mut state = read::<u8>(at(sk, places.state))?;
+    if state == NEW_SYN_RECV {
+        sk = read::<u64>(at(sk, places.listener))?;
+        state = read::<u8>(at(sk, places.state))?;
+    }
+    if sk == 0 || state == TIME_WAIT || state == NEW_SYN_RECV {
+        return None;
+    }
+    let net = read::<u64>(at(sk, places.net))?;
+    let cookie = u64::from(places.cookie_high) << 32 | u64::from(places.cookie_low);
+    if read::<u64>(at(net, places.net_cookie))? != cookie {
+        return None;
+    }
+    if what == meta::CGROUP {
+        return match places.class {
+            u32::MAX => None,
+            class => read::<u32>(at(sk, class)),
+        };
+    }
+    let socket = pointer(sk, places.socket)?;
+    let file = pointer(socket, places.file)?;
+    let cred = pointer(file, places.cred)?;
+    let id = if what == meta::SKUID {
+        places.uid
+    } else {
+        places.gid
+    };
+    read::<u32>(at(cred, id))
+}
+
+#[inline(always)]
+fn at(structure: u64, offset: u32) -> u64 {
+    structure.wrapping_add(offset.into())
+}
+
+/// A pointer that is not null.
+#[inline(always)]
+fn pointer(structure: u64, offset: u32) -> Option<u64> {
+    read::<u64>(at(structure, offset)).filter(|&pointer| pointer != 0)
+}
+
+/// Kernel memory; `None` where there is none.
+#[inline(always)]
+fn read<T: Copy + Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: the helper writes as many bytes as the value has, and reads from anywhere.
+    let error = unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            address as *const _,
+        )
+    };
+    (error == 0).then_some(value)
+}

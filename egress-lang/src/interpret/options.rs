@@ -1,0 +1,113 @@
+//! Options, as the kernel's nft_exthdr.c reads them, in plain words: the measure of
+//! [`egress_common::option`].
+
+use egress_common::packet::{ETH_P_IPV6, Headers};
+
+use crate::ir::Carrier;
+use crate::simulate::SimPacket;
+
+/// A part of an option, or, of no length, whether there is the option. `None` breaks the rule.
+pub fn read(
+    packet: &SimPacket,
+    headers: Headers,
+    carrier: Carrier,
+    kind: u8,
+    offset: u8,
+    len: u8,
+) -> Option<u128> {
+    let bytes = packet.current();
+    let asks = len == 0;
+    let (from, len) = (usize::from(offset), usize::from(len));
+    let option = match carrier {
+        Carrier::Ip6 if packet.protocol != ETH_P_IPV6 => return None,
+        Carrier::Ip6 => extension_header(packet, &bytes, kind),
+        Carrier::Tcp => tcp_option(&bytes, headers, kind),
+        Carrier::Sctp => sctp_chunk(&bytes, headers, kind),
+    };
+    if asks {
+        return Some(option.is_some().into());
+    }
+    let (option, end) = option?;
+    let part = match (carrier, end) {
+        // Only the packet's end bounds an extension header.
+        (Carrier::Ip6, _) => bytes.get(option + from..option + from + len)?,
+        (_, end) => bytes.get(option..end)?.get(from..from + len)?,
+    };
+    Some(
+        part.iter()
+            .fold(0, |value, &byte| value << 8 | u128::from(byte)),
+    )
+}
+
+/// Where something starts and ends.
+type Span = Option<(usize, usize)>;
+
+fn tcp_option(bytes: &[u8], headers: Headers, kind: u8) -> Span {
+    if headers.l4proto() != Some(6) || headers.is_fragment() {
+        return None;
+    }
+    let start = headers.transport() as usize;
+    let length = usize::from(bytes.get(start..start + 20)?[12] >> 4) * 4;
+    let header = bytes.get(start..start + length)?;
+    let mut at = 20;
+    while at + 1 < length {
+        let step = match (header[at], usize::from(header[at + 1])) {
+            (0 | 1, _) | (_, 0) => 1,
+            (_, length) => length,
+        };
+        if header[at] == kind {
+            return (at + step <= length).then_some((start + at, start + at + step));
+        }
+        at += step;
+    }
+    None
+}
+
+fn sctp_chunk(bytes: &[u8], headers: Headers, kind: u8) -> Span {
+    if headers.l4proto() != Some(132) {
+        return None;
+    }
+    let mut at = headers.transport() as usize + 12;
+    loop {
+        let &[number, _, high, low] = bytes.get(at..at + 4)? else {
+            return None;
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length == 0 {
+            return None;
+        }
+        if number == kind {
+            return Some((at, at + length));
+        }
+        at += length.next_multiple_of(4);
+    }
+}
+
+fn extension_header(packet: &SimPacket, bytes: &[u8], kind: u8) -> Span {
+    let start = packet.link_len as usize;
+    let (mut next, mut at) = (*bytes.get(start + 6)?, start + 40);
+    loop {
+        if !matches!(next, 0 | 43 | 44 | 51 | 60) {
+            return (next == kind).then_some((at, at));
+        }
+        let is_later = |header: &[u8]| header[2] != 0 || header[3] & 0xf8 != 0;
+        let (header, length) = match next {
+            44 => (bytes.get(at..at + 4)?, 8),
+            43 => (bytes.get(at..at + 4)?, 0),
+            _ => (bytes.get(at..at + 2)?, 0),
+        };
+        if next == kind {
+            return Some((at, at));
+        }
+        if next == 44 && is_later(header) {
+            return None;
+        }
+        let units = usize::from(header[1]);
+        at += match (next, length) {
+            (51, _) => (units + 2) * 4,
+            (_, 0) => (units + 1) * 8,
+            (_, length) => length,
+        };
+        next = header[0];
+    }
+}

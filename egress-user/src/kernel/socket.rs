@@ -1,0 +1,63 @@
+//! What programs read of a packet's socket, in the kernel's own structures.
+
+use std::{
+    fs::File,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+};
+
+use anyhow::{Context as _, Result, bail};
+use egress_common::layout::SocketPlaces;
+
+use crate::kernel::{btf::Btf, netns};
+
+/// `NS_GET_USERNS` (linux/nsfs.h).
+const NS_GET_USERNS: libc::Ioctl = 0xb701;
+/// `PROC_USER_INIT_INO` (linux/proc_ns.h): the inode of the first user namespace.
+const FIRST_USER_NAMESPACE: u64 = 0xefff_fffd;
+
+/// Where it is in this kernel, for the network namespace that this thread is in.
+///
+/// # Errors
+///
+/// Where the kernel does not say, or numbers of users mean other users in this namespace.
+pub fn places() -> Result<SocketPlaces> {
+    if !is_of_first_user_namespace().context("asking whose network namespace this is")? {
+        bail!(
+            "users and groups of sockets are not matched in the network namespace of a user namespace"
+        );
+    }
+    let btf = Btf::of_kernel().context("to find sockets' users, groups and classes")?;
+    let of = |structure, path: &[&str]| btf.offset(structure, path);
+    let cookie = netns::cookie().context("reading the cookie of the network namespace")?;
+    Ok(SocketPlaces {
+        state: of("sock", &["__sk_common", "skc_state"])?,
+        listener: of("sock", &["__sk_common", "skc_listener"])?,
+        net: of("sock", &["__sk_common", "skc_net", "net"])?,
+        net_cookie: of("net", &["net_cookie"])?,
+        socket: of("sock", &["sk_socket"])?,
+        file: of("socket", &["file"])?,
+        cred: of("file", &["f_cred"])?,
+        uid: of("cred", &["fsuid", "val"])?,
+        gid: of("cred", &["fsgid", "val"])?,
+        // Kernels without classes have no such member: nothing is found there then.
+        class: of("sock", &["sk_cgrp_data", "classid"]).unwrap_or(u32::MAX),
+        cookie_low: cookie as u32,
+        cookie_high: (cookie >> 32) as u32,
+    })
+}
+
+/// Whether numbers of users in this thread's network namespace are those of the machine.
+fn is_of_first_user_namespace() -> Result<bool> {
+    let netns = File::open("/proc/thread-self/ns/net")?;
+    // SAFETY: takes no pointers.
+    let fd = unsafe { libc::ioctl(netns.as_raw_fd(), NS_GET_USERNS) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    // SAFETY: the kernel just gave this descriptor to us alone.
+    let owner = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(owner.metadata()?.ino() == FIRST_USER_NAMESPACE)
+}
