@@ -1,6 +1,7 @@
 //! What was written, before any name is resolved: every part knows where it stood.
 
 use crate::checked::{BitOp, MatchOp, ObjectKind, OptionFamily, RawBase, SetUpdateOp};
+pub use crate::checked::{FibFlag, FibResult, Tunnel};
 use crate::diagnostic::{Sources, Span};
 use crate::field::FieldId;
 use crate::meta::MetaKey;
@@ -167,6 +168,12 @@ pub enum ListWhat {
     Rules(Option<TableName>, Option<Name>),
     /// `rule ... handle HANDLE`.
     Rule(Path, u64),
+    /// `element ...`, of `reset`.
+    Elements(Path, Expr),
+    /// What no table of this family holds: `flowtables`, `meters`, `secmarks` and their like.
+    Nothing(Option<Name>, Option<TableName>),
+    /// One of these: it is never there.
+    Missing(Path),
     /// `hooks`.
     Hooks,
 }
@@ -540,6 +547,15 @@ pub enum ExprKind {
         /// `level`, for `cgroupv2`.
         level: u64,
     },
+    /// `fib FLAGS RESULT`.
+    Fib {
+        /// What is looked up, in any order.
+        flags: Vec<(FibFlag, Span)>,
+        /// What is asked of it.
+        result: FibResult,
+    },
+    /// `vxlan ip saddr`: a field of a tunnel's header, or of what is inside of the tunnel.
+    Inner(Tunnel, Box<Expr>),
     /// One that this family does not have.
     Foreign(&'static str),
     /// `LEFT OP RIGHT`.

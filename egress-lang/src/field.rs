@@ -31,6 +31,11 @@ pub enum Protocol {
     Igmp,
     /// `th`: any transport protocol that starts with two ports.
     Th,
+    /// Behind UDP.
+    Vxlan,
+    /// Behind UDP.
+    Geneve,
+    Gre,
 }
 
 /// One row of [`PROTOCOLS`].
@@ -96,7 +101,8 @@ const fn over_ip(row: ProtocolRow, number: u8) -> ProtocolRow {
 
 use Base::{Link, Network, Transport};
 use Protocol::{
-    Ah, Arp, Comp, Dccp, Esp, Ether, Icmp, Icmpv6, Igmp, Ip, Ip6, Sctp, Tcp, Th, Udp, Udplite, Vlan,
+    Ah, Arp, Comp, Dccp, Esp, Ether, Geneve, Gre, Icmp, Icmpv6, Igmp, Ip, Ip6, Sctp, Tcp, Th, Udp,
+    Udplite, Vlan, Vxlan,
 };
 
 /// Every protocol, in the order of the language reference.
@@ -119,6 +125,10 @@ pub const PROTOCOLS: &[ProtocolRow] = &[
     over_ip(row(Icmpv6, "icmpv6", Transport, 64, "RFC 4443"), 58),
     over_ip(row(Igmp, "igmp", Transport, 64, "RFC 2236"), 2),
     row(Th, "th", Transport, 32, "any with ports"),
+    // Fields of tunnels stand in `Expr::Inner` only, so that their base is never loaded from.
+    row(Vxlan, "vxlan", Transport, 64, "RFC 7348"),
+    row(Geneve, "geneve", Transport, 64, "RFC 8926"),
+    row(Gre, "gre", Transport, 32, "RFC 2784"),
 ];
 
 impl Protocol {
@@ -331,6 +341,16 @@ pub const FIELDS: &[Field] = &[
 
     f(Th, "sport", 0, 16, InetService),
     f(Th, "dport", 16, 16, InetService),
+
+    f(Vxlan, "flags", 0, 8, Integer),
+    f(Vxlan, "vni", 32, 24, Integer),
+
+    f(Geneve, "type", 16, 16, EtherType),
+    f(Geneve, "vni", 32, 24, Integer),
+
+    f(Gre, "flags", 0, 5, Integer),
+    f(Gre, "version", 13, 3, Integer),
+    f(Gre, "protocol", 16, 16, EtherType),
 ];
 
 /// A row of [`FIELDS`]; written out as its keywords.

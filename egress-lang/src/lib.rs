@@ -1,6 +1,7 @@
 //! The nft language: text to checked ruleset to tables.
 
 pub mod ast;
+pub mod changes;
 pub mod check;
 pub mod checked;
 pub mod classbench;

@@ -47,6 +47,21 @@ nft's other statements can be written, and are refused where rules are loaded to
 
 ";
 
+const COMPUTED: &str = "\
+## Computed expressions and tunnels
+
+| expression | what it reads |
+|---|---|
+| `numgen inc\\|random mod N [offset N]` | a number that counts, or a random one |
+| `jhash FIELD mod N [seed N] [offset N]`, `symhash mod N [offset N]` | a hash |
+| `fib saddr\\|daddr [. mark] [. iif\\|oif] type\\|oif\\|oifname` | a look-up in the routing table; `oif` and `iif` on ingress only |
+| `vxlan FIELD`, `geneve FIELD`, `gre FIELD` | a field of a tunnel's header; of the first two behind a match on `udp dport` |
+| `vxlan ip saddr`, `gretap ether type`, ... | a header field inside of the tunnel |
+
+These can be written, checked and listed, and are refused where rules are loaded to be enforced.
+
+";
+
 /// The text of docs/language.md.
 pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
@@ -54,6 +69,7 @@ pub fn markdown() -> String {
     let _ = fields(&mut out);
     let _ = meta(&mut out);
     let _ = options(&mut out);
+    out.push_str(COMPUTED);
     out.push_str(STATEMENTS);
     let _ = types(&mut out);
     out

@@ -3,18 +3,18 @@
 //! Every field of the field table, with every operator and every form of value, and the rules of
 //! `corpus/rules.txt`. Needs nft and the right to make a network namespace; says so where it has not.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+mod nft;
 
 use egress_lang::check::CheckOptions;
 use egress_lang::checked::Ruleset;
 use egress_lang::datatype::DataType;
 use egress_lang::diagnostic::SourceFile;
-use egress_lang::field::FIELDS;
+use egress_lang::field::{FIELDS, Protocol};
 use egress_lang::meta::META_KEYS;
 use egress_lang::options::OPTIONS;
 use egress_lang::parse::ParseOptions;
 use egress_lang::print;
+use nft::shell;
 
 /// Rules that differ, and why; a rule is excused if it contains the text.
 const EXCUSED: &[(&str, &str)] = &[
@@ -150,22 +150,6 @@ fn ours(base: &Ruleset, rule: &str) -> Result<String, String> {
         .and_then(|chain| chain.rules.first())
         .map(|rule| print::rule(rule, &print::PrintOptions::default()))
         .unwrap_or_default())
-}
-
-fn shell(script: &str, input: &str) -> Option<String> {
-    let mut child = Command::new("unshare")
-        .args(["-n", "sh", "-c", script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
-    let mut stdin = child.stdin.take()?;
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().ok()?;
-    let _ = writer.join();
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// nft's: for each rule its listing, if it was loaded.
@@ -322,9 +306,17 @@ fn forms(left: &str, data_type: DataType, width: u32, out: &mut Vec<String>) {
     ));
 }
 
+/// Tunnels and what is inside of them are newer than nft 1.0.6.
+fn is_newer(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Vxlan | Protocol::Geneve | Protocol::Gre)
+}
+
 fn corpus() -> Vec<String> {
     let mut rules = Vec::new();
     for field in FIELDS {
+        if is_newer(field.protocol) {
+            continue;
+        }
         let left = match (field.protocol.keyword(), field.keyword) {
             ("icmpv6", "parameter-problem") => "icmpv6 param-problem".to_owned(),
             (protocol, keyword) => format!("{protocol} {keyword}"),
@@ -372,9 +364,7 @@ fn corpus() -> Vec<String> {
 
 #[test]
 fn rules_are_accepted_and_listed_as_nft_does() {
-    let probe = shell("nft list ruleset && echo works", "").unwrap_or_default();
-    if !probe.contains("works") {
-        println!("SKIPPED: this needs nft, and root to make a network namespace");
+    if !nft::is_there() {
         return;
     }
     let filter = std::env::var("ORACLE_FILTER").unwrap_or_default();
@@ -433,7 +423,7 @@ fn rules_are_accepted_and_listed_as_nft_does() {
     let all = differences.len();
     differences.retain(|difference| {
         let rule = difference.lines().next().unwrap_or_default();
-        !is_excused(rule.get(7..).unwrap_or_default())
+        std::env::var_os("ORACLE_ALL").is_some() || !is_excused(rule.get(7..).unwrap_or_default())
     });
     let excused = all - differences.len();
     let summary = format!(
@@ -465,9 +455,7 @@ const EXCUSED_SCRIPTS: &[(&str, &str)] = &[
 
 #[test]
 fn scripts_do_what_they_do_with_nft() {
-    let probe = shell("nft list ruleset && echo works", "").unwrap_or_default();
-    if !probe.contains("works") {
-        println!("SKIPPED: this needs nft, and root to make a network namespace");
+    if !nft::is_there() {
         return;
     }
     let mut differences = Vec::new();

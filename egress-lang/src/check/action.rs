@@ -4,7 +4,7 @@ use super::expr::Typed;
 use super::rule::{Failed, RuleChecker};
 use crate::ast::{Expr as Ast, ExprKind, LogOption, Name, SetElement};
 use crate::checked::{
-    AddressFamily, Expr, Log, MapData, SetUpdate, SetUpdateOp, Statement, TypePart, Value,
+    AddressFamily, Expr, Hook, Log, MapData, SetUpdate, SetUpdateOp, Statement, TypePart, Value,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Span;
@@ -73,6 +73,13 @@ impl RuleChecker<'_, '_> {
             },
             _ => self.read(target)?,
         };
+        let pkttype = matches!(typed.expr, Expr::Meta(MetaKey::Pkttype));
+        if pkttype && self.hook == Some(Hook::Egress) {
+            return self.fail(
+                target.span,
+                "Could not process rule: Operation not supported",
+            );
+        }
         let writable = match &typed.expr {
             Expr::Field { .. } | Expr::Raw { .. } => true,
             Expr::Meta(key) => matches!(

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::context::Context;
 use super::graph::{self, GraphError};
 use super::remove::Part;
 use super::rule::{Failed, Index, RuleChecker};
@@ -25,6 +24,8 @@ pub(super) struct Applier {
     pub(super) by_name: HashMap<String, usize>,
     /// Elements that were added and are still to be merged into their sets, by table and set.
     pub(super) pending: HashMap<(usize, usize), Vec<(Element, Span)>>,
+    /// The last handle that each table gave before this transaction.
+    pub(super) handles_before: HashMap<String, u64>,
     /// Where the last jump of each table was added, to say where a loop was closed.
     pub(super) jumps: HashMap<String, Span>,
 }
@@ -37,6 +38,11 @@ impl Applier {
                 errors: Vec::new(),
                 state_ids: ruleset.state_ids,
             },
+            handles_before: ruleset
+                .tables
+                .iter()
+                .map(|table| (table.name.clone(), table.handles))
+                .collect(),
             ruleset,
             indexes: Vec::new(),
             by_name: HashMap::new(),
@@ -402,7 +408,7 @@ impl Applier {
         };
         let mut failed = false;
         for rule in rules {
-            match self.checked_rule(table, rule) {
+            match self.checked_rule(table, at, rule) {
                 Ok(rule) => {
                     if let Some(chain) = self.chain_at(table, at) {
                         chain.rules.push(rule);
@@ -419,19 +425,18 @@ impl Applier {
     }
 
     /// The rule, with handles for itself and its anonymous sets.
-    fn checked_rule(&mut self, table: usize, rule: &ast::Rule) -> Result<Rule> {
+    fn checked_rule(&mut self, table: usize, chain: usize, rule: &ast::Rule) -> Result<Rule> {
         let (Some(found), Some(index)) = (self.ruleset.tables.get(table), self.indexes.get(table))
         else {
             return Err(Failed);
         };
-        let checker = RuleChecker {
-            shared: &mut self.shared,
-            table: found,
-            index,
-            context: Context::default(),
-            out: Vec::new(),
-            masked: Vec::new(),
-        };
+        let hook = found
+            .chains
+            .get(chain)
+            .and_then(|chain| chain.base.as_ref());
+        let hook = hook.map(|base| base.hook);
+        let mut checker = RuleChecker::new(&mut self.shared, found, index);
+        checker.hook = hook;
         let mut checked = checker.rule(rule)?;
         let filled: Vec<String> = checked
             .statements
@@ -479,6 +484,8 @@ impl Applier {
         rule: &ast::Rule,
     ) -> Result<()> {
         let (table, chain) = self.find_chain(path)?;
+        let handles_before = self.handles_before.get(&path.table.name.text);
+        let handles_before = handles_before.copied().unwrap_or(0);
         let rules = self
             .chain_at(table, chain)
             .map_or(&[][..], |chain| &chain.rules);
@@ -486,6 +493,10 @@ impl Applier {
             None if insert => 0,
             None => rules.len(),
             Some(Position::Handle(handle, span)) => {
+                // nft looks for the rule among those that were there before the transaction.
+                if handle > handles_before {
+                    return self.fail(span, NOT_THERE);
+                }
                 match rules.iter().position(|rule| rule.handle == handle) {
                     Some(at) => at + usize::from(!insert),
                     None => return self.fail(span, NOT_THERE),
@@ -498,7 +509,7 @@ impl Applier {
                 }
             }
         };
-        let rule = self.checked_rule(table, rule)?;
+        let rule = self.checked_rule(table, chain, rule)?;
         if let Some(chain) = self.chain_at(table, chain) {
             chain.rules.insert(at.min(chain.rules.len()), rule);
         }
@@ -513,7 +524,8 @@ impl Applier {
         let Some(at) = rules.iter().position(|rule| rule.handle == handle.0) else {
             return self.fail(handle.1, NOT_THERE);
         };
-        let rule = self.checked_rule(table, rule)?;
+        let mut rule = self.checked_rule(table, chain, rule)?;
+        rule.handle = handle.0;
         if let Some(slot) = self
             .chain_at(table, chain)
             .and_then(|chain| chain.rules.get_mut(at))

@@ -27,6 +27,9 @@ pub(super) struct Context {
     icmp_type: Option<u8>,
 }
 
+/// IANA's number of GRE.
+const GRE: u8 = 47;
+
 fn name(known: Known) -> &'static str {
     known.map_or("unknown", Protocol::keyword)
 }
@@ -140,6 +143,35 @@ impl Context {
                 protocol.keyword()
             )
         })
+    }
+
+    /// VXLAN and Geneve are found behind UDP only, and at no port of their own.
+    pub(super) fn needs_udp(&self) -> Result<(), String> {
+        match self.transport.as_slice() {
+            [] => Err("no transport protocol specified; match `udp dport` first".to_owned()),
+            [Some(Protocol::Udp)] => Ok(()),
+            [known, ..] => Err(format!(
+                "conflicting protocols specified: {} vs. udp",
+                name(*known)
+            )),
+        }
+    }
+
+    /// `meta l4proto gre`, where nothing says it yet.
+    pub(super) fn need_gre(&mut self, needs: &mut Vec<Statement>) -> Result<(), String> {
+        match self.transport.as_slice() {
+            [] => {
+                needs.push(eq(Expr::Meta(MetaKey::L4proto), GRE.into()));
+                // nft does not know what stands behind it outside of `gre`.
+                self.transport = vec![None];
+                Ok(())
+            }
+            [None] => Ok(()),
+            [known, ..] => Err(format!(
+                "conflicting protocols specified: {} vs. gre",
+                name(*known)
+            )),
+        }
     }
 
     fn need_network(

@@ -4,10 +4,13 @@ use super::context::part;
 use super::rule::{Failed, RuleChecker};
 use crate::ast::{Expr as Ast, ExprKind, OptionFieldName};
 use crate::checked::{
-    BitOp, Expr, Lookup, MapData, OptionFamily, OptionField, OptionPart, TypePart, Value,
+    BitOp, Expr, FibFlag, FibResult, Hook, Lookup, MapData, Match, OptionFamily, OptionField,
+    OptionPart, Statement, Tunnel, TypePart, Value,
 };
 use crate::datatype::DataType;
+use crate::diagnostic::Span;
 use crate::field::Protocol;
+use crate::ir::Base;
 use crate::meta::MetaKey;
 use crate::options;
 
@@ -125,6 +128,8 @@ impl RuleChecker<'_, '_> {
                 expr.span,
                 "socket expressions are not supported by hooks of table netdev",
             ),
+            ExprKind::Fib { flags, result } => self.fib(expr, flags, *result),
+            ExprKind::Inner(tunnel, field) => self.inner(*tunnel, field, expr.span),
             ExprKind::Foreign(what) => {
                 let message =
                     format!("{what} expressions are not supported by hooks of table netdev");
@@ -176,11 +181,10 @@ impl RuleChecker<'_, '_> {
             MetaKey::Nftrace => {
                 return self.fail(expr.span, "Could not process rule: Operation not supported");
             }
-            MetaKey::Ipsec
-            | MetaKey::Sdif
-            | MetaKey::Sdifname
-            | MetaKey::Ibrname
-            | MetaKey::Obrname => {
+            MetaKey::Ipsec if self.hook == Some(Hook::Egress) => {
+                return self.fail(expr.span, "Could not process rule: Operation not supported");
+            }
+            MetaKey::Sdif | MetaKey::Sdifname | MetaKey::Ibrname | MetaKey::Obrname => {
                 let message = format!("meta {} is not supported in table netdev", row.keyword);
                 return self.fail(expr.span, message);
             }
@@ -240,6 +244,88 @@ impl RuleChecker<'_, '_> {
             }),
         });
         Ok(Typed::one(read, data_type, *length))
+    }
+
+    fn fib(&mut self, expr: &Ast, flags: &[(FibFlag, Span)], result: FibResult) -> Result<Typed> {
+        let has = |flag| flags.iter().any(|(one, _)| *one == flag);
+        match (has(FibFlag::Saddr), has(FibFlag::Daddr)) {
+            (true, true) => {
+                return self.fail(expr.span, "fib: saddr and daddr are mutually exclusive");
+            }
+            (false, false) => return self.fail(expr.span, "fib: need either saddr or daddr"),
+            _ => {}
+        }
+        if has(FibFlag::Iif) && has(FibFlag::Oif) {
+            return self.fail(expr.span, "fib: iif and oif are mutually exclusive");
+        }
+        // What leaves has no interface that it came in by, and is routed already.
+        let cannot = match self.hook {
+            Some(Hook::Egress) => result != FibResult::Type || has(FibFlag::Iif),
+            Some(Hook::Ingress) => has(FibFlag::Oif),
+            None => false,
+        };
+        if cannot {
+            return self.fail(expr.span, "Could not process rule: Operation not supported");
+        }
+        let (data_type, width) = match result {
+            FibResult::Type => (DataType::FibAddrtype, 32),
+            FibResult::Oif => (DataType::IfaceIndex, 32),
+            FibResult::Oifname => (DataType::Ifname, 128),
+        };
+        let flags = FibFlag::ALL.into_iter().filter(|flag| has(*flag)).collect();
+        let read = Expr::Fib {
+            flags,
+            result,
+            present: false,
+        };
+        Ok(Typed::one(read, data_type, width))
+    }
+
+    /// A field of a tunnel or inside of it. What has to be matched in front of it is inside, too.
+    fn inner(&mut self, tunnel: Tunnel, field: &Ast, span: Span) -> Result<Typed> {
+        let ExprKind::Field(id) = field.kind else {
+            return self.fail(field.span, "only header fields can be inside of a tunnel");
+        };
+        let mut needs = Vec::new();
+        let outer = match tunnel {
+            Tunnel::Vxlan | Tunnel::Geneve => self.context.needs_udp(),
+            Tunnel::Gre | Tunnel::Gretap => self.context.need_gre(&mut needs),
+        };
+        self.need(needs);
+        if let Err(message) = outer {
+            return self.fail(span, format!("{}: {message}", tunnel.keyword()));
+        }
+        let row = id.get();
+        let wrapped = |of: Expr| Expr::Inner {
+            tunnel,
+            of: Box::new(of),
+        };
+        if row.protocol.keyword() == tunnel.keyword() {
+            let read = wrapped(Expr::Field { id, shift: 0 });
+            return Ok(Typed::one(read, row.data_type, row.width));
+        }
+        if tunnel == Tunnel::Gre && row.protocol.row().base == Base::Link {
+            return self.fail(span, "gre carries no Ethernet header; gretap does");
+        }
+        let mut needs = Vec::new();
+        let inside = self.inside.entry(tunnel.keyword()).or_default();
+        let read = inside.field(id, &mut needs);
+        let read = match read {
+            Ok(read) => read,
+            Err(message) => return self.fail(span, message),
+        };
+        for need in needs {
+            if let Statement::Match(matched) = need
+                && !matches!(matched.left, Expr::Meta(MetaKey::Iiftype))
+            {
+                self.out.push(Statement::Match(Match {
+                    left: wrapped(matched.left),
+                    implied: true,
+                    ..matched
+                }));
+            }
+        }
+        Ok(Typed::one(wrapped(read), row.data_type, row.width))
     }
 
     fn modulus(&mut self, expr: &Ast, modulus: u64, offset: u64) -> Result<(u32, u32)> {

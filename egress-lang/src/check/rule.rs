@@ -7,9 +7,10 @@ use super::expr::Typed;
 use super::{CheckOptions, Shared, bits, order, set};
 use crate::ast::{self, Expr as Ast, ExprKind, StatementKind};
 use crate::checked::{
-    Counter, Expr, Limit, Lookup, MapData, Match, MatchOp, ObjectChoice, ObjectKind, Quota, Right,
-    Rule, Set, StateId, Statement, Table, TypePart, Value, Verdict,
+    Counter, Expr, FibResult, Hook, Limit, Lookup, MapData, Match, MatchOp, ObjectChoice,
+    ObjectKind, Quota, Right, Rule, Set, StateId, Statement, Table, TypePart, Value, Verdict,
 };
+use crate::datatype::DataType;
 use crate::diagnostic::{Diagnostic, Span, nearest};
 
 /// An error was reported.
@@ -34,6 +35,26 @@ pub(super) struct RuleChecker<'c, 't> {
     pub(super) out: Vec<Statement>,
     /// Which of them are written with a mask, even one that listings leave out.
     pub(super) masked: Vec<usize>,
+    /// The hook of the chain, where it is a base chain.
+    pub(super) hook: Option<Hook>,
+    /// What is known of the packets inside of tunnels, by the tunnel's word.
+    pub(super) inside: HashMap<&'static str, Context>,
+}
+
+impl<'c, 't> RuleChecker<'c, 't> {
+    /// One that has read nothing yet.
+    pub(super) fn new(shared: &'c mut Shared, table: &'t Table, index: &'t Index) -> Self {
+        Self {
+            shared,
+            table,
+            index,
+            context: Context::default(),
+            out: Vec::new(),
+            masked: Vec::new(),
+            hook: None,
+            inside: HashMap::new(),
+        }
+    }
 }
 
 impl<'t> RuleChecker<'_, 't> {
@@ -185,7 +206,7 @@ impl<'t> RuleChecker<'_, 't> {
             StatementKind::Notrack => Statement::Notrack,
             StatementKind::OptionReset(kind) => {
                 let part = TypePart {
-                    data_type: crate::datatype::DataType::Integer,
+                    data_type: DataType::Integer,
                     width: 8,
                 };
                 let kind = self.scalar(kind, &part)?;
@@ -350,6 +371,26 @@ impl<'t> RuleChecker<'_, 't> {
         if set_like {
             return self.membership(typed, op, right);
         }
+        if let (Expr::Fib { result, flags, .. }, ExprKind::Symbol(word)) =
+            (&typed.expr, &right.kind)
+            && *result != FibResult::Type
+            && matches!(word.as_str(), "exists" | "missing")
+        {
+            let present = Typed {
+                expr: Expr::Fib {
+                    flags: flags.clone(),
+                    result: *result,
+                    present: true,
+                },
+                parts: vec![TypePart {
+                    data_type: DataType::Boolean,
+                    width: 8,
+                }],
+            };
+            let value = Value::Int(u128::from(word == "exists"));
+            let part = present.parts.first().cloned().ok_or(Failed)?;
+            return self.compare(present, &part, op, value, right.span);
+        }
         let Some(part) = typed.single().cloned() else {
             let message = "Use concatenations with sets and maps, not singleton values";
             let error = Diagnostic::new(left.span, message).with_related(right.span);
@@ -392,7 +433,7 @@ impl<'t> RuleChecker<'_, 't> {
                 _ => None,
             });
             if let Some(values) = values.collect::<Option<Vec<_>>>() {
-                self.context.learn(&typed.expr, &values);
+                self.learn(&typed.expr, &values);
             }
         }
         self.out.push(Statement::Match(Match {
@@ -402,6 +443,17 @@ impl<'t> RuleChecker<'_, 't> {
             implied: false,
         }));
         Ok(())
+    }
+
+    /// What a match says of the layers above, inside of a tunnel or outside.
+    fn learn(&mut self, left: &Expr, values: &[u128]) {
+        match left {
+            Expr::Inner { tunnel, of } => {
+                let inside = self.inside.entry(tunnel.keyword()).or_default();
+                inside.learn(of, values);
+            }
+            left => self.context.learn(left, values),
+        }
     }
 
     /// `FLAGS [OP] VALUE / MASK`.
@@ -478,7 +530,7 @@ impl<'t> RuleChecker<'_, 't> {
         if op == MatchOp::Eq
             && let Value::Int(value) = value
         {
-            self.context.learn(&typed.expr, &[value]);
+            self.learn(&typed.expr, &[value]);
         }
         // Hours past midnight: what is not between the end and the start.
         let (op, value) = match value {

@@ -1,7 +1,7 @@
 //! Declarations: chains, sets and objects.
 
 use super::rule::{Failed, RuleChecker};
-use super::{Shared, context::Context, set};
+use super::{Shared, set};
 use crate::ast::{self, DataSpec, HookSpec, KeySpec, ObjectConfig};
 use crate::checked::{
     Base, Counter, Element, Hook, MapData, Object, ObjectState, Policy, Quota, Set, Table, TypePart,
@@ -152,14 +152,7 @@ impl Shared {
             }
             KeySpec::Typeof(expr) => {
                 let index = Default::default();
-                let mut checker = RuleChecker {
-                    shared: self,
-                    table,
-                    index: &index,
-                    context: Context::default(),
-                    out: Vec::new(),
-                    masked: Vec::new(),
-                };
+                let mut checker = RuleChecker::new(self, table, &index);
                 let typed = checker.read(expr)?;
                 Ok((typed.parts, Some(typed.expr)))
             }
@@ -234,14 +227,7 @@ impl Shared {
             }
         }
         let index = Default::default();
-        let mut checker = RuleChecker {
-            shared: self,
-            table,
-            index: &index,
-            context: Context::default(),
-            out: Vec::new(),
-            masked: Vec::new(),
-        };
+        let mut checker = RuleChecker::new(self, table, &index);
         for statement in &block.statements {
             let statement = checker.stateful(statement)?;
             set.statements.push(statement);
@@ -260,14 +246,7 @@ impl Shared {
         let ast::ExprKind::Set(elements) = &elements.kind else {
             return self.fail(elements.span, "elements stand between braces");
         };
-        let mut checker = RuleChecker {
-            shared: self,
-            table,
-            index,
-            context: Context::default(),
-            out: Vec::new(),
-            masked: Vec::new(),
-        };
+        let mut checker = RuleChecker::new(self, table, index);
         let mut checked = Vec::new();
         checker.elements(elements, &set.key, set.data.as_ref(), &mut checked)?;
         if !set.interval && set::has_intervals(&checked) {

@@ -193,6 +193,22 @@ pub enum Expr {
         /// For `cgroupv2`.
         level: u32,
     },
+    /// `fib FLAGS RESULT`.
+    Fib {
+        /// What is looked up, in the order of listings.
+        flags: Vec<FibFlag>,
+        /// What is asked of it.
+        result: FibResult,
+        /// Whether only asked if there is a route (`exists`, `missing`).
+        present: bool,
+    },
+    /// `vxlan ip saddr`: a field of a tunnel's header, or of what is inside of the tunnel.
+    Inner {
+        /// Which tunnel.
+        tunnel: Tunnel,
+        /// The field.
+        of: Box<Expr>,
+    },
     /// `LEFT OP RIGHT`, of bits.
     Binary {
         /// Which operation.
@@ -213,6 +229,90 @@ pub enum Expr {
     },
     /// A constant.
     Constant(DataType, Value),
+}
+
+/// What `fib` looks up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum FibFlag {
+    /// `saddr`.
+    Saddr,
+    /// `daddr`.
+    Daddr,
+    /// `mark`.
+    Mark,
+    /// `iif`.
+    Iif,
+    /// `oif`.
+    Oif,
+}
+
+impl FibFlag {
+    /// All of them, as listings order them.
+    pub const ALL: [Self; 5] = [Self::Saddr, Self::Daddr, Self::Mark, Self::Iif, Self::Oif];
+
+    /// nft's word.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Saddr => "saddr",
+            Self::Daddr => "daddr",
+            Self::Mark => "mark",
+            Self::Iif => "iif",
+            Self::Oif => "oif",
+        }
+    }
+}
+
+/// What `fib` is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FibResult {
+    /// `oif`.
+    Oif,
+    /// `oifname`.
+    Oifname,
+    /// `type`.
+    Type,
+}
+
+impl FibResult {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Oif, Self::Oifname, Self::Type];
+
+    /// nft's word.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Oif => "oif",
+            Self::Oifname => "oifname",
+            Self::Type => "type",
+        }
+    }
+}
+
+/// The tunnels whose inner headers can be matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Tunnel {
+    /// `vxlan` (RFC 7348).
+    Vxlan,
+    /// `geneve` (RFC 8926).
+    Geneve,
+    /// `gre` (RFC 2784), of IP packets.
+    Gre,
+    /// `gretap`: GRE of Ethernet frames.
+    Gretap,
+}
+
+impl Tunnel {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Vxlan, Self::Geneve, Self::Gre, Self::Gretap];
+
+    /// nft's word.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+            Self::Gre => "gre",
+            Self::Gretap => "gretap",
+        }
+    }
 }
 
 /// The bases of raw payload expressions.
@@ -471,7 +571,7 @@ impl Expr {
     pub fn each<'e>(&'e self, each: &mut dyn FnMut(&'e Self)) {
         each(self);
         match self {
-            Self::Jhash { of, .. } => of.each(each),
+            Self::Jhash { of, .. } | Self::Inner { of, .. } => of.each(each),
             Self::Binary { left, right, .. } => {
                 left.each(each);
                 right.each(each);
@@ -485,6 +585,7 @@ impl Expr {
             | Self::Numgen { .. }
             | Self::Symhash { .. }
             | Self::Socket { .. }
+            | Self::Fib { .. }
             | Self::Constant(..) => {}
         }
     }

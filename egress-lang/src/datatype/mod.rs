@@ -105,6 +105,7 @@ data_types! {
     Day, "day", "Day of week of packet reception", Decimal, 8, symbols::DAY, true;
     Hour, "hour", "Hour of day of packet reception", Special, 32, symbols::NONE, false;
     Boolean, "boolean", "boolean type", Decimal, 1, symbols::BOOLEAN, false;
+    FibAddrtype, "fib_addrtype", "fib address type", Decimal, 32, symbols::FIB_ADDRTYPE, false;
     CgroupV2, "cgroupsv2", "cgroupsv2 path", Special, 64, symbols::NONE, true;
     Verdict, "verdict", "netfilter verdict", Special, 0, symbols::NONE, false;
 }
@@ -148,6 +149,7 @@ impl DataType {
                 | Self::Gid
                 | Self::Time
                 | Self::Hour
+                | Self::FibAddrtype
         )
     }
 

@@ -7,6 +7,8 @@ use std::collections::{HashMap, HashSet};
 pub struct Names {
     /// As in services(5): name to port.
     pub services: HashMap<String, u16>,
+    /// The same the other way round: the first name of a port.
+    pub service_names: HashMap<u16, String>,
     /// As in passwd(5): name to user id.
     pub users: HashMap<String, u32>,
     /// As in group(5): name to group id.
@@ -20,6 +22,30 @@ impl Names {
     pub fn service(&self, name: &str) -> Option<u16> {
         let built_in = || SERVICES.iter().find(|row| row.0 == name).map(|row| row.1);
         self.services.get(name).copied().or_else(built_in)
+    }
+
+    /// A service with this port; of several, the first by name.
+    pub fn service_name(&self, port: u128) -> Option<&str> {
+        let built_in = || {
+            SERVICES
+                .iter()
+                .find(|row| u128::from(row.1) == port)
+                .map(|row| row.0)
+        };
+        let listed = self.service_names.get(&u16::try_from(port).ok()?);
+        listed.map(String::as_str).or_else(built_in)
+    }
+
+    /// The user with this id; of several, the first by name.
+    pub fn user_name(&self, id: u128) -> Option<&str> {
+        let built_in = (id == 0).then_some("root");
+        named(&self.users, id).or(built_in)
+    }
+
+    /// The group with this id; of several, the first by name.
+    pub fn group_name(&self, id: u128) -> Option<&str> {
+        let built_in = (id == 0).then_some("root");
+        named(&self.groups, id).or(built_in)
     }
 
     /// The number of a protocol, by its name or an alias.
@@ -59,11 +85,18 @@ impl Names {
             let Some(Ok(port)) = port.split('/').next().map(str::parse) else {
                 continue;
             };
+            let first = self.service_names.entry(port);
+            first.or_insert_with(|| name.to_owned());
             for name in std::iter::once(name).chain(words) {
                 self.services.entry(name.to_owned()).or_insert(port);
             }
         }
     }
+}
+
+fn named(ids: &HashMap<String, u32>, id: u128) -> Option<&str> {
+    let names = ids.iter().filter(|(_, known)| u128::from(**known) == id);
+    names.map(|(name, _)| name.as_str()).min()
 }
 
 /// The name of a protocol number.
@@ -72,6 +105,14 @@ pub fn protocol_name(number: u8) -> Option<&'static str> {
         .iter()
         .find(|row| row.0 == number)
         .map(|row| row.1)
+}
+
+/// Every protocol that listings name, by number.
+pub fn protocols() -> impl Iterator<Item = (u8, &'static str)> {
+    let first = |at: usize, number: u8| !PROTOCOLS.iter().take(at).any(|row| row.0 == number);
+    let rows = PROTOCOLS.iter().enumerate();
+    rows.filter(move |(at, row)| first(*at, row.0))
+        .map(|(_, row)| (row.0, row.1))
 }
 
 /// IANA's protocol numbers: number, name, alias.

@@ -263,5 +263,18 @@ pub const DAY: Symbols = values(&[
     ("Saturday", 6),
 ]);
 
+/// `RTN_` numbers of linux/rtnetlink.h.
+pub const FIB_ADDRTYPE: Symbols = values(&[
+    ("unspec", 0),
+    ("unicast", 1),
+    ("local", 2),
+    ("broadcast", 3),
+    ("anycast", 4),
+    ("multicast", 5),
+    ("blackhole", 6),
+    ("unreachable", 7),
+    ("prohibit", 8),
+]);
+
 /// Whether something is there.
 pub const BOOLEAN: Symbols = values(&[("exists", 1), ("missing", 0)]);

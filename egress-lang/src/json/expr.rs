@@ -63,6 +63,21 @@ impl Writer<'_> {
                 object([("mod", json!(modulus)), ("offset", nonzero(*offset))]),
             ),
             Expr::Socket { key, .. } => json!({ "socket": { "key": key } }),
+            Expr::Fib { flags, result, .. } => {
+                let flags: Vec<_> = flags.iter().map(|flag| json!(flag.keyword())).collect();
+                let flags = match flags.as_slice() {
+                    [flag] => flag.clone(),
+                    _ => Json::Array(flags),
+                };
+                json!({ "fib": { "result": result.keyword(), "flags": flags } })
+            }
+            Expr::Inner { tunnel, of } => {
+                let mut inner = self.expr(of);
+                if let Some(Json::Object(payload)) = inner.get_mut("payload") {
+                    payload.insert("tunnel".to_owned(), json!(tunnel.keyword()));
+                }
+                inner
+            }
             Expr::Binary { op, left, right } => {
                 let op = match op {
                     BitOp::And => "&",

@@ -16,28 +16,32 @@ use crate::print::PrintOptions;
 const VERSION: &str = "1.0.6";
 
 /// Where states come from, and what is shown.
-struct Writer<'w> {
+pub(crate) struct Writer<'w> {
     states: &'w dyn StateValues,
     options: PrintOptions,
 }
 
 /// What `nft -j list ruleset` prints.
 pub fn ruleset(ruleset: &Ruleset, states: &dyn StateValues, options: &PrintOptions) -> Value {
-    let writer = Writer {
-        states,
-        options: *options,
-    };
-    let mut all = vec![json!({
+    let writer = Writer::new(states, options);
+    let mut all = Vec::new();
+    for table in &ruleset.tables {
+        writer.table(table, &mut all);
+    }
+    nftables(all)
+}
+
+/// What stands around the objects of a listing.
+pub fn nftables(mut items: Vec<Value>) -> Value {
+    let metainfo = json!({
         "metainfo": {
             "version": VERSION,
             "release_name": "egress",
             "json_schema_version": 1,
         }
-    })];
-    for table in &ruleset.tables {
-        writer.table(table, &mut all);
-    }
-    json!({ "nftables": all })
+    });
+    items.insert(0, metainfo);
+    json!({ "nftables": items })
 }
 
 /// An object with its keys in the order given; `Null` values are left out.
@@ -57,19 +61,33 @@ fn entry(key: &str, value: Value) -> Value {
     Value::Object(map)
 }
 
+/// A table without what it holds.
+pub(crate) fn table_head(table: &Table) -> Value {
+    let flags = table.dormant.then(|| json!(["dormant"]));
+    entry(
+        "table",
+        object([
+            ("family", json!("netdev")),
+            ("name", json!(table.name)),
+            ("handle", json!(table.handle)),
+            ("flags", json!(flags)),
+            ("comment", json!(table.comment)),
+        ]),
+    )
+}
+
+impl<'w> Writer<'w> {
+    pub(crate) fn new(states: &'w dyn StateValues, options: &PrintOptions) -> Self {
+        Self {
+            states,
+            options: *options,
+        }
+    }
+}
+
 impl Writer<'_> {
-    fn table(&self, table: &Table, all: &mut Vec<Value>) {
-        let flags = table.dormant.then(|| json!(["dormant"]));
-        all.push(entry(
-            "table",
-            object([
-                ("family", json!("netdev")),
-                ("name", json!(table.name)),
-                ("handle", json!(table.handle)),
-                ("flags", json!(flags)),
-                ("comment", json!(table.comment)),
-            ]),
-        ));
+    pub(crate) fn table(&self, table: &Table, all: &mut Vec<Value>) {
+        all.push(table_head(table));
         all.extend(
             table
                 .objects
@@ -83,7 +101,7 @@ impl Writer<'_> {
         }
     }
 
-    fn rule(&self, table: &Table, chain: &Chain, rule: &Rule) -> Value {
+    pub(crate) fn rule(&self, table: &Table, chain: &Chain, rule: &Rule) -> Value {
         entry(
             "rule",
             object([
@@ -97,7 +115,7 @@ impl Writer<'_> {
         )
     }
 
-    fn named_object(&self, table: &Table, named: &Object) -> Value {
+    pub(crate) fn named_object(&self, table: &Table, named: &Object) -> Value {
         let mut entries = vec![
             ("family", json!("netdev")),
             ("name", json!(named.name)),
@@ -118,12 +136,17 @@ impl Writer<'_> {
                     ("inv", json!(quota.over)),
                 ]);
             }
-            ObjectState::Limit(limit) => entries.extend(statement::limit_entries(limit)),
+            ObjectState::Limit(limit) => {
+                // Here, the burst comes last.
+                let mut parts = statement::limit_entries(limit);
+                parts.sort_by_key(|(key, _)| *key == "burst");
+                entries.extend(parts);
+            }
         }
         entry(named.kind().keyword(), object(entries))
     }
 
-    fn set(&self, table: &Table, set: &Set) -> Value {
+    pub(crate) fn set(&self, table: &Table, set: &Set) -> Value {
         let mut flags = Vec::new();
         for (is, flag) in [
             (set.constant, "constant"),
@@ -140,12 +163,8 @@ impl Writer<'_> {
             Some(MapData::Object(kind)) => json!(kind.keyword()),
             Some(MapData::Value { parts, .. }) => types(parts),
         };
-        let elements = (!set.elements.is_empty() && !self.options.terse).then(|| {
-            set.elements
-                .iter()
-                .map(|element| self.element(set, element))
-                .collect::<Vec<_>>()
-        });
+        let elements =
+            (!set.elements.is_empty() && !self.options.terse).then(|| self.set_elements(set));
         entry(
             if set.data.is_some() { "map" } else { "set" },
             object([
@@ -172,6 +191,11 @@ impl Writer<'_> {
                 ),
             ]),
         )
+    }
+
+    pub(crate) fn set_elements(&self, set: &Set) -> Vec<Value> {
+        let elements = set.elements.iter();
+        elements.map(|element| self.element(set, element)).collect()
     }
 
     /// An element; one with more than a key is an object of its own.
@@ -213,7 +237,7 @@ impl Writer<'_> {
     }
 }
 
-fn chain_value(table: &Table, chain: &Chain) -> Value {
+pub(crate) fn chain_value(table: &Table, chain: &Chain) -> Value {
     let mut entries = vec![
         ("family", json!("netdev")),
         ("table", json!(table.name)),

@@ -517,7 +517,12 @@ fn expr(value: &Value, depth: u32) -> Result<String> {
             Some("icmpv6") if text(object, "field") == Some("parameter-problem") => {
                 "icmpv6 param-problem".to_owned()
             }
-            Some(protocol) => format!("{protocol} {}", text(object, "field").unwrap_or("")),
+            Some(protocol) => {
+                // Of a tunnel's own header its word stands there once.
+                let tunnel = text(object, "tunnel").filter(|tunnel| *tunnel != protocol);
+                let tunnel = tunnel.map_or(String::new(), |tunnel| format!("{tunnel} "));
+                format!("{tunnel}{protocol} {}", text(object, "field").unwrap_or(""))
+            }
             None => format!(
                 "@{},{},{}",
                 word(object, "base")?,
@@ -526,6 +531,17 @@ fn expr(value: &Value, depth: u32) -> Result<String> {
             ),
         },
         ("meta", Some(object), _) => format!("meta {}", word(object, "key")?),
+        ("fib", Some(object), _) => {
+            let flags = match object.get("flags") {
+                Some(Value::String(flag)) => flag.clone(),
+                Some(Value::Array(flags)) => {
+                    let flags: Vec<_> = flags.iter().filter_map(Value::as_str).collect();
+                    flags.join(" . ")
+                }
+                _ => return wrong("flags", value),
+            };
+            format!("fib {flags} {}", word(object, "result")?)
+        }
         ("exthdr" | "tcp option" | "ip option" | "sctp chunk", Some(object), _) => {
             let family = match (name, object.contains_key("field")) {
                 ("exthdr", true) => "",

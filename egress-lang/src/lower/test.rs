@@ -390,6 +390,8 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
         Expr::Jhash { .. } => Err("jhash".to_owned()),
         Expr::Symhash { .. } => Err("symhash".to_owned()),
         Expr::Socket { .. } => Err("a match on sockets".to_owned()),
+        Expr::Fib { .. } => Err("fib".to_owned()),
+        Expr::Inner { .. } => Err("a match inside of a tunnel".to_owned()),
         Expr::Map { .. } => Err("a map in a match".to_owned()),
         Expr::Binary { .. } | Expr::Concat(_) | Expr::Constant(..) => {
             Err("this expression in a match".to_owned())

@@ -59,6 +59,12 @@ impl Parser<'_, '_> {
             }
             "reset" => {
                 self.advance();
+                if self.at_word("element") {
+                    self.advance();
+                    let path = self.path()?;
+                    let elements = self.set_or_variable()?;
+                    return Ok(CommandKind::Reset(ListWhat::Elements(path, elements)));
+                }
                 Ok(CommandKind::Reset(self.list_what()?))
             }
             "flush" => {
@@ -296,18 +302,36 @@ impl Parser<'_, '_> {
             }
             "rules" => {
                 self.advance();
-                let (_, table) = self.all_of_a_table()?;
-                let chain = match self.eat_word("chain") {
-                    true => Some(self.identifier()?),
-                    false => None,
-                };
-                ListWhat::Rules(table, chain)
+                // `rules [FAMILY]`, `rules table FAMILY TABLE`, `rules chain FAMILY TABLE CHAIN`.
+                match self.word() {
+                    "chain" => {
+                        self.advance();
+                        let path = self.path()?;
+                        ListWhat::Rules(Some(path.table), Some(path.name))
+                    }
+                    _ => {
+                        let (family, table) = self.all_of_a_table()?;
+                        match family.filter(|family| family.text != "netdev") {
+                            Some(family) => ListWhat::Nothing(Some(family), None),
+                            None => ListWhat::Rules(table, None),
+                        }
+                    }
+                }
             }
             "rule" => {
                 self.advance();
                 let path = self.path()?;
                 self.expect_word("handle")?;
                 ListWhat::Rule(path, self.number()?)
+            }
+            "meters" | "flowtables" | "secmarks" | "synproxys" => {
+                self.advance();
+                let (family, table) = self.all_of_a_table()?;
+                ListWhat::Nothing(family, table)
+            }
+            "meter" | "flowtable" | "secmark" | "synproxy" => {
+                self.advance();
+                ListWhat::Missing(self.path()?)
             }
             "hooks" => {
                 self.advance();

@@ -2,7 +2,7 @@
 
 use super::expr::Side;
 use super::{Parsed, Parser};
-use crate::ast::{Expr, ExprKind, OptionFieldName};
+use crate::ast::{Expr, ExprKind, FibFlag, FibResult, OptionFieldName, Tunnel};
 use crate::checked::OptionFamily;
 use crate::field::Protocol;
 use crate::lex::{Punct, TokenKind};
@@ -68,16 +68,15 @@ impl Parser<'_, '_> {
                     level,
                 }
             }
-            "ct" | "fib" | "osf" | "ipsec" if next_is_word && side == Side::Left => {
-                let name = ["ct", "fib", "osf", "ipsec"]
-                    .iter()
-                    .find(|name| **name == word);
+            "fib" if next_is_word && side == Side::Left => self.fib()?,
+            "ct" | "osf" | "ipsec" if next_is_word && side == Side::Left => {
+                let name = ["ct", "osf", "ipsec"].iter().find(|name| **name == word);
                 self.advance();
                 self.advance();
-                while self.token.kind == TokenKind::Word && word == "fib" && !self.peek_is_end() {
-                    self.advance();
-                }
                 ExprKind::Foreign(name.copied().unwrap_or("this"))
+            }
+            "vxlan" | "geneve" | "gre" | "gretap" if self.peek_is_inner(word) => {
+                self.inner(word)?
             }
             "rt" if ["classid", "nexthop", "mtu", "ipsec"]
                 .iter()
@@ -112,11 +111,78 @@ impl Parser<'_, '_> {
         token.kind == TokenKind::Word && self.text_of(token) == word
     }
 
-    fn peek_is_end(&self) -> bool {
-        matches!(
-            self.peek().kind,
-            TokenKind::Newline | TokenKind::End | TokenKind::Punct(Punct::Semicolon)
-        )
+    /// `fib FLAG . FLAG RESULT`.
+    fn fib(&mut self) -> Parsed<ExprKind> {
+        self.advance();
+        let mut flags = Vec::new();
+        loop {
+            let word = self.word();
+            let flag = FibFlag::ALL.iter().find(|flag| flag.keyword() == word);
+            let Some(flag) = flag else {
+                let known: Vec<_> = FibFlag::ALL.iter().map(|flag| flag.keyword()).collect();
+                return self.unexpected_word("saddr, daddr, mark, iif or oif", &known);
+            };
+            flags.push((*flag, self.advance().span));
+            if !self.eat(Punct::Dot) {
+                break;
+            }
+        }
+        let word = self.word();
+        // Newer nft says `check` where only a route is asked for.
+        let word = if word == "check" { "oif" } else { word };
+        let result = FibResult::ALL.iter().find(|one| one.keyword() == word);
+        let Some(result) = result else {
+            return self.unexpected(&["type", "oif", "oifname"]);
+        };
+        self.advance();
+        Ok(ExprKind::Fib {
+            flags,
+            result: *result,
+        })
+    }
+
+    /// Whether a tunnel's word is followed by one of its fields, or by a protocol inside of it.
+    fn peek_is_inner(&self, tunnel: &str) -> bool {
+        let token = self.peek();
+        let word = self.text_of(token);
+        let own = Protocol::by_keyword(tunnel);
+        token.kind == TokenKind::Word
+            && (own.is_some_and(|own| own.field(word).is_some())
+                || Protocol::by_keyword(word).is_some())
+    }
+
+    /// `vxlan vni`, `vxlan ip saddr`.
+    fn inner(&mut self, word: &str) -> Parsed<ExprKind> {
+        let tunnel = Tunnel::ALL.iter().find(|tunnel| tunnel.keyword() == word);
+        let Some(&tunnel) = tunnel else {
+            return self.unexpected(&[]);
+        };
+        self.advance();
+        let start = self.token.span;
+        let own = Protocol::by_keyword(word).and_then(|own| own.field(self.word()));
+        let field = match own {
+            Some(field) => {
+                self.advance();
+                ExprKind::Field(field)
+            }
+            None => {
+                let word = self.word();
+                let protocol = Protocol::by_keyword(word).filter(|protocol| {
+                    !Tunnel::ALL
+                        .iter()
+                        .any(|tunnel| tunnel.keyword() == protocol.keyword())
+                });
+                let Some(protocol) = protocol else {
+                    return self.error(start, "a tunnel inside of a tunnel is not supported");
+                };
+                match self.header_field(protocol, Side::Left)? {
+                    Some(field) => field,
+                    None => return self.unexpected(&[]),
+                }
+            }
+        };
+        let field = self.expr(start, field);
+        Ok(ExprKind::Inner(tunnel, Box::new(field)))
     }
 
     fn meta_key(&mut self) -> Parsed<MetaKey> {

@@ -1,7 +1,9 @@
 //! Expressions and values.
 
 use super::Printer;
-use crate::checked::{BitOp, Expr, OptionFamily, OptionField, RawBase, Right, TypePart, Value};
+use crate::checked::{
+    BitOp, Expr, FibResult, OptionFamily, OptionField, RawBase, Right, Tunnel, TypePart, Value,
+};
 use crate::datatype::DataType;
 
 impl Expr {
@@ -19,11 +21,23 @@ impl Expr {
                 Some(DataType::Integer)
             }
             Self::Socket { .. } => Some(DataType::Integer),
+            Self::Fib { present: true, .. } => Some(DataType::Boolean),
+            Self::Fib { result, .. } => Some(match result {
+                FibResult::Type => DataType::FibAddrtype,
+                FibResult::Oif => DataType::IfaceIndex,
+                FibResult::Oifname => DataType::Ifname,
+            }),
+            Self::Inner { of, .. } => of.data_type(),
             Self::Binary { left, .. } => left.data_type(),
             Self::Constant(data_type, _) => Some(*data_type),
             Self::Concat(_) | Self::Map { .. } => None,
         }
     }
+}
+
+/// Whether a field is of the tunnel's own header.
+pub(crate) fn is_own(tunnel: Tunnel, of: &Expr) -> bool {
+    matches!(of, Expr::Field { id, .. } if id.get().protocol.keyword() == tunnel.keyword())
 }
 
 /// A raw expression that does not start or end between bytes, with the bits around it.
@@ -121,6 +135,20 @@ impl Printer<'_> {
                 if key == "cgroupv2" {
                     self.fmt(format_args!(" level {level}"));
                 }
+            }
+            Expr::Fib { flags, result, .. } => {
+                let flags: Vec<_> = flags.iter().map(|flag| flag.keyword()).collect();
+                self.fmt(format_args!(
+                    "fib {} {}",
+                    flags.join(" . "),
+                    result.keyword()
+                ));
+            }
+            Expr::Inner { tunnel, of } => {
+                if !is_own(*tunnel, of) {
+                    self.fmt(format_args!("{} ", tunnel.keyword()));
+                }
+                self.expr(of);
             }
             Expr::Binary { op, left, right } => {
                 self.expr(left);
@@ -306,8 +334,23 @@ impl Printer<'_> {
         self.value(value, data_type);
     }
 
+    /// What the system calls a port, user or group, where that is asked for.
+    fn system_name(&self, number: u128, data_type: DataType) -> Option<&'static str> {
+        match data_type {
+            DataType::InetService => self.options.services?.service_name(number),
+            DataType::Uid => self.options.users?.user_name(number),
+            DataType::Gid => self.options.users?.group_name(number),
+            _ => None,
+        }
+    }
+
     fn number(&mut self, number: u128, data_type: DataType) {
-        let text = data_type.print_int(number, self.options.numeric);
+        if let Some(name) = self.system_name(number, data_type) {
+            self.fmt(format_args!("\"{name}\""));
+            return;
+        }
+        let protocol = data_type == DataType::InetProto && self.options.numeric_protocol;
+        let text = data_type.print_int(number, self.options.numeric || protocol);
         let row = data_type.row();
         let symbolic = row.quoted && row.symbols.name(number).is_some() && !self.options.numeric;
         if symbolic {

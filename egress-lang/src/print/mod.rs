@@ -9,6 +9,7 @@ use std::fmt::Write;
 use crate::checked::{
     Base, Chain, Initial, Object, ObjectState, Policy, Rule, Ruleset, Set, StateValues, Table,
 };
+use crate::datatype::names::Names;
 
 /// What listings show.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,6 +22,16 @@ pub struct PrintOptions {
     pub terse: bool,
     /// `-n`: numbers instead of symbols.
     pub numeric: bool,
+    /// `-y`: priorities of chains as numbers.
+    pub numeric_priority: bool,
+    /// `-p`: protocols as numbers.
+    pub numeric_protocol: bool,
+    /// `-T`: spans of time in seconds.
+    pub numeric_time: bool,
+    /// `-S`: names of ports, from here.
+    pub services: Option<&'static Names>,
+    /// `-u`: names of users and groups, from here.
+    pub users: Option<&'static Names>,
 }
 
 /// Where a listing is written to, and how.
@@ -79,11 +90,8 @@ impl<'p> Printer<'p> {
 
     pub(crate) fn table(&mut self, table: &Table) {
         self.table_head(table);
-        let mut first = !(table.dormant || table.comment.is_some());
-        if !first {
-            // The head ends with a line of its own.
-            first = false;
-        }
+        // Flags end with an empty line, a comment alone does not.
+        let mut first = !table.dormant;
         for object in &table.objects {
             self.gap(&mut first);
             self.object(object);
@@ -133,25 +141,35 @@ impl<'p> Printer<'p> {
         if let Some(comment) = &object.comment {
             self.fmt(format_args!("\t\tcomment \"{comment}\"\n"));
         }
-        match &object.state {
-            ObjectState::Counter(counter) => {
-                if !self.options.stateless {
-                    let (packets, bytes) = self.counter_values(counter);
-                    self.fmt(format_args!("\t\tpackets {packets} bytes {bytes}\n"));
-                }
-            }
-            ObjectState::Quota(quota) => {
-                self.push("\t\t");
-                self.quota_config(quota);
-                self.push("\n");
-            }
-            ObjectState::Limit(limit) => {
-                self.push("\t\t");
-                self.limit_config(limit);
-                self.push("\n");
-            }
+        if !(self.options.stateless && matches!(object.state, ObjectState::Counter(_))) {
+            self.push("\t\t");
+            self.object_state(&object.state);
+            self.push("\n");
         }
         self.push("\t}\n");
+    }
+
+    fn object_state(&mut self, state: &ObjectState) {
+        match state {
+            ObjectState::Counter(_) if self.options.stateless => {}
+            ObjectState::Counter(counter) => {
+                let (packets, bytes) = self.counter_values(counter);
+                self.fmt(format_args!("packets {packets} bytes {bytes}"));
+            }
+            ObjectState::Quota(quota) => self.quota_config(quota),
+            ObjectState::Limit(limit) => self.limit_config(limit),
+        }
+    }
+
+    /// A named object behind `add KIND netdev TABLE`.
+    pub(crate) fn object_line(&mut self, object: &Object) {
+        self.fmt(format_args!("{} {{ ", object.name));
+        if let Some(comment) = &object.comment {
+            self.fmt(format_args!("comment \"{comment}\" ; "));
+        }
+        self.object_state(&object.state);
+        self.push(" }");
+        self.handle(object.handle);
     }
 
     pub(crate) fn set(&mut self, set: &Set) {
@@ -182,10 +200,13 @@ impl<'p> Printer<'p> {
     }
 
     fn base(&mut self, base: &Base) {
-        self.fmt(format_args!(
-            "\t\ttype filter hook {} ",
-            base.hook.keyword()
-        ));
+        self.push("\t\t");
+        self.base_line(base);
+        self.push("\n");
+    }
+
+    pub(crate) fn base_line(&mut self, base: &Base) {
+        self.fmt(format_args!("type filter hook {} ", base.hook.keyword()));
         match base.devices.as_slice() {
             [] => {}
             [device] => self.fmt(format_args!("device \"{device}\" ")),
@@ -196,12 +217,13 @@ impl<'p> Printer<'p> {
             }
         }
         self.push("priority ");
-        let priority = priority(base.priority, self.options.numeric);
+        let numeric = self.options.numeric || self.options.numeric_priority;
+        let priority = priority(base.priority, numeric);
         let policy = match base.policy {
             Policy::Accept => "accept",
             Policy::Drop => "drop",
         };
-        self.fmt(format_args!("{priority}; policy {policy};\n"));
+        self.fmt(format_args!("{priority}; policy {policy};"));
     }
 
     pub(crate) fn rule(&mut self, rule: &Rule) {

@@ -9,7 +9,22 @@ impl Printer<'_> {
         let keyword = if set.data.is_some() { "map" } else { "set" };
         self.fmt(format_args!("\t{keyword} {} {{", set.name));
         self.handle(set.handle);
-        self.push("\n\t\t");
+        self.push("\n");
+        for line in self.set_lines(set) {
+            self.fmt(format_args!("\t\t{line}\n"));
+        }
+        if !set.elements.is_empty() && !self.options.terse {
+            self.push("\t\telements = ");
+            self.elements(set, false);
+            self.push("\n");
+        }
+        self.push("\t}\n");
+    }
+
+    /// The declaration of a set, without its elements, one line for each thing that it says.
+    fn set_lines(&mut self, set: &Set) -> Vec<String> {
+        let outer = std::mem::take(&mut self.out);
+        let mut lines = Vec::new();
         self.types(&set.key, set.type_of.as_ref(), true);
         match &set.data {
             None => {}
@@ -21,12 +36,12 @@ impl Printer<'_> {
                 self.types(parts, type_of, false);
             }
         }
-        self.push("\n");
+        lines.push(std::mem::take(&mut self.out));
         if set.policy_memory {
-            self.push("\t\tpolicy memory\n");
+            lines.push("policy memory".to_owned());
         }
         if let Some(size) = set.size {
-            self.fmt(format_args!("\t\tsize {size}\n"));
+            lines.push(format!("size {size}"));
         }
         let mut flags = Vec::new();
         for (is, flag) in [
@@ -42,33 +57,38 @@ impl Printer<'_> {
         // A default timeout says it already.
         let only_timeout = flags == ["timeout"] && set.timeout.is_some();
         if !flags.is_empty() && !only_timeout {
-            self.fmt(format_args!("\t\tflags {}\n", flags.join(",")));
-        }
-        if let Some(comment) = &set.comment {
-            self.fmt(format_args!("\t\tcomment \"{comment}\"\n"));
+            lines.push(format!("flags {}", flags.join(",")));
         }
         for statement in &set.statements {
-            self.push("\t\t");
+            if !self.out.is_empty() {
+                self.push(" ");
+            }
             self.statement_without_state(statement);
-            self.push("\n");
+        }
+        if !self.out.is_empty() {
+            lines.push(std::mem::take(&mut self.out));
         }
         if set.auto_merge {
-            self.push("\t\tauto-merge\n");
+            lines.push("auto-merge".to_owned());
         }
         if let Some(timeout) = set.timeout {
-            let timeout = self.span(timeout);
-            self.fmt(format_args!("\t\ttimeout {timeout}\n"));
+            lines.push(format!("timeout {}", self.span(timeout)));
         }
         if let Some(interval) = set.gc_interval {
-            let interval = self.span(interval);
-            self.fmt(format_args!("\t\tgc-interval {interval}\n"));
+            lines.push(format!("gc-interval {}", self.span(interval)));
         }
-        if !set.elements.is_empty() && !self.options.terse {
-            self.push("\t\telements = ");
-            self.elements(set, false);
-            self.push("\n");
+        if let Some(comment) = &set.comment {
+            lines.push(format!("comment \"{comment}\""));
         }
-        self.push("\t}\n");
+        self.out = outer;
+        lines
+    }
+
+    /// The declaration of a set between the braces of `add set`.
+    pub(crate) fn set_line(&mut self, set: &Set) {
+        for line in self.set_lines(set) {
+            self.fmt(format_args!("{line}; "));
+        }
     }
 
     fn types(&mut self, parts: &[TypePart], type_of: Option<&Expr>, keyword: bool) {

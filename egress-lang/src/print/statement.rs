@@ -120,7 +120,7 @@ impl Printer<'_> {
 
     /// A span of time: `1h30m`; numeric listings show seconds.
     pub(crate) fn span(&self, ms: u64) -> String {
-        if self.options.numeric {
+        if self.options.numeric || self.options.numeric_time {
             format!("{}s", ms / 1000)
         } else {
             crate::datatype::time::print_span(ms)

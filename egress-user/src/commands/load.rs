@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use egress_lang::checked::Ruleset;
 
 use crate::{
     cli::{LoadArgs, SettingsArgs},
@@ -19,7 +20,18 @@ use crate::{
 pub fn run(args: &LoadArgs) -> Result<()> {
     let source = Source::read(&args.file)?;
     let netns = Netns::open(args.netns.netns.as_deref())?;
-    load(&source, &Reading::default(), &args.settings, &netns)
+    load(&source, &Reading::default(), &args.settings, &netns).map(drop)
+}
+
+/// The global ruleset before and after a change.
+#[derive(Debug, Clone, Default)]
+pub struct Changed {
+    /// What ran before.
+    pub before: Ruleset,
+    /// What runs now.
+    pub after: Ruleset,
+    /// The number of the generation that runs now.
+    pub generation: u64,
 }
 
 /// Applies commands to the global scope of a namespace.
@@ -32,7 +44,8 @@ pub fn load(
     reading: &Reading,
     settings: &SettingsArgs,
     netns: &Netns,
-) -> Result<()> {
+) -> Result<Changed> {
+    let mut changed = Changed::default();
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
     generation::change(&pins, netns, |state, devices| {
@@ -44,7 +57,8 @@ pub fn load(
                 devices.get(&device)?;
             }
         }
-        global.ruleset = ruleset;
+        changed.after = ruleset.clone();
+        changed.before = std::mem::replace(&mut global.ruleset, ruleset);
         if let Some(mode) = settings.mode {
             global.settings.mode = mode;
         }
@@ -55,6 +69,8 @@ pub fn load(
         if settings.budget.is_some() {
             global.settings.budget = settings.budget;
         }
+        changed.generation = state.generation.saturating_add(1);
         Ok(())
-    })
+    })?;
+    Ok(changed)
 }

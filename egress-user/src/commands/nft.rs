@@ -4,15 +4,19 @@ use std::{
     ffi::OsString,
     io::{self, BufRead as _},
     path::PathBuf,
+    sync::OnceLock,
 };
 
 use anyhow::{Result, bail};
 use clap::Parser;
 use egress_lang::{
-    ast::{Command, CommandKind, ListWhat, Script},
-    checked::Ruleset,
-    diagnostic::{Diagnostic, Diagnostics, Span},
+    ast::{Command, CommandKind, Script},
+    changes,
+    checked::{Initial, Ruleset},
+    datatype::names::Names,
+    diagnostic::Diagnostics,
     image::Options as ImageOptions,
+    json,
     print::PrintOptions,
 };
 use log::debug;
@@ -21,7 +25,7 @@ use crate::{
     cli::{NetnsArgs, NftArgs, SettingsArgs},
     commands::{
         check, load,
-        source::{Reading, Source},
+        source::{self, Reading, Source},
     },
     generation::{self, state::State, store::Store},
     kernel::{bpffs::Pins, netns::Netns},
@@ -70,6 +74,15 @@ struct Options {
     /// Prints numbers only
     #[arg(short, long)]
     numeric: bool,
+    /// Prints priorities of chains as numbers
+    #[arg(short = 'y', long)]
+    numeric_priority: bool,
+    /// Prints protocols as numbers
+    #[arg(short = 'p', long)]
+    numeric_protocol: bool,
+    /// Prints spans of time in seconds
+    #[arg(short = 'T', long)]
+    numeric_time: bool,
     /// Prints ports by their names
     #[arg(short = 'S', long)]
     service: bool,
@@ -79,8 +92,11 @@ struct Options {
     /// Prints what was added
     #[arg(short, long)]
     echo: bool,
-    /// Prints the version
+    /// Changes nothing: rules become tables, whatever form they are written in
     #[arg(short, long)]
+    optimize: bool,
+    /// Prints the version
+    #[arg(short, long, short_alias = 'V')]
     version: bool,
     /// Whose rules.
     #[command(flatten)]
@@ -106,6 +122,11 @@ impl Options {
             stateless: self.stateless,
             terse: self.terse,
             numeric: self.numeric,
+            numeric_priority: self.numeric_priority,
+            numeric_protocol: self.numeric_protocol,
+            numeric_time: self.numeric_time,
+            services: self.service.then(system_names),
+            users: self.guid.then(system_names),
         }
     }
 
@@ -127,9 +148,6 @@ pub fn run(args: NftArgs) -> Result<()> {
     if options.version {
         let version = env!("CARGO_PKG_VERSION");
         return super::output::print(&format!("egress v{version}\n"));
-    }
-    if options.echo || options.service || options.guid {
-        bail!("nft: -e, -S and -u are not supported yet");
     }
     if let Some(path) = &options.file {
         return run_source(&Source::read(path)?, &options);
@@ -171,21 +189,67 @@ fn interact(options: &Options) -> Result<()> {
 }
 
 fn run_source(source: &Source, options: &Options) -> Result<()> {
+    let converted = if options.json {
+        from_json(source)?
+    } else {
+        None
+    };
+    let source = converted.as_ref().unwrap_or(source);
     let reading = options.reading();
     let script = source.parse(&reading)?;
     let netns = Netns::open(options.netns.netns.as_deref())?;
     let (questions, changes): (Vec<_>, Vec<_>) = script.commands.iter().partition(|c| asks(c));
     if options.check {
         let ruleset = source.apply(&running(&netns), &[], &reading)?;
-        return check::compile(&ruleset, &ImageOptions::default()).map(drop);
-    }
-    if !changes.is_empty() {
-        load::load(source, &reading, &SettingsArgs::default(), &netns)?;
+        if !changes.is_empty() {
+            check::compile(&ruleset, &ImageOptions::default())?;
+        }
+    } else if !changes.is_empty() {
+        let changed = load::load(source, &reading, &SettingsArgs::default(), &netns)?;
+        if options.echo {
+            echo(&changed, options)?;
+        }
     }
     if !questions.is_empty() {
         answer(&questions, &script, &netns, options)?;
     }
     Ok(())
+}
+
+/// With `-j`, what is read may be JSON; what is none is read as nft's text.
+fn from_json(source: &Source) -> Result<Option<Source>> {
+    let Ok(text) = std::str::from_utf8(&source.text) else {
+        return Ok(None);
+    };
+    match json::read::to_text(text) {
+        Ok(text) => Ok(Some(Source {
+            name: source.name.clone(),
+            text: text.into_bytes(),
+        })),
+        Err(json::read::JsonError::Syntax(_)) => Ok(None),
+        Err(error) => bail!("{}: {error}", source.name),
+    }
+}
+
+/// `-e`: what was added.
+fn echo(changed: &load::Changed, options: &Options) -> Result<()> {
+    let (before, after) = (&changed.before, &changed.after);
+    let print = options.print_options();
+    let text = if options.json {
+        let items = changes::added_json(before, after, &Initial, &print);
+        format!("{}\n", serde_json::json!({ "nftables": items }))
+    } else {
+        let added = changes::added(before, after, &Initial, &print);
+        let (generation, pid) = (changed.generation, std::process::id());
+        format!("{added}# new generation {generation} by process {pid} (egress)\n")
+    };
+    super::output::print(&text)
+}
+
+/// What the system calls ports, users and groups; read once.
+fn system_names() -> &'static Names {
+    static NAMES: OnceLock<Names> = OnceLock::new();
+    NAMES.get_or_init(source::names)
 }
 
 /// Whether a command only asks.
@@ -228,52 +292,26 @@ fn answer(questions: &[&Command], script: &Script, netns: &Netns, options: &Opti
         None => None,
     };
     for command in questions {
-        let text = match &command.kind {
-            CommandKind::List(what) => listing::list(
-                current.as_ref(),
-                what,
-                options.json,
-                &options.print_options(),
-            ),
-            CommandKind::Reset(what) => {
-                let text = listing::list(
-                    current.as_ref(),
-                    what,
-                    options.json,
-                    &options.print_options(),
-                );
-                if let (Some((store, state)), Ok(Some(_))) = (&current, &text) {
-                    listing::reset(store, state, what)?;
+        let answer = listing::answer(current.as_ref(), command, &options.print_options()).map_err(
+            |failed| match failed {
+                listing::Failed::Missing(error) => {
+                    Diagnostics::new(vec![*error], script.sources.clone()).into()
                 }
-                text
-            }
-            _ => bail!("nft: this command is not supported yet"),
-        };
-        match text? {
-            Some(text) => super::output::print(&text)?,
-            None => return Err(not_found(command.span, what_span(command), script).into()),
+                listing::Failed::Other(error) => error,
+            },
+        )?;
+        if let (Some((store, state)), false) = (&current, options.check) {
+            listing::reset(store, state, &answer.reset)?;
         }
+        // A type is described in words whatever the form of listings.
+        let described = matches!(command.kind, CommandKind::Describe(_));
+        let text = match options.json && !described {
+            true => format!("{}\n", json::nftables(answer.json)),
+            false => answer.text,
+        };
+        super::output::print(&text)?;
     }
     Ok(())
-}
-
-/// The place of what was not found.
-fn what_span(command: &Command) -> Option<Span> {
-    let (CommandKind::List(what) | CommandKind::Reset(what)) = &command.kind else {
-        return None;
-    };
-    match what {
-        ListWhat::Table(table) => Some(table.name.span),
-        ListWhat::Chain(path) | ListWhat::Set(path, _) | ListWhat::Object(_, path) => {
-            Some(path.name.span)
-        }
-        _ => None,
-    }
-}
-
-fn not_found(command: Span, place: Option<Span>, script: &Script) -> Diagnostics {
-    let error = Diagnostic::new(place.unwrap_or(command), "No such file or directory");
-    Diagnostics::new(vec![error], script.sources.clone())
 }
 
 #[cfg(test)]

@@ -212,7 +212,7 @@ fn glob(pattern: &OsStr, name: &OsStr) -> bool {
 }
 
 /// What the system names. A file that is missing names nothing.
-fn names() -> Names {
+pub fn names() -> Names {
     let mut names = Names::default();
     let read = |path: &str| {
         let bytes = fs::read(path).unwrap_or_default();

@@ -1,14 +1,17 @@
-//! Listings: of all scopes, with live counts.
+//! What commands that ask are answered: of all scopes, with live counts.
 
-use anyhow::{Result, bail};
+use std::collections::HashSet;
+
+use anyhow::Result;
 use egress_lang::{
-    ast::ListWhat,
-    checked::{Initial, ObjectKind, Ruleset, StateValues, Table},
+    ast::{Command, CommandKind, ListWhat},
+    checked::{Initial, Ruleset},
+    diagnostic::Diagnostic,
     ir::StateId,
-    json,
-    print::{self, PrintOptions},
+    print::PrintOptions,
+    query,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::generation::{
     counters::{self, Live},
@@ -16,79 +19,105 @@ use crate::generation::{
     store::Store,
 };
 
-/// What `list` prints; `None` where what was asked for is not there.
+/// What is printed, and what is set back afterwards.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// nft's text.
+    pub text: String,
+    /// The objects of a JSON listing.
+    pub json: Vec<Value>,
+    /// Scopes and states (`reset`).
+    pub reset: Vec<(u64, StateId)>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failed {
+    /// What is asked for is not there.
+    Missing(Box<Diagnostic>),
+    /// Counts cannot be read.
+    Other(anyhow::Error),
+}
+
+/// Answers a command. What one scope has not may be in another.
 ///
 /// # Errors
 ///
-/// Where counts cannot be read, or there is no such listing yet.
-pub fn list(
+/// Where no scope has what was asked for, or counts cannot be read.
+pub fn answer(
     current: Option<&(Store, State)>,
-    what: &ListWhat,
-    as_json: bool,
+    command: &Command,
     options: &PrintOptions,
-) -> Result<Option<String>> {
+) -> Result<Answer, Failed> {
     let live = match current {
-        Some((store, state)) => Live::read(state, &store.generation(state.generation))?,
+        Some((store, state)) => {
+            let live = Live::read(state, &store.generation(state.generation));
+            live.map_err(Failed::Other)?
+        }
         None => Live::default(),
     };
     let scopes = current.map_or(&[][..], |(_, state)| &state.scopes);
-    let mut found = Vec::new();
+    let described = matches!(command.kind, CommandKind::Describe(_));
+    if scopes.is_empty() || described {
+        let answer = query::answer(&Ruleset::default(), command, &Initial, options);
+        let answer = answer.map_err(|error| Failed::Missing(Box::new(error)))?;
+        let answer = answer.unwrap_or_default();
+        return Ok(Answer {
+            text: answer.text,
+            json: answer.json,
+            reset: Vec::new(),
+        });
+    }
+    let whole = matches!(command.kind, CommandKind::List(ListWhat::Ruleset(_)));
+    let mut all = Answer::default();
+    let mut missing = None;
+    let mut found = false;
     for scope in scopes {
-        found.extend(select(&scope.ruleset, what)?.map(|ruleset| (scope, ruleset)));
-    }
-    if found.is_empty() && must_be_there(what) {
-        return Ok(None);
-    }
-    if as_json {
-        return as_nftables(&found, &live, options).map(Some);
-    }
-    if matches!(what, ListWhat::Tables(_)) {
-        let tables = found.iter().flat_map(|(_, ruleset)| &ruleset.tables);
-        let lines = tables.map(|table| format!("table netdev {}\n", table.name));
-        return Ok(Some(lines.collect()));
-    }
-    let whole = matches!(what, ListWhat::Ruleset(_));
-    let mut text = String::new();
-    for (scope, ruleset) in &found {
-        if whole {
-            text.push_str(&comment(scope));
+        match query::answer(&scope.ruleset, command, &live.of(scope.id), options) {
+            Ok(answer) => {
+                let answer = answer.unwrap_or_default();
+                found = true;
+                if whole {
+                    all.text.push_str(&comment(scope));
+                }
+                all.text.push_str(&answer.text);
+                all.json.extend(answer.json);
+                let states = answer.reset.into_iter();
+                all.reset.extend(states.map(|state| (scope.id, state)));
+            }
+            Err(error) => drop(missing.get_or_insert(error)),
         }
-        text.push_str(&print::ruleset(ruleset, &live.of(scope.id), options));
     }
-    Ok(Some(text))
+    match missing {
+        Some(error) if !found => Err(Failed::Missing(Box::new(error))),
+        _ => Ok(all),
+    }
 }
 
-/// Sets back the counters of what was listed.
+/// Sets states back.
 ///
 /// # Errors
 ///
-/// Where there is no such listing yet, or the counts cannot be read or written.
-pub fn reset(store: &Store, state: &State, what: &ListWhat) -> Result<()> {
+/// Where the counts cannot be read or written.
+pub fn reset(store: &Store, state: &State, which: &[(u64, StateId)]) -> Result<()> {
+    if which.is_empty() {
+        return Ok(());
+    }
     let generation = store.generation(state.generation);
     let live = Live::read(state, &generation)?;
-    let mut which: Vec<(u64, StateId)> = Vec::new();
-    let mut quotas: Vec<(u64, StateId)> = Vec::new();
-    for scope in &state.scopes {
-        if let Some(ruleset) = select(&scope.ruleset, what)? {
-            let counters = ruleset.counters();
-            which.extend(counters.iter().map(|counter| (scope.id, counter.id)));
-            let ids = ruleset.quotas().into_iter();
-            quotas.extend(ids.map(|quota| (scope.id, quota.id)));
-        }
-    }
+    // Those of quotas are kept apart from those of counters.
+    let known: HashSet<(u64, StateId)> = state
+        .scopes
+        .iter()
+        .flat_map(|scope| {
+            let quotas = scope.ruleset.quotas().into_iter();
+            quotas.map(|quota| (scope.id, quota.id))
+        })
+        .collect();
+    let (quotas, counters): (Vec<_>, Vec<_>) =
+        which.iter().copied().partition(|one| known.contains(one));
     counters::reset_states(state, &generation, &live, &quotas)?;
-    counters::reset(&mut state.clone(), &generation, &live, &which)
-}
-
-fn must_be_there(what: &ListWhat) -> bool {
-    matches!(
-        what,
-        ListWhat::Table(_)
-            | ListWhat::Chain(_)
-            | ListWhat::Set(..)
-            | ListWhat::Object(..)
-            | ListWhat::Rule(..)
-    )
+    counters::reset(&mut state.clone(), &generation, &live, &counters)
 }
 
 /// What nft cannot say about a scope, as a comment that it reads over.
@@ -110,114 +139,4 @@ fn comment(scope: &Scope) -> String {
     // A name of an interface may hold any byte but a slash and white space.
     let line = parts.join(", ").replace(char::is_control, "?");
     format!("# {line}\n")
-}
-
-/// The schema of libnftables-json(5).
-fn as_nftables(found: &[(&Scope, Ruleset)], live: &Live, options: &PrintOptions) -> Result<String> {
-    let mut all = match json::ruleset(&Ruleset::default(), &Initial, options) {
-        Value::Object(mut object) => match object.remove("nftables") {
-            Some(Value::Array(items)) => items,
-            _ => Vec::new(),
-        },
-        _ => Vec::new(),
-    };
-    for (scope, ruleset) in found {
-        let states: &dyn StateValues = &live.of(scope.id);
-        let mut value = json::ruleset(ruleset, states, options);
-        if let Some(Value::Array(items)) = value.get_mut("nftables").map(Value::take) {
-            all.extend(
-                items
-                    .into_iter()
-                    .filter(|item| item.get("metainfo").is_none()),
-            );
-        }
-    }
-    Ok(format!(
-        "{}\n",
-        serde_json::to_string(&json!({ "nftables": all }))?
-    ))
-}
-
-/// The part of a ruleset that is asked for; `None` where it has no such part.
-fn select(ruleset: &Ruleset, what: &ListWhat) -> Result<Option<Ruleset>> {
-    let is_ours = |family: &str| family == "netdev";
-    let (tables, family): (Vec<Table>, _) = match what {
-        ListWhat::Ruleset(family) => (ruleset.tables.clone(), family.as_ref()),
-        ListWhat::Tables(family) => (ruleset.tables.clone(), family.as_ref()),
-        ListWhat::Chains(family) => (each(ruleset, without_content), family.as_ref()),
-        ListWhat::Table(name) => (named(ruleset, &name.name.text), Some(&name.family)),
-        ListWhat::Chain(path) => {
-            let tables = named(ruleset, &path.table.name.text);
-            let tables = tables.into_iter().map(|mut table| {
-                table.chains.retain(|chain| chain.name == path.name.text);
-                table.sets.clear();
-                table.objects.clear();
-                table
-            });
-            let tables = tables.filter(|table| !table.chains.is_empty()).collect();
-            (tables, Some(&path.table.family))
-        }
-        ListWhat::Objects(kind, family, table) => {
-            let objects = each(ruleset, |table| only_objects(table, *kind, None));
-            let wanted = |one: &Table| table.as_ref().is_none_or(|name| name.name.text == one.name);
-            (
-                objects.into_iter().filter(wanted).collect(),
-                family.as_ref(),
-            )
-        }
-        ListWhat::Object(kind, path) => {
-            let tables = named(ruleset, &path.table.name.text).into_iter();
-            let tables = tables.map(|table| only_objects(table, *kind, Some(&path.name.text)));
-            let tables = tables.filter(|table| !table.objects.is_empty()).collect();
-            (tables, Some(&path.table.family))
-        }
-        ListWhat::Rules(table, chain) => {
-            let tables = each(ruleset, |mut table| {
-                table.sets.clear();
-                table.objects.clear();
-                if let Some(chain) = chain {
-                    table.chains.retain(|one| one.name == chain.text);
-                }
-                table
-            });
-            let wanted = |one: &Table| table.as_ref().is_none_or(|name| name.name.text == one.name);
-            let family = table.as_ref().map(|table| &table.family);
-            (tables.into_iter().filter(wanted).collect(), family)
-        }
-        _ => bail!("nft: this listing is not supported yet; `list ruleset` shows everything"),
-    };
-    if tables.is_empty() && must_be_there(what) || family.is_some_and(|name| !is_ours(&name.text)) {
-        return Ok(None);
-    }
-    Ok(Some(Ruleset {
-        tables,
-        ..Ruleset::default()
-    }))
-}
-
-fn each(ruleset: &Ruleset, change: impl Fn(Table) -> Table) -> Vec<Table> {
-    ruleset.tables.iter().cloned().map(change).collect()
-}
-
-fn named(ruleset: &Ruleset, name: &str) -> Vec<Table> {
-    ruleset.table(name).cloned().into_iter().collect()
-}
-
-fn without_content(mut table: Table) -> Table {
-    table.sets.clear();
-    table.objects.clear();
-    table
-        .chains
-        .iter_mut()
-        .for_each(|chain| chain.rules.clear());
-    table
-}
-
-fn only_objects(mut table: Table, kind: ObjectKind, name: Option<&str>) -> Table {
-    table.chains.clear();
-    table.sets.clear();
-    table
-        .objects
-        .retain(|object| object.kind() == kind && name.is_none_or(|name| object.name == name));
-    table
 }
