@@ -1,7 +1,9 @@
 //! Bit operations with constants, in the form in which the kernel keeps them: one mask and one xor.
 
 use super::value::full;
-use crate::checked::{BitOp, Expr, MatchOp, TypePart, Value};
+use crate::checked::{BitOp, Expr, MatchOp, RawBase, TypePart, Value};
+use crate::field::Protocol;
+use crate::meta::MetaKey;
 
 /// A match as listings show it: masks that are prefixes become prefixes, masks of flags their own
 /// operators.
@@ -12,6 +14,9 @@ pub(super) fn simplify(
     value: Value,
 ) -> (Expr, MatchOp, Value) {
     let (left, value) = unmasked(canonical(left, part.width), op, value);
+    if let Some((left, value)) = shorter_load(&left, part, op, &value) {
+        return (left, op, value);
+    }
     if let (Value::Prefix(address, length), MatchOp::Eq | MatchOp::Ne) = (&value, op)
         && !is_short_load(&left, part, *length)
     {
@@ -70,9 +75,43 @@ pub(super) fn has_mask(expr: &Expr) -> bool {
     }
 }
 
+/// The first bytes of what has no name of its own (raw payload, ports of `th`): a prefix of whole bytes
+/// is listed as what is loaded.
+fn shorter_load(left: &Expr, part: &TypePart, op: MatchOp, value: &Value) -> Option<(Expr, Value)> {
+    let Value::Prefix(address, length) = value else {
+        return None;
+    };
+    let (base, offset) = match left {
+        Expr::Raw {
+            base,
+            offset,
+            length,
+        } if offset.is_multiple_of(8) && length.is_multiple_of(8) => (*base, *offset),
+        Expr::Field { id, .. } if id.get().protocol == Protocol::Th => {
+            (RawBase::Transport, id.get().offset)
+        }
+        _ => return None,
+    };
+    let short = *length > 0 && length.is_multiple_of(8) && u32::from(*length) < part.width;
+    if !short || !matches!(op, MatchOp::Eq | MatchOp::Ne) {
+        return None;
+    }
+    let length = u32::from(*length);
+    let raw = Expr::Raw {
+        base,
+        offset,
+        length,
+    };
+    Some((raw, Value::Int(address >> (part.width - length))))
+}
+
 /// Whether a prefix is listed as one: of addresses, and of whole bytes of a header.
 fn is_short_load(left: &Expr, part: &TypePart, length: u8) -> bool {
-    let header = matches!(left, Expr::Field { .. } | Expr::Raw { .. });
+    let header = match left {
+        Expr::Field { .. } | Expr::Raw { .. } => true,
+        Expr::Meta(key) => matches!(key, MetaKey::Protocol | MetaKey::Random),
+        _ => false,
+    };
     part.data_type.lists_prefixes()
         || (header && length.is_multiple_of(8) && length > 0 && part.width.is_multiple_of(8))
 }

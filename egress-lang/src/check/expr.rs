@@ -142,6 +142,12 @@ impl RuleChecker<'_, '_> {
                 let mut failed = false;
                 for item in items {
                     match self.read(item) {
+                        Ok(typed)
+                            if typed.parts.iter().any(|p| p.data_type == DataType::Bitmask) =>
+                        {
+                            let message = "can not use variable sized data types (bitmask) in concat expressions";
+                            return self.fail(item.span, message);
+                        }
                         Ok(typed) => {
                             exprs.push(typed.expr);
                             parts.extend(typed.parts);

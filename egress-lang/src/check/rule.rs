@@ -532,7 +532,7 @@ impl<'t> RuleChecker<'_, 't> {
         {
             self.learn(&typed.expr, &[value]);
         }
-        // Hours past midnight: what is not between the end and the start.
+        // Past midnight, or Saturday: what is not between the end and the start.
         let (op, value) = match value {
             Value::Range(low, high) if low > high => {
                 let op = if op == MatchOp::Ne {
@@ -593,6 +593,23 @@ impl Shared {
         };
         if limit.rate == 0 {
             self.error(span, "limit rate must be > 0");
+            return Err(Failed);
+        }
+        // The kernel counts in nanoseconds, in 64 bits.
+        let period = limit.per.checked_mul(1_000_000_000);
+        let tokens = match limit.bytes {
+            true => limit
+                .rate
+                .checked_add(burst.into())
+                .and_then(|most| period?.checked_mul(most)),
+            false => period.and_then(|period| {
+                let each = period.checked_div(limit.rate)?;
+                each.checked_mul(burst.into())
+            }),
+        };
+        if tokens.is_none() {
+            let message = "Could not process rule: Value too large for defined data type";
+            self.error(span, message);
             return Err(Failed);
         }
         Ok(Limit {

@@ -102,6 +102,16 @@ impl RuleChecker<'_, '_> {
 
     /// A value of one or several parts.
     pub(super) fn key(&mut self, expr: &Ast, parts: &[TypePart]) -> Result<Value> {
+        let value = self.key_of_parts(expr, parts)?;
+        if let Value::Range(low, high) = value
+            && low > high
+        {
+            return self.fail(expr.span, "Range has zero or negative size");
+        }
+        Ok(value)
+    }
+
+    fn key_of_parts(&mut self, expr: &Ast, parts: &[TypePart]) -> Result<Value> {
         match (&expr.kind, parts) {
             (ExprKind::Wildcard, _) => Ok(Value::Any),
             (ExprKind::Concat(values), parts) if parts.len() > 1 => {
@@ -158,9 +168,12 @@ pub(super) fn normalize(
     let numeric = parts.len() == 1 && !parts.iter().any(|part| part.data_type.is_string());
     if interval && numeric {
         elements.sort_by_key(|(element, _)| {
-            bounds(&element.key, width)
+            let name = matches!(element.key, Value::Name { .. });
+            let place = bounds(&element.key, width)
                 .map(|(low, high)| (low, std::cmp::Reverse(high)))
-                .ok_or(())
+                .ok_or(());
+            // The interface that is there first is the loopback.
+            (!name, place)
         });
         let mut out: Vec<(Element, Option<(u128, u128)>)> = Vec::with_capacity(elements.len());
         for (element, span) in elements {

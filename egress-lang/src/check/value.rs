@@ -36,8 +36,8 @@ impl RuleChecker<'_, '_> {
             ExprKind::Range(low, high) => {
                 let (low_value, high_value) = (self.scalar(low, part)?, self.scalar(high, part)?);
                 if low_value > high_value {
-                    // An hour range over midnight is what lies outside of the hours between.
-                    if part.data_type == DataType::Hour {
+                    // A range over midnight or a weekend is what lies outside of those between.
+                    if matches!(part.data_type, DataType::Hour | DataType::Day) {
                         return Ok(Value::Range(low_value, high_value));
                     }
                     return self.fail(expr.span, "Range has zero or negative size");
@@ -92,6 +92,11 @@ impl RuleChecker<'_, '_> {
             );
             return self.fail(expr.span, message);
         }
+        if part.data_type == DataType::ClassId
+            && matches!(&address.kind, ExprKind::Symbol(text) if text.contains(':'))
+        {
+            return self.fail(expr.span, "syntax error, unexpected prefix of a classid");
+        }
         let value = self.scalar(address, part)?;
         let Some(length) = u8::try_from(length)
             .ok()
@@ -104,6 +109,10 @@ impl RuleChecker<'_, '_> {
             return self.fail(expr.span, message);
         };
         let (low, _) = prefix_bounds(value, length, part.width);
+        if part.data_type == DataType::Day {
+            let mask = prefix_mask(length, part.width);
+            return self.fail(expr.span, format!("Value {mask} exceeds valid range 0-6"));
+        }
         if u32::from(length) == part.width {
             return Ok(Value::Int(low));
         }

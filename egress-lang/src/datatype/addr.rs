@@ -32,6 +32,13 @@ pub fn parse_ether(text: &str) -> Option<u128> {
     (parts == 6).then_some(value)
 }
 
+/// The last byte of an address, all others zero: `12` is `00:00:00:00:00:12`.
+pub fn parse_ether_end(text: &str) -> Option<u128> {
+    let short = text.len() <= 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let byte = u8::from_str_radix(text, 16).ok().filter(|_| short)?;
+    Some(u128::from(byte))
+}
+
 /// The low 32 bits as `1.2.3.4`.
 pub fn print_ipv4(value: u128) -> String {
     Ipv4Addr::from((value & 0xffff_ffff) as u32).to_string()

@@ -175,7 +175,7 @@ impl DataType {
         let value =
             match self {
                 Self::EtherAddr => addr::parse_ether(text)
-                    .or(number.filter(|&number| number == 0))
+                    .or_else(|| addr::parse_ether_end(text))
                     .ok_or_else(unknown)?,
                 Self::Ipv4Addr => match number.and_then(|n| u32::try_from(n).ok()) {
                     Some(number) => u128::from(number),
@@ -199,9 +199,10 @@ impl DataType {
                     )?),
                 },
                 Self::IfaceIndex => match number {
-                    Some(number) => number,
+                    // The kernel's numbers of interfaces are signed.
+                    Some(number) if i32::try_from(number).is_ok() => number,
                     None if names.interface_exists(text) => return Ok(parse_name(text)),
-                    None => return Err("Interface does not exist".to_owned()),
+                    _ => return Err("Interface does not exist".to_owned()),
                 },
                 Self::Uid => match number.or_else(|| names.user(text).map(u128::from)) {
                     Some(number) => number,

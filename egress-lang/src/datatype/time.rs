@@ -24,14 +24,17 @@ pub fn parse_time(text: &str) -> Result<u128, String> {
     let mut parts = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
     let mut part = || parts.next().flatten().ok_or_else(unknown);
     let (year, month, day) = (part()?, part()?, part()?);
-    if !(1970..=2500).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+    if !(1970..=2554).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return Err(unknown());
     }
     let seconds = match clock {
         Some(clock) => parse_clock(clock).ok_or_else(unknown)?,
         None => 0,
     };
-    Ok((days_from_civil(year, month, day) * DAY + seconds) * NS)
+    let ns = (days_from_civil(year, month, day) * DAY + seconds) * NS;
+    Some(ns)
+        .filter(|&ns| ns <= u128::from(u64::MAX))
+        .ok_or_else(unknown)
 }
 
 /// Nanoseconds since 1970 as `2026-11-23 10:00:00`.

@@ -296,13 +296,21 @@ impl Printer<'_> {
                 );
                 self.fmt(format_args!("{low}-{high}"));
             }
-            Value::Prefix(address, length) => {
-                let address = data_type.print_int(*address, true);
-                self.fmt(format_args!("{address}/{length}"));
-            }
+            Value::Prefix(address, length) => self.prefix(*address, *length, data_type),
             Value::Any => self.push("*"),
             Value::Concat(_) => {}
         }
+    }
+
+    pub(crate) fn prefix(&mut self, address: u128, length: u8, data_type: DataType) {
+        match data_type {
+            DataType::Realm | DataType::DevGroup => self.number(address, data_type),
+            _ => {
+                let address = data_type.print_int(address, true);
+                self.push(&address);
+            }
+        }
+        self.fmt(format_args!("/{length}"));
     }
 
     /// A value of a type of one or several parts.
@@ -330,6 +338,21 @@ impl Printer<'_> {
             let text = data_type.print_flags(*number, self.options.numeric, " | ");
             self.push(&text);
             return;
+        }
+        if let Value::Range(low, high) = value
+            && matches!(
+                data_type,
+                DataType::Mark | DataType::Realm | DataType::DevGroup
+            )
+        {
+            // Ranges that are a prefix are shown as one.
+            let bits = 128 - (low ^ high).leading_zeros();
+            let host = u128::MAX.checked_shr(128 - bits).unwrap_or(0);
+            if low & host == 0 && high & host == host {
+                let length = u8::try_from(32 - bits.min(32)).unwrap_or_default();
+                self.prefix(*low, length, data_type);
+                return;
+            }
         }
         self.value(value, data_type);
     }

@@ -149,16 +149,27 @@ impl Printer<'_> {
             self.fmt(format_args!("{value} / {mask}"));
             return;
         }
+        if let Some((left, number, length)) = as_prefix(matched) {
+            self.expr(left);
+            self.push(if matched.op == MatchOp::Ne {
+                " != "
+            } else {
+                " "
+            });
+            let data_type = left.data_type().unwrap_or(DataType::Integer);
+            self.prefix(number, length, data_type);
+            return;
+        }
         self.match_left(&matched.left, &matched.right);
-        let plain = matches!(matched.right, Right::Value(Value::Int(_)));
+        let under_mask = matches!(matched.left, Expr::Binary { .. });
+        let plain = match &matched.right {
+            Right::Value(Value::Int(_)) => true,
+            Right::Value(Value::Name { .. }) | Right::Set(Lookup::Anonymous(_)) => under_mask,
+            _ => false,
+        };
         let op = match matched.op {
             // `==` is left out, but of flags, where it means more.
-            MatchOp::Eq
-                if plain
-                    && (bitmask
-                        || matches!(matched.left, Expr::Binary { .. })
-                        || is_unaligned(&matched.left)) =>
-            {
+            MatchOp::Eq if plain && (bitmask || under_mask || is_unaligned(&matched.left)) => {
                 " == "
             }
             MatchOp::Eq | MatchOp::AnyBits => " ",
@@ -182,8 +193,10 @@ impl Printer<'_> {
             }
             // In an order, nft shows these as numbers.
             Right::Value(Value::Int(number))
-                if matched.left.data_type() == Some(DataType::IfaceType)
-                    && !matches!(matched.op, MatchOp::Eq | MatchOp::Ne) =>
+                if matches!(
+                    matched.left.data_type(),
+                    Some(DataType::IfaceType | DataType::FibAddrtype)
+                ) && !matches!(matched.op, MatchOp::Eq | MatchOp::Ne) =>
             {
                 self.fmt(format_args!("{number}"));
             }
@@ -291,6 +304,41 @@ impl Printer<'_> {
             Lookup::Anonymous(set) => self.anonymous_set(set),
         }
     }
+}
+
+/// A match under a mask that listings show as a prefix: of marks, realms and groups.
+pub(crate) fn as_prefix(matched: &Match) -> Option<(&Expr, u128, u8)> {
+    let (
+        Expr::Binary {
+            op: crate::checked::BitOp::And,
+            left,
+            right,
+        },
+        MatchOp::Eq | MatchOp::Ne,
+        Right::Value(Value::Int(number)),
+    ) = (&matched.left, matched.op, &matched.right)
+    else {
+        return None;
+    };
+    let (Expr::Meta(key), Expr::Constant(_, Value::Int(mask))) = (left.as_ref(), right.as_ref())
+    else {
+        return None;
+    };
+    let row = key.row();
+    let length = prefix_length(*mask, row.width)?;
+    let shown = match row.data_type {
+        DataType::Mark | DataType::Realm | DataType::DevGroup => true,
+        _ => false,
+    };
+    (shown && number & !mask == 0).then_some((left, *number, length))
+}
+
+/// The number of leading bits that a mask has, if it has no others.
+fn prefix_length(mask: u128, width: u32) -> Option<u8> {
+    let host = !mask & u128::MAX.checked_shr(128 - width).unwrap_or(0);
+    (host & host.wrapping_add(1) == 0)
+        .then(|| u8::try_from(width - host.count_ones()).ok())
+        .flatten()
 }
 
 /// Whether an expression is shown as a mask over whole bytes.
