@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use super::{Writer, entry, object};
 use crate::checked::{BitOp, Expr, Lookup, OptionFamily, OptionField, Right, TypePart, Value};
 use crate::datatype::DataType;
-use crate::print::expr::{aligned, base_name};
+use crate::print::expr::{aligned, base_name, range_as_prefix};
 
 impl Writer<'_> {
     pub(super) fn expr(&self, expr: &Expr) -> Json {
@@ -65,10 +65,6 @@ impl Writer<'_> {
             Expr::Socket { key, .. } => json!({ "socket": { "key": key } }),
             Expr::Fib { flags, result, .. } => {
                 let flags: Vec<_> = flags.iter().map(|flag| json!(flag.keyword())).collect();
-                let flags = match flags.as_slice() {
-                    [flag] => flag.clone(),
-                    _ => Json::Array(flags),
-                };
                 json!({ "fib": { "result": result.keyword(), "flags": flags } })
             }
             Expr::Inner { tunnel, of } => {
@@ -152,6 +148,12 @@ impl Writer<'_> {
         {
             return (self.expr(left), number(*flags));
         }
+        if let (Value::Int(value), DataType::FibAddrtype | DataType::IfaceType, false) =
+            (value, data_type, exact)
+        {
+            // In an order, these are numbers.
+            return (self.expr(left), number(*value));
+        }
         (self.expr(left), self.value(value, data_type))
     }
 
@@ -161,7 +163,18 @@ impl Writer<'_> {
             Value::Int(value) => self.int(*value, data_type),
             Value::Name { text, prefix } => {
                 let star = if *prefix { "*" } else { "" };
-                json!(format!("{text}{star}"))
+                match text.strip_suffix('*') {
+                    Some(text) if !prefix => json!(format!("{text}\\*")),
+                    _ => json!(format!("{text}{star}")),
+                }
+            }
+            Value::Range(low, high) if data_type.is_bitmask() => {
+                // Several flags at the end of a range are a number.
+                let end = |flags: u128| match flags.count_ones() {
+                    1 => self.int(flags, data_type),
+                    _ => number(flags),
+                };
+                json!({ "range": [end(*low), end(*high)] })
             }
             Value::Range(low, high) => {
                 json!({ "range": [self.int(*low, data_type), self.int(*high, data_type)] })
@@ -186,6 +199,11 @@ impl Writer<'_> {
         let data_type = parts
             .first()
             .map_or(DataType::Integer, |part| part.data_type);
+        if let Value::Range(low, high) = value
+            && let Some(length) = range_as_prefix(*low, *high, data_type)
+        {
+            return self.value(&Value::Prefix(*low, length), data_type);
+        }
         let value = self.value(value, data_type);
         // Combined flags between elements are one value.
         match value {
@@ -197,8 +215,10 @@ impl Writer<'_> {
     fn int(&self, value: u128, data_type: DataType) -> Json {
         let row = data_type.row();
         let numeric = self.options.numeric;
-        if data_type == DataType::Boolean {
-            return json!(value != 0);
+        match data_type {
+            DataType::Boolean => return json!(value != 0),
+            DataType::IfaceIndex => return json!(value.to_string()),
+            _ => {}
         }
         if data_type.is_bitmask() {
             let flags = data_type.print_flags(value, numeric, ",");
@@ -253,7 +273,9 @@ fn option_value(option: &OptionField) -> Json {
         Some(part) if part.keyword.is_empty() => {
             json!({ "base": option.kind, "offset": part.offset, "len": part.length })
         }
-        None if option.name.is_empty() => json!({ "base": option.kind }),
+        None if option.name.is_empty() => {
+            json!({ "base": option.kind, "offset": 0, "len": 8 })
+        }
         None => json!({ "name": option.name }),
         Some(part) => json!({ "name": option.name, "field": part.keyword }),
     };

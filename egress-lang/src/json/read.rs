@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::datatype::addr;
+
 /// What is wrong with a JSON text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
@@ -103,6 +105,12 @@ fn is_word(word: &str) -> bool {
         && word
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"_./-".contains(&b))
+}
+
+fn is_address(text: &str) -> bool {
+    addr::parse_ipv4(text).is_some()
+        || addr::parse_ipv6(text).is_some()
+        || addr::parse_ether(text).is_some()
 }
 
 /// Text between quotation marks; nothing in nft's language can stand for a quotation mark itself.
@@ -363,7 +371,16 @@ fn statement(value: &Value) -> Result<String> {
                 Some(right) => expr(right, 0)?,
                 None => return wrong("right", value),
             };
-            format!("{} {op} {right}", field("left")?)
+            let mut left = field("left")?;
+            if matches!(object.get("right"), Some(Value::Bool(_)))
+                && let Some(kind) = left
+                    .strip_prefix("tcp option @")
+                    .and_then(|option| option.strip_suffix(",0,8"))
+            {
+                // Whether an option without a name is there.
+                left = format!("tcp option {kind}");
+            }
+            format!("{left} {op} {right}")
         }
         ("counter", None) if inner.is_null() => name.to_owned(),
         ("counter", Some(object)) if !object.contains_key("map") => {
@@ -484,6 +501,18 @@ fn list(items: &[Value], separator: &str) -> Result<String> {
     Ok(items.join(separator))
 }
 
+/// The end of a range, or what a prefix is of: names would run into one word with what follows.
+fn end(value: &Value, depth: u32) -> Result<String> {
+    match value {
+        Value::String(name)
+            if name.starts_with(|c: char| c.is_ascii_alphabetic()) && !is_address(name) =>
+        {
+            quoted(name)
+        }
+        other => expr(other, depth + 1),
+    }
+}
+
 fn expr(value: &Value, depth: u32) -> Result<String> {
     if depth > MAX_DEPTH {
         return wrong("nesting", &Value::Null);
@@ -494,15 +523,7 @@ fn expr(value: &Value, depth: u32) -> Result<String> {
         Value::String(text) if text == "*" || text.starts_with('@') => return Ok(text.clone()),
         Value::String(text) if is_word(text) => return Ok(text.clone()),
         // Addresses may stand without quotation marks, and must.
-        Value::String(text)
-            if text
-                .bytes()
-                .all(|b| b.is_ascii_hexdigit() || b":.".contains(&b))
-                && text.matches(':').count() != 1
-                && text.len() > 2 =>
-        {
-            return Ok(text.clone());
-        }
+        Value::String(text) if is_address(text) => return Ok(text.clone()),
         Value::String(text) => return quoted(text),
         Value::Array(items) => return Ok(format!("({})", list(items, " | ")?)),
         _ => {}
@@ -593,10 +614,10 @@ fn expr(value: &Value, depth: u32) -> Result<String> {
         }
         ("prefix", Some(object), _) => {
             let address = object.get("addr").unwrap_or(&Value::Null);
-            format!("{}/{}", expr(address, depth + 1)?, number(object, "len"))
+            format!("{}/{}", end(address, depth)?, number(object, "len"))
         }
         ("range", _, Some([low, high])) => {
-            format!("{}-{}", expr(low, depth + 1)?, expr(high, depth + 1)?)
+            format!("{}-{}", end(low, depth)?, end(high, depth)?)
         }
         ("elem", Some(object), _) => {
             let key = object.get("val").unwrap_or(&Value::Null);

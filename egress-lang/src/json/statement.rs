@@ -5,8 +5,10 @@ use serde_json::{Value as Json, json};
 use super::{Writer, entry, object};
 use crate::checked::{
     AddressFamily, Counter, Limit, Log, MatchOp, ObjectChoice, Quota, SetUpdateOp, Statement,
-    Verdict,
+    Value, Verdict,
 };
+use crate::datatype::DataType;
+use crate::print::statement::as_prefix;
 
 impl Writer<'_> {
     /// Those of a rule: what is implied is left out.
@@ -35,6 +37,16 @@ impl Writer<'_> {
     fn statement(&self, statement: &Statement) -> Json {
         match statement {
             Statement::Match(matched) => {
+                if let Some((left, number, length)) = as_prefix(matched) {
+                    let data_type = left.data_type().unwrap_or(DataType::Integer);
+                    let op = if matched.op == MatchOp::Ne {
+                        "!="
+                    } else {
+                        "=="
+                    };
+                    let right = self.value(&Value::Prefix(number, length), data_type);
+                    return json!({ "match": { "op": op, "left": self.expr(left), "right": right } });
+                }
                 let exact = matches!(matched.op, MatchOp::Eq | MatchOp::Ne);
                 let (left, right) = self.sides(&matched.left, &matched.right, exact);
                 let op = match matched.op {

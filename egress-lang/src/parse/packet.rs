@@ -68,7 +68,7 @@ impl Parser<'_, '_> {
                     level,
                 }
             }
-            "fib" if next_is_word && side == Side::Left => self.fib()?,
+            "fib" if self.peek_is_fib() => self.fib()?,
             "ct" | "osf" | "ipsec" if next_is_word && side == Side::Left => {
                 let name = ["ct", "osf", "ipsec"].iter().find(|name| **name == word);
                 self.advance();
@@ -109,6 +109,11 @@ impl Parser<'_, '_> {
     fn peek_word(&self, word: &str) -> bool {
         let token = self.peek();
         token.kind == TokenKind::Word && self.text_of(token) == word
+    }
+
+    fn peek_is_fib(&self) -> bool {
+        let word = self.text_of(self.peek());
+        FibFlag::ALL.iter().any(|flag| flag.keyword() == word)
     }
 
     /// `fib FLAG . FLAG RESULT`.

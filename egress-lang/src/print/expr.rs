@@ -67,6 +67,19 @@ pub(crate) fn aligned(offset: u32, length: u32) -> Option<Aligned> {
     })
 }
 
+/// The prefix that an element of a set is shown as: of marks, realms and groups.
+pub(crate) fn range_as_prefix(low: u128, high: u128, data_type: DataType) -> Option<u8> {
+    let shown = matches!(
+        data_type,
+        DataType::Mark | DataType::Realm | DataType::DevGroup
+    );
+    let bits = 128 - (low ^ high).leading_zeros();
+    let host = u128::MAX.checked_shr(128 - bits).unwrap_or(0);
+    let fits = shown && low & host == 0 && high & host == host;
+    let length = data_type.row().width.checked_sub(bits).filter(|_| fits)?;
+    u8::try_from(length).ok()
+}
+
 pub(crate) fn base_name(base: RawBase) -> &'static str {
     match base {
         RawBase::Link => "ll",
@@ -340,19 +353,10 @@ impl Printer<'_> {
             return;
         }
         if let Value::Range(low, high) = value
-            && matches!(
-                data_type,
-                DataType::Mark | DataType::Realm | DataType::DevGroup
-            )
+            && let Some(length) = range_as_prefix(*low, *high, data_type)
         {
-            // Ranges that are a prefix are shown as one.
-            let bits = 128 - (low ^ high).leading_zeros();
-            let host = u128::MAX.checked_shr(128 - bits).unwrap_or(0);
-            if low & host == 0 && high & host == host {
-                let length = u8::try_from(32 - bits.min(32)).unwrap_or_default();
-                self.prefix(*low, length, data_type);
-                return;
-            }
+            self.prefix(*low, length, data_type);
+            return;
         }
         self.value(value, data_type);
     }
