@@ -68,7 +68,7 @@ impl Parser<'_, '_> {
                     level,
                 }
             }
-            "fib" if self.peek_is_fib() => self.fib()?,
+            "fib" if self.peek_is_fib() || next_is_word && side == Side::Left => self.fib()?,
             "ct" | "osf" | "ipsec" if next_is_word && side == Side::Left => {
                 let name = ["ct", "osf", "ipsec"].iter().find(|name| **name == word);
                 self.advance();

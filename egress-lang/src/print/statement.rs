@@ -326,10 +326,10 @@ pub(crate) fn as_prefix(matched: &Match) -> Option<(&Expr, u128, u8)> {
     };
     let row = key.row();
     let length = prefix_length(*mask, row.width)?;
-    let shown = match row.data_type {
-        DataType::Mark | DataType::Realm | DataType::DevGroup => true,
-        _ => false,
-    };
+    let shown = matches!(
+        row.data_type,
+        DataType::Mark | DataType::Realm | DataType::DevGroup
+    );
     (shown && number & !mask == 0).then_some((left, *number, length))
 }
 
