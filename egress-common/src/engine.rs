@@ -382,6 +382,16 @@ pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32)
     if maps.features() & feature::OPTION != 0 && code & fetch::OPTION == fetch::OPTION {
         return step_option(packet, maps, headers, node, at, code);
     }
+    // Acts, which stand deeper on the kernel's small stack, do not read these.
+    if maps.features() & feature::SOCKET != 0
+        && code & fetch::OPTION == fetch::META
+        && code & !fetch::META >= meta::SKUID
+    {
+        return match packet.socket(code & !fetch::META) {
+            Some(value) => search(maps, at, node, value),
+            None => maps.node32(node, node::ABSENT),
+        };
+    }
     let offset = maps.node16(node, node::OFFSET);
     match fetch_narrow(packet, maps, headers, code, offset) {
         Some(value) => search(maps, at, node, value),
@@ -531,14 +541,10 @@ fn fetch_cold<P: Packet, M: Maps>(
     if code & fetch::OPTION == fetch::OPTION {
         return None;
     }
-    let number = code & !fetch::META;
-    if features & feature::SOCKET != 0 && number >= meta::SKUID {
-        return packet.socket(number);
-    }
     if features & feature::META == 0 {
         return None;
     }
-    Some(match number {
+    Some(match code & !fetch::META {
         meta::LENGTH => packet.counted_len(),
         meta::MARK => packet.mark(),
         meta::IFINDEX => packet.ifindex(),

@@ -280,7 +280,10 @@ fn size(act: &[Act]) -> usize {
 fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
     let Test { key, values } = test;
     let width = key.source.width();
-    if matches!(key.source, Source::Option { .. }) {
+    if matches!(
+        key.source,
+        Source::Option { .. } | Source::Meta(Meta::Skuid | Meta::Skgid | Meta::Cgroup)
+    ) {
         return Err(OPTION_BEHIND);
     }
     let Source::Payload { base, offset, len } = key.source else {
@@ -311,7 +314,8 @@ fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
 }
 
 /// What acts do not read.
-pub const OPTION_BEHIND: &str = "a match on an option behind a statement that may end the rule";
+pub const OPTION_BEHIND: &str =
+    "a match on an option or a socket behind a statement that may end the rule";
 
 /// A test of at most 64 bits.
 fn narrow_test(register: Register, source: Source, mask: u128, values: RangeSet) -> Vec<Act> {

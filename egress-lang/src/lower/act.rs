@@ -235,7 +235,14 @@ fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
     }
     if matches!(
         place.source,
-        Source::Meta(Meta::Iftype | Meta::Rtclassid | Meta::Cgroup | Meta::Nfproto)
+        Source::Meta(
+            Meta::Iftype
+                | Meta::Rtclassid
+                | Meta::Cgroup
+                | Meta::Skuid
+                | Meta::Skgid
+                | Meta::Nfproto
+        )
     ) {
         return Err("this meta key as a value".to_owned());
     }
