@@ -23,6 +23,9 @@ pub struct Args {
     /// Then install, run and purge the package in a Debian root of its own, made by debootstrap
     #[arg(long = "try")]
     try_it: bool,
+    /// Package this command, built before, in place of a static one
+    #[arg(long, value_name = "PATH")]
+    command: Option<PathBuf>,
     /// Do not build the package and the tarball: try those of the last time
     #[arg(long, requires = "try_it")]
     no_build: bool,
@@ -33,14 +36,18 @@ pub fn run(args: &Args) -> Result<()> {
     let directory = place::target()?.join("dist");
     let package = directory.join(format!("egress_{}_{}.deb", version()?, architecture()?));
     if !args.no_build {
-        setup::build()?;
-        let command = build_static()?;
+        let command = match &args.command {
+            Some(command) => command.canonicalize()?,
+            None => build_static()?,
+        };
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir_all(&directory)?;
         deb(&command, &package)?;
-        tarball(&command, &directory)?;
+        if args.command.is_none() {
+            tarball(&command, &directory)?;
+        }
     }
     if args.try_it {
         try_deb::run(&package)?;
@@ -64,6 +71,7 @@ fn architecture() -> Result<&'static str> {
 
 /// Builds the command that needs no library of the machine it runs on.
 fn build_static() -> Result<PathBuf> {
+    setup::build()?;
     let installed = step::read(Command::new("rustup").args(["target", "list", "--installed"]));
     if !installed.is_ok_and(|targets| targets.lines().any(|line| line == STATIC_TARGET)) {
         step::run(

@@ -58,7 +58,7 @@ pub fn converge(
             );
             continue;
         }
-        follow(store, &generation, state, binding, devices, &known)
+        follow_or_forget(store, &generation, state, binding, devices, &known)
             .with_context(|| format!("{} of {}", binding.hook.keyword(), binding.name))?;
     }
     remove_links(store, state)?;
@@ -187,6 +187,27 @@ pub fn is_in_force(store: &Store, state: &State) -> bool {
     })
 }
 
+/// Makes one hook of one interface run its program. One that goes at this moment, or is given another
+/// name, must not take the whole generation with it: to go back would unhook others that came with it.
+fn follow_or_forget(
+    store: &Store,
+    generation: &Generation,
+    state: &State,
+    binding: &Binding,
+    devices: &Devices,
+    known: &BTreeSet<u32>,
+) -> Result<()> {
+    let Err(error) = follow(store, generation, state, binding, devices, known) else {
+        return Ok(());
+    };
+    let now = Devices::read()?;
+    match now.by_ifindex(binding.ifindex).map(|device| &device.name) {
+        None => vanished(binding),
+        Some(name) if *name == binding.name => Err(error),
+        Some(_) => follow(store, generation, state, binding, &now, known),
+    }
+}
+
 /// Makes one hook of one interface run its program.
 fn follow(
     store: &Store,
@@ -219,9 +240,15 @@ fn follow(
                 None => {}
             }
             match name {
-                Some(name) => tcx::create(&path, &mut program()?, name, binding.hook),
-                None => vanished(binding),
+                Some(name) => tcx::create(&path, &mut program()?, name, binding.hook)?,
+                None => return vanished(binding),
             }
+            // It was found by its name, which another interface may have by now.
+            if tcx::look(&path)?.is_some_and(|link| ![0, binding.ifindex].contains(&link.ifindex)) {
+                store.remove_link(&link_name(binding.ifindex, binding.hook))?;
+                return vanished(binding);
+            }
+            Ok(())
         }
         Attachment::Clsact(place) => match name {
             Some(name) => follow_clsact(state, binding, place, name, id, known, program),

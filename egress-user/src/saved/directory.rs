@@ -1,18 +1,18 @@
 //! The directory of what was saved: written beside the old one, and put in its place in one step.
 
 use std::{
-    ffi::OsString,
+    ffi::{CString, OsString},
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::{
-    fcntl::{AT_FDCWD, RenameFlags, renameat2},
-    unistd::Uid,
-};
+use nix::unistd::Uid;
 
 use crate::{
     commands::source::Source,
@@ -91,13 +91,32 @@ fn fill(directory: &Path, saved: &Saved, files: &[(String, String)]) -> Result<(
 
 /// Puts the new directory in place; the old one, if there is one, takes the new one's name.
 fn put(new: &Path, path: &Path, exists: bool) -> Result<()> {
-    let exchanged = if exists {
-        renameat2(AT_FDCWD, new, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE)
-            .map_err(io::Error::from)
-    } else {
-        fs::rename(new, path)
+    let exchanged = match exists {
+        true => exchange(new, path),
+        false => fs::rename(new, path),
     };
     exchanged.with_context(|| format!("putting {} in place", path.display()))
+}
+
+/// renameat2(2) with `RENAME_EXCHANGE` (Linux 3.15), which not every C library has.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let c_path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+    let (one, other) = (c_path(one)?, c_path(other)?);
+    // SAFETY: both paths end with a zero byte and outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether there is a directory of ours, or an empty one.
