@@ -240,15 +240,9 @@ fn follow(
                 None => {}
             }
             match name {
-                Some(name) => tcx::create(&path, &mut program()?, name, binding.hook)?,
-                None => return vanished(binding),
+                Some(_) => tcx::create(&path, &program()?, binding.ifindex, binding.hook),
+                None => vanished(binding),
             }
-            // It was found by its name, which another interface may have by now.
-            if tcx::look(&path)?.is_some_and(|link| ![0, binding.ifindex].contains(&link.ifindex)) {
-                store.remove_link(&link_name(binding.ifindex, binding.hook))?;
-                return vanished(binding);
-            }
-            Ok(())
         }
         Attachment::Clsact(place) => match name {
             Some(name) => follow_clsact(state, binding, place, name, id, known, program),

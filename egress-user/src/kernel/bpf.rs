@@ -76,7 +76,8 @@ struct Object {
 #[derive(Default)]
 struct LinkCreate {
     prog_fd: u32,
-    target_fd: u32,
+    /// A descriptor, or the number of an interface.
+    target: u32,
     attach_type: u32,
     flags: u32,
 }
@@ -247,9 +248,35 @@ pub fn substitute(descriptor: BorrowedFd<'_>, map: impl AsFd) -> io::Result<()> 
 pub fn link_setsockopt(program: impl AsFd, cgroup: impl AsFd) -> io::Result<OwnedFd> {
     let mut attr = LinkCreate {
         prog_fd: raw(&program),
-        target_fd: raw(&cgroup),
+        target: raw(&cgroup),
         attach_type: CGROUP_SETSOCKOPT,
         ..LinkCreate::default()
+    };
+    bpf(LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Attaches a program to an interface by TCX (Linux 6.6): before all others, or behind them. By its
+/// number, as another interface may have its name by now.
+///
+/// # Errors
+///
+/// Those of `BPF_LINK_CREATE`: ENODEV where the interface is gone.
+pub fn link_tcx(
+    program: impl AsFd,
+    ifindex: u32,
+    egress: bool,
+    first: bool,
+) -> io::Result<OwnedFd> {
+    /// `BPF_TCX_INGRESS`; egress is the next one.
+    const TCX_INGRESS: u32 = 46;
+    /// `BPF_F_BEFORE`, `BPF_F_AFTER`.
+    const BEFORE: u32 = 1 << 3;
+    const AFTER: u32 = 1 << 4;
+    let mut attr = LinkCreate {
+        prog_fd: raw(&program),
+        target: ifindex,
+        attach_type: TCX_INGRESS + u32::from(egress),
+        flags: if first { BEFORE } else { AFTER },
     };
     bpf(LINK_CREATE, &mut attr).map(owned)
 }

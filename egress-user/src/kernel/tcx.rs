@@ -4,9 +4,9 @@ use std::{io, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{
-    LinkOrder, SchedClassifier, TcAttachType,
+    SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
-    tc::{SchedClassifierLink, TcAttachOptions},
+    tc::SchedClassifierLink,
 };
 use egress_lang::checked::Hook;
 
@@ -59,19 +59,8 @@ pub fn replace(path: &Path, program: &mut SchedClassifier) -> Result<()> {
 /// # Errors
 ///
 /// Where the kernel refuses.
-pub fn create(
-    path: &Path,
-    program: &mut SchedClassifier,
-    interface: &str,
-    hook: Hook,
-) -> Result<()> {
-    let order = match hook {
-        Hook::Egress => LinkOrder::first(),
-        Hook::Ingress => LinkOrder::last(),
-    };
-    let options = TcAttachOptions::TcxOrder(order);
-    let id = program.attach_with_options(interface, attach_type(hook), options)?;
-    let link = program.take_link(id)?;
-    FdLink::try_from(link)?.pin(path)?;
-    Ok(())
+pub fn create(path: &Path, program: &SchedClassifier, ifindex: u32, hook: Hook) -> Result<()> {
+    let egress = hook == Hook::Egress;
+    let link = bpf::link_tcx(program.fd()?, ifindex, egress, egress).context("attaching")?;
+    bpf::pin(link, path).context("pinning the link")
 }
