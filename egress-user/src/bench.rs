@@ -3,10 +3,13 @@
 //! Packets are sent through an interface that swallows them, by the kernel's packet generator where
 //! there is one. Everything that is touched is restored in the end, also on Ctrl-C.
 
+mod cls_bpf;
 mod device;
 mod install;
+mod kernel_log;
 mod packet_socket;
 mod pktgen;
+mod plot;
 mod progress;
 mod report;
 mod rules;
@@ -17,7 +20,8 @@ mod traffic;
 
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -32,13 +36,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{
     device::Interface,
     install::Installer,
+    kernel_log::KernelLog,
     packet_socket::PacketSocket,
     pktgen::Pktgen,
     progress::Progress,
     report::{About, Line, Numbers, Report, Unit},
     scenario::{Case, Install, On, Subject},
-    sender::{Effort, Sender},
-    traffic::Traffic,
+    sender::{Choice, Effort, Sender},
+    traffic::{Flows, Traffic},
 };
 use crate::{commands::output, settings::Mode};
 
@@ -49,7 +54,7 @@ pub struct Args {
     /// packets leave an interface that is really there
     #[arg(long, value_name = "IFACE", default_value = "egress-bench0")]
     device: String,
-    /// Tables or scenarios to measure: `commit`, `rules`, `all`, or names of scenarios
+    /// Tables or scenarios to measure: `commit`, `count`, `rules`, `all`, or names of scenarios
     #[arg(
         long,
         value_name = "NAME,...",
@@ -70,13 +75,33 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 60,
           value_parser = clap::value_parser!(u16).range(60..=9000))]
     size: u16,
-    /// Number of flows; they differ in their source port
+    /// IPv6 packets (and rules) in all scenarios
+    #[arg(long)]
+    ipv6: bool,
+    /// Packets with an 802.1Q tag
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    vlan: Option<u16>,
+    /// How many values the packets' fields take.
+    #[command(flatten)]
+    flows: Flows,
+    /// Threads that send, each on a CPU of its own
     #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u16).range(1..=60_000))]
-    flows: u16,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
+    /// What sends
+    #[arg(long, value_enum, default_value = "auto")]
+    sender: Choice,
+    /// Packets that a packet socket sends with one system call (pktgen sends one at a time: its
+    /// queue_xmit mode, the only one through the hooks, has no bursts)
+    #[arg(long, value_name = "N", default_value_t = 64,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    burst: u16,
     /// Length of a measured run
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     seconds: f64,
+    /// How long is sent before each line's runs [default: a quarter of a run]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    warm_up: Option<f64>,
     /// Number of measured runs of each line
     #[arg(long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -96,6 +121,14 @@ pub struct Args {
     /// Prints comma-separated values
     #[arg(long)]
     csv: bool,
+    /// Also draws the results into this file
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Shows what `--json` printed earlier instead of measuring; of several such files, the results of
+    /// this program side by side
+    #[arg(long, value_name = "FILE,...", value_delimiter = ',',
+          conflicts_with_all = ["rules", "list", "show"])]
+    from: Vec<PathBuf>,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -135,11 +168,15 @@ impl Stop {
 /// Where nothing can be measured. Where one hook cannot be, its line says so.
 pub async fn run(args: Args) -> Result<()> {
     if let Some(name) = &args.show {
-        let traffic = |ipv6| Traffic::new(ipv6, args.size, args.flows);
-        let Some(rules) = scenario::rules_of(name) else {
+        let Some((rules, ipv6)) = scenario::rules_of(name) else {
             bail!("{name}: no scenario with rules; `egress bench --list` tells their names");
         };
-        return output::print(&rules.file(&traffic(rules.ipv6()), None));
+        let traffic = args.traffic(ipv6);
+        rules.suit(&traffic).with_context(|| name.clone())?;
+        return output::print(&rules.file(&traffic, None));
+    }
+    if !args.from.is_empty() {
+        return args.show(&args.earlier()?);
     }
     let cases: Vec<Case> = scenario::all(args.rules.is_some())
         .into_iter()
@@ -191,9 +228,60 @@ impl Args {
         let file = self.rules.as_ref().map(|_| "file".to_owned());
         self.scenario.iter().cloned().chain(file).collect()
     }
+
+    fn traffic(&self, ipv6: bool) -> Traffic {
+        Traffic::new(ipv6 || self.ipv6, self.vlan, self.size, self.flows)
+    }
+
+    /// What is in the files of `--from`.
+    fn earlier(&self) -> Result<Report> {
+        let read = |file: &PathBuf| {
+            let text = fs::read_to_string(file);
+            let text = text.with_context(|| format!("reading {}", file.display()))?;
+            Report::read(&text).with_context(|| file.display().to_string())
+        };
+        let reports: Result<Vec<_>> = self.from.iter().map(read).collect();
+        Report::merge(reports?).context("--from names no file")
+    }
+
+    /// Prints and draws as asked for.
+    fn show(&self, report: &Report) -> Result<()> {
+        if let Some(file) = &self.plot {
+            fs::write(file, plot::svg(report))
+                .with_context(|| format!("writing {}", file.display()))?;
+        }
+        let text = match (self.json, self.csv) {
+            (true, _) => report.json()?,
+            (_, true) => report.csv(),
+            _ => report.table(),
+        };
+        output::print(&text)
+    }
+
+    /// What sends, and what the kernel has of it.
+    fn sender(&self) -> Result<Sender> {
+        let pktgen = match self.sender {
+            Choice::Socket => None,
+            Choice::Pktgen => Some(Pktgen::open(&self.device, self.threads)?),
+            Choice::Auto => match Pktgen::open(&self.device, self.threads) {
+                Ok(pktgen) => Some(pktgen),
+                Err(error) => {
+                    warn!("{error:#}: measuring with a packet socket instead");
+                    None
+                }
+            },
+        };
+        Ok(match pktgen {
+            Some(pktgen) => Sender::Pktgen(pktgen),
+            None => Sender::Socket(PacketSocket::open(&self.device, self.threads, self.burst)?),
+        })
+    }
 }
 
 fn measure(args: &Args, cases: &[Case], stop: &Stop) -> Result<()> {
+    if let Some(rules) = &args.rules {
+        check(rules, &args.device)?;
+    }
     let interface = Interface::take(&args.device)?;
     let uses_other = |install: &Install| {
         matches!(
@@ -214,27 +302,33 @@ fn measure(args: &Args, cases: &[Case], stop: &Stop) -> Result<()> {
         rules: args.rules.clone(),
     };
     installer.check_unused()?;
-    let sender = match Pktgen::open(&args.device) {
-        Ok(pktgen) => Sender::Pktgen(pktgen),
-        Err(error) => {
-            warn!("{error:#}: measuring with a packet socket instead");
-            Sender::Socket(PacketSocket::open(&args.device)?)
-        }
-    };
     let report = Bench {
         args,
         stop,
         installer,
-        sender,
+        sender: args.sender()?,
+        log: KernelLog::begin(),
         mode: None,
     }
     .run(&interface, cases)?;
-    let text = match (args.json, args.csv) {
-        (true, _) => report.json(),
-        (_, true) => report.csv(),
-        _ => report.table(),
-    };
-    output::print(&text)
+    args.show(&report)
+}
+
+/// Has `egress check` say what is wrong with the user's rules, before anything is done.
+fn check(rules: &Path, device: &str) -> Result<()> {
+    let egress = env::current_exe().context("finding our own program")?;
+    let checked = Command::new(egress)
+        .args(["check", "--no-warnings", "--"])
+        .args([rules.as_os_str(), device.as_ref()])
+        .stdin(Stdio::null())
+        .status()
+        .context("checking the rules")?;
+    ensure!(
+        checked.success(),
+        "{}: nothing was measured",
+        rules.display()
+    );
+    Ok(())
 }
 
 /// The measurement at work.
@@ -243,6 +337,7 @@ struct Bench<'a> {
     stop: &'a Stop,
     installer: Installer,
     sender: Sender,
+    log: KernelLog,
     /// How our program was attached, once it was.
     mode: Option<String>,
 }
@@ -251,7 +346,10 @@ impl Bench<'_> {
     fn run(mut self, interface: &Interface, cases: &[Case]) -> Result<Report> {
         let mut baselines = Vec::new();
         for ipv6 in [false, true] {
-            if cases.iter().any(|case| case.ipv6 == ipv6) {
+            if cases
+                .iter()
+                .any(|case| (case.ipv6 || self.args.ipv6) == ipv6)
+            {
                 baselines.push(scenario::baseline(ipv6));
             }
         }
@@ -267,8 +365,9 @@ impl Bench<'_> {
         }
         for case in cases {
             progress.next(case);
-            let numbers = self.line(case, without[usize::from(case.ipv6)]);
+            let numbers = self.line(case, without[usize::from(case.ipv6 || self.args.ipv6)]);
             self.stop.check()?;
+            interface.check()?;
             lines.push(Line::new(
                 case,
                 numbers.map_err(|error| format!("{error:#}")),
@@ -276,41 +375,56 @@ impl Bench<'_> {
         }
         progress.finish();
         let args = self.args;
+        let traffic = args.traffic(false);
+        let log = self.log.end();
+        if let Some(written) = &log
+            && written.lines > 0
+        {
+            warn!(
+                "pktgen wrote {} line(s) to the kernel's log, the last of them: {}",
+                written.lines, written.last
+            );
+        }
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let command: Vec<_> = env::args_os().skip(1).collect();
         let command = command.iter().map(|word| format!(" {}", word.display()));
-        Ok(Report {
-            about: About {
+        Ok(Report::new(
+            About {
                 kernel: kernel.trim().to_owned(),
                 sender: self.sender.name().to_owned(),
                 device: format!("{} ({})", interface.name, interface.kind),
                 mode: self.mode.take(),
-                packet_bytes: Traffic::new(false, args.size, args.flows).size,
-                flows: args.flows,
+                threads: args.threads,
+                packet_bytes: traffic.size,
+                flows: traffic.flows,
+                vlan: traffic.vlan,
                 repeats: args.repeats,
                 seconds: args.seconds,
-                unit: args.unit.label(),
+                unit: args.unit.label().to_owned(),
                 command: format!("egress{}", command.collect::<String>()),
-                version: env!("CARGO_PKG_VERSION"),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                log_lines: log.map(|written| written.lines),
             },
             lines,
-        })
+        ))
     }
 
     fn line(&mut self, case: &Case, without: Option<f64>) -> Result<Numbers> {
-        let traffic = Traffic::new(case.ipv6, self.args.size, self.args.flows);
+        let args = self.args;
+        let traffic = args.traffic(case.ipv6);
         let installed = self.installer.install(&case.install, &traffic)?;
         if self.mode.is_none() && case.subject == Subject::Ours {
             self.mode = self.installer.attached_mode();
         }
         let effort = Effort {
-            time: Duration::from_secs_f64(self.args.seconds),
-            repeats: self.args.repeats,
+            time: Duration::from_secs_f64(args.seconds),
+            warm_up: Duration::from_secs_f64(args.warm_up.unwrap_or(args.seconds / 4.0)),
+            repeats: args.repeats,
         };
         let samples = self
             .sender
             .measure(&traffic, case.fate, effort, self.stop)?;
         drop(installed);
-        Numbers::new(&samples, traffic.size, without).context("nothing was measured")
+        Numbers::new(&samples, traffic.size, args.threads, without).context("nothing was measured")
     }
 }

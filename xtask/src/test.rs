@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{
-    build, place,
+    bench, build, place,
     report::{Ended, Report},
     setup::{self, kernel::Version},
     step::{self, Progress},
@@ -95,7 +95,32 @@ fn run_all(args: &Args, report: &mut Report) -> Result<()> {
     if !programs.is_empty() {
         in_virtual_machines(args, kernels, &programs, &command, report);
     }
+    if kernels.contains(&Version::V6_12) && args.filter.is_none() {
+        gate_of_costs(&command, report);
+    }
     Ok(())
+}
+
+/// What packets cost, against what was recorded: one test, on Linux 6.12.
+fn gate_of_costs(command: &Path, report: &mut Report) {
+    let mut progress = Progress::start("Counting instructions on Linux 6.12");
+    let outcome = thread::scope(|scope| {
+        let counting = scope.spawn(|| bench::gate::check(command));
+        while !counting.is_finished() {
+            progress.tick();
+            thread::sleep(Duration::from_millis(50));
+        }
+        counting.join()
+    });
+    let name = "Linux 6.12: cargo xtask bench --gate";
+    let mut this = Report::default();
+    match outcome {
+        Ok(Ok(())) => this.pass(),
+        Ok(Err(error)) => this.fail(name, format!("{error:#}")),
+        Err(_) => this.fail(name, "xtask panicked"),
+    }
+    progress.finish(&this.summary());
+    report.add(this);
 }
 
 /// A test program that cargo has built.

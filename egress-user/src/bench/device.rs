@@ -1,9 +1,10 @@
 //! Interfaces to measure with, made and removed by us.
 
-use std::{fs, path::Path};
+use std::{fs, io};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use log::warn;
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 
 use super::tool;
 
@@ -35,8 +36,7 @@ impl Interface {
     pub fn take(name: &str) -> Result<Self> {
         let ip = tool::find("ip")?;
         let ip = |args: &[&str]| tool::run(&ip, args, "");
-        let directory = Path::new("/sys/class/net").join(name);
-        if name.starts_with(PREFIX) && directory.exists() {
+        if name.starts_with(PREFIX) && is_up(name)?.is_some() {
             ip(&["link", "delete", name])?;
         }
         let mut this = Self {
@@ -45,11 +45,9 @@ impl Interface {
             made: false,
             was_up: true,
         };
-        if directory.exists() {
-            let flags = fs::read_to_string(directory.join("flags")).context("reading its flags")?;
-            let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16);
-            this.was_up = flags.is_ok_and(|flags| flags & 1 != 0);
-            if !this.was_up {
+        if let Some(up) = is_up(name)? {
+            this.was_up = up;
+            if !up {
                 ip(&["link", "set", name, "up"])?;
             }
             return Ok(this);
@@ -78,6 +76,16 @@ impl Interface {
         bail!("interface {name} cannot be made: {}", failures.join("; "))
     }
 
+    /// Makes sure that it was not removed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If it was.
+    pub fn check(&self) -> Result<()> {
+        ensure!(is_up(&self.name)?.is_some(), "{} is gone", self.name);
+        Ok(())
+    }
+
     /// Keeps the kernel's own IPv6 packets off it.
     fn quiet(&self, name: &str) {
         let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
@@ -86,8 +94,20 @@ impl Interface {
     }
 }
 
+/// Whether an interface is up; nothing where there is none. /sys/class/net may be another namespace's.
+fn is_up(name: &str) -> Result<Option<bool>> {
+    let mut interfaces = getifaddrs()
+        .map_err(io::Error::from)
+        .context("asking for the interfaces")?;
+    let found = interfaces.find(|interface| interface.interface_name == name);
+    Ok(found.map(|interface| interface.flags.contains(InterfaceFlags::IFF_UP)))
+}
+
 impl Drop for Interface {
     fn drop(&mut self) {
+        if self.check().is_err() {
+            return;
+        }
         let undo: &[&str] = match (self.made, self.was_up) {
             (true, _) => &["link", "delete", &self.name],
             (false, false) => &["link", "set", &self.name, "down"],

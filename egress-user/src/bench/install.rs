@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -9,15 +10,16 @@ use anyhow::{Context as _, Result, ensure};
 use log::warn;
 
 use super::{
+    cls_bpf,
     rules::{TABLE, Verdict},
     scenario::{Install, On},
     tool,
     traffic::Traffic,
 };
-use crate::settings::Mode;
+use crate::{kernel::clsact, settings::Mode};
 
 /// Preference of the tc filter: behind those that a user may have.
-const TC_PREFERENCE: &str = "49000";
+const TC_PREFERENCE: u16 = 49_000;
 
 /// Where hooks go, and how.
 #[derive(Debug)]
@@ -53,6 +55,9 @@ impl Installer {
     pub fn install(&self, what: &[Install], traffic: &Traffic) -> Result<Installed> {
         let mut installed = Installed::default();
         for &one in what {
+            if let Install::Ours(_, rules) | Install::Nft(_, rules) = one {
+                rules.suit(traffic)?;
+            }
             match one {
                 Install::Ours(on, rules) => {
                     let rules = rules.file(traffic, None);
@@ -68,6 +73,14 @@ impl Installer {
                     installed.nft(&rules.file(traffic, Some(self.name(on))))?;
                 }
                 Install::Tc(verdict) => installed.tc(&self.device, verdict)?,
+                Install::ClsBpf(count) => {
+                    ensure!(
+                        traffic.vlan.is_none() && !traffic.ipv6,
+                        "its program is about IPv4 without a VLAN tag"
+                    );
+                    installed.cls_bpf(&self.device, count)?;
+                }
+                Install::Remove => installed.remove()?,
             }
         }
         Ok(installed)
@@ -134,17 +147,14 @@ impl Installed {
 
     fn tc(&mut self, device: &str, verdict: Verdict) -> Result<()> {
         let tc = tool::find("tc")?;
-        let there = tool::run(&tc, &["qdisc", "show", "dev", device, "clsact"], "")?;
-        if there.trim().is_empty() {
-            tool::run(&tc, &["qdisc", "add", "dev", device, "clsact"], "")?;
-            self.later(&tc, &["qdisc", "delete", "dev", device, "clsact"]);
-        }
+        self.clsact(&tc, device)?;
         // `ret 0` and `ret 2`: TC_ACT_OK and TC_ACT_SHOT.
         let bytecode = match verdict {
             Verdict::Accept => "1,6 0 0 0,",
             Verdict::Drop => "1,6 0 0 2,",
         };
-        let filter = ["dev", device, "egress", "pref", TC_PREFERENCE];
+        let preference = TC_PREFERENCE.to_string();
+        let filter = ["dev", device, "egress", "pref", &preference];
         let add = [
             &["filter", "add"],
             filter.as_slice(),
@@ -152,6 +162,44 @@ impl Installed {
         ];
         tool::run(&tc, &add.concat(), "")?;
         self.later(&tc, &[&["filter", "delete"], filter.as_slice()].concat());
+        Ok(())
+    }
+
+    fn cls_bpf(&mut self, device: &str, count: u32) -> Result<()> {
+        let tc = tool::find("tc")?;
+        self.clsact(&tc, device)?;
+        let program = cls_bpf::load(count)?;
+        let ifindex = nix::net::if_::if_nametoindex(device)?;
+        let place = clsact::Place {
+            priority: TC_PREFERENCE,
+        };
+        clsact::create_for(program.as_fd(), ifindex, "egress_bench", place)?;
+        let preference = TC_PREFERENCE.to_string();
+        let filter = ["dev", device, "egress", "pref", &preference];
+        self.later(&tc, &[&["filter", "delete"], filter.as_slice()].concat());
+        Ok(())
+    }
+
+    /// Makes sure that there is a clsact qdisc.
+    fn clsact(&mut self, tc: &Path, device: &str) -> Result<()> {
+        let there = tool::run(tc, &["qdisc", "show", "dev", device, "clsact"], "")?;
+        if there.trim().is_empty() {
+            tool::run(tc, &["qdisc", "add", "dev", device, "clsact"], "")?;
+            self.later(tc, &["qdisc", "delete", "dev", device, "clsact"]);
+        }
+        Ok(())
+    }
+
+    /// Takes off again what was installed, last things first.
+    ///
+    /// # Errors
+    ///
+    /// Where something stays; it is tried once more in the end.
+    fn remove(&mut self) -> Result<()> {
+        while let Some(last) = self.undo.last() {
+            last.run()?;
+            self.undo.pop();
+        }
         Ok(())
     }
 
@@ -163,11 +211,17 @@ impl Installed {
     }
 }
 
+impl Undo {
+    fn run(&self) -> Result<()> {
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        tool::run(&self.program, &args, "").map(drop)
+    }
+}
+
 impl Drop for Installed {
     fn drop(&mut self) {
-        while let Some(Undo { program, args }) = self.undo.pop() {
-            let args: Vec<&str> = args.iter().map(String::as_str).collect();
-            if let Err(error) = tool::run(&program, &args, "") {
+        while let Some(last) = self.undo.pop() {
+            if let Err(error) = last.run() {
                 warn!("not restored: {error:#}");
             }
         }

@@ -6,12 +6,16 @@
 use std::{
     io,
     os::fd::{AsRawFd as _, OwnedFd},
-    ptr,
+    ptr, thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType};
+use anyhow::{Context as _, Result, anyhow};
+use nix::{
+    sched::{self, CpuSet},
+    sys::socket::{self, AddressFamily, SockFlag, SockType},
+    unistd::Pid,
+};
 
 use super::{
     Stop,
@@ -19,59 +23,86 @@ use super::{
     traffic::Traffic,
 };
 
-/// Packets of one call.
-const BATCH: usize = 64;
+/// Most bytes that prepared packets may take.
+const MEMORY: usize = 64 << 20;
 
-/// The socket and its packets.
+/// The sockets, one for each thread, and their packets.
 #[derive(Debug)]
 pub struct PacketSocket {
-    socket: OwnedFd,
+    sockets: Vec<OwnedFd>,
     ifindex: i32,
+    /// Packets of one call.
+    burst: usize,
     frames: Vec<Vec<u8>>,
 }
 
 impl PacketSocket {
-    /// Opens a socket that sends through an interface.
+    /// Opens sockets that send through an interface, `burst` packets with each call.
     ///
     /// # Errors
     ///
     /// Where there is no such interface, or without CAP_NET_RAW.
-    pub fn open(device: &str) -> Result<Self> {
-        // Protocol 0: it receives nothing.
-        let socket = socket::socket(
-            AddressFamily::Packet,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .map_err(io::Error::from)
-        .context("opening a packet socket (needs CAP_NET_RAW)")?;
+    pub fn open(device: &str, threads: u16, burst: u16) -> Result<Self> {
+        let open = || {
+            // Protocol 0: it receives nothing.
+            socket::socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                None,
+            )
+            .map_err(io::Error::from)
+            .context("opening a packet socket (needs CAP_NET_RAW)")
+        };
         let ifindex = nix::net::if_::if_nametoindex(device)
             .map_err(io::Error::from)
             .with_context(|| format!("interface {device}"))?;
         Ok(Self {
-            socket,
+            sockets: (0..threads).map(|_| open()).collect::<Result<_>>()?,
             ifindex: i32::try_from(ifindex).context("number of the interface")?,
+            burst: usize::from(burst).max(1),
             frames: Vec::new(),
         })
     }
 
     /// Sets up what is sent from now on.
     pub fn prepare(&mut self, traffic: &Traffic) {
-        let flows = traffic.flows.max(1);
-        let flow = |number: usize| u16::try_from(number % usize::from(flows)).unwrap_or(0);
-        let count = BATCH.max(usize::from(flows));
-        self.frames = (0..count)
-            .map(|number| traffic.frame(flow(number)))
-            .collect();
+        let most = MEMORY / usize::from(traffic.size).max(1);
+        let different = usize::from(traffic.flows.longest());
+        let count = self.burst.max(different.min(most));
+        self.frames = (0..count).map(|number| traffic.frame(number)).collect();
     }
 
-    /// Sends what was prepared.
+    /// Sends what was prepared; with several threads, each sends as much.
     ///
     /// # Errors
     ///
     /// Where sending fails, or on Ctrl-C.
     pub fn send(&mut self, amount: Amount, stop: &Stop) -> Result<Sample> {
+        if let [socket] = self.sockets.as_slice() {
+            return self.send_by(socket, amount, stop);
+        }
+        let this = &*self;
+        thread::scope(|scope| {
+            let threads: Vec<_> = this
+                .sockets
+                .iter()
+                .enumerate()
+                .map(|(cpu, socket)| {
+                    scope.spawn(move || {
+                        stay_on(cpu)?;
+                        this.send_by(socket, amount, stop)
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+                .try_fold(Sample::default(), |sum, one| Ok(sum.and(one?)))
+        })
+    }
+
+    fn send_by(&self, socket: &OwnedFd, amount: Amount, stop: &Stop) -> Result<Sample> {
         let (count, time) = match amount {
             Amount::Packets(count) => (count, Duration::MAX),
             Amount::Time(time) => (u64::MAX, time),
@@ -82,9 +113,10 @@ impl PacketSocket {
         address.sll_ifindex = self.ifindex;
         let mut vectors: Vec<libc::iovec> = self
             .frames
-            .iter_mut()
+            .iter()
             .map(|frame| libc::iovec {
-                iov_base: frame.as_mut_ptr().cast(),
+                // Sending reads only.
+                iov_base: frame.as_ptr().cast_mut().cast(),
                 iov_len: frame.len(),
             })
             .collect();
@@ -110,10 +142,9 @@ impl PacketSocket {
                 next = 0;
             }
             let batch = messages.get_mut(next..).unwrap_or_default();
-            let length = u32::try_from(batch.len().min(left).min(BATCH))?;
+            let length = u32::try_from(batch.len().min(left).min(self.burst))?;
             // SAFETY: `length` messages begin there, and what they point to lives in this function.
-            let done =
-                unsafe { libc::sendmmsg(self.socket.as_raw_fd(), batch.as_mut_ptr(), length, 0) };
+            let done = unsafe { libc::sendmmsg(socket.as_raw_fd(), batch.as_mut_ptr(), length, 0) };
             match usize::try_from(done) {
                 Ok(done) => {
                     sent += done as u64;
@@ -137,6 +168,21 @@ impl PacketSocket {
             busy,
         })
     }
+}
+
+/// Keeps this thread on one CPU, the `number`-th of those that it may run on.
+fn stay_on(number: usize) -> Result<()> {
+    let own = Pid::from_raw(0);
+    let may = sched::sched_getaffinity(own).map_err(io::Error::from)?;
+    let mut cpus = (0..CpuSet::count()).filter(|&cpu| may.is_set(cpu).unwrap_or(false));
+    let cpu = cpus
+        .nth(number)
+        .context("more threads than CPUs that this program may run on")?;
+    let mut only = CpuSet::new();
+    only.set(cpu).map_err(io::Error::from)?;
+    sched::sched_setaffinity(own, &only)
+        .map_err(io::Error::from)
+        .context("choosing a CPU")
 }
 
 /// Processor time of this thread.

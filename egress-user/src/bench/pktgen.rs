@@ -12,19 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use log::warn;
 
 use super::{
     Stop,
     sender::{Amount, Sample},
     tool,
-    traffic::{SOURCE_PORT, TARGET_MAC, TARGET_PORT, Traffic},
+    traffic::{TARGET_MAC, Traffic},
 };
 
 const DIRECTORY: &str = "/proc/net/pktgen";
 const CONTROL: &str = "/proc/net/pktgen/pgctrl";
-const THREAD: &str = "/proc/net/pktgen/kpktgend_0";
 
 /// How many messages a burst may have that network code logs at a limited rate; pktgen does so for
 /// each drop.
@@ -40,6 +39,10 @@ const WAKE_UP: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Pktgen {
     device: String,
+    /// Threads that send, of which each has a CPU of its own: these are the first ones.
+    threads: u16,
+    /// Whether the interface is ours to take from pktgen again.
+    taken: bool,
     /// The module was loaded by us.
     loaded: bool,
     /// What [`MESSAGE_BURST`] was, where it was changed.
@@ -52,7 +55,7 @@ impl Pktgen {
     /// # Errors
     ///
     /// Where the kernel has none, or where it is in use.
-    pub fn open(device: &str) -> Result<Self> {
+    pub fn open(device: &str, threads: u16) -> Result<Self> {
         let mut loaded = false;
         if !Path::new(DIRECTORY).exists() {
             let loading = tool::find("modprobe")
@@ -71,21 +74,43 @@ impl Pktgen {
         // From here on, what was loaded is unloaded again.
         let mut this = Self {
             device: device.to_owned(),
+            threads,
+            taken: false,
             loaded,
             burst: None,
         };
-        let state = fs::read_to_string(THREAD).with_context(|| format!("reading {THREAD}"))?;
-        for line in state.lines() {
-            let Some((what, devices)) = line.split_once(':') else {
-                continue;
-            };
-            if matches!(what, "Running" | "Stopped") && !devices.trim().is_empty() {
-                // Not ours to remove.
-                this.device.clear();
-                bail!("pktgen is in use for {}", devices.trim());
+        for number in 0..threads {
+            let thread = this.thread(number);
+            ensure!(
+                thread.exists(),
+                "pktgen has no thread number {number}: it has one for each CPU"
+            );
+            let state = fs::read_to_string(&thread)
+                .with_context(|| format!("reading {}", thread.display()))?;
+            for line in state.lines() {
+                let Some((what, devices)) = line.split_once(':') else {
+                    continue;
+                };
+                if matches!(what, "Running" | "Stopped") && !devices.trim().is_empty() {
+                    bail!("pktgen is in use for {}", devices.trim());
+                }
             }
         }
+        this.taken = true;
         Ok(this)
+    }
+
+    /// The control file of a thread.
+    fn thread(&self, number: u16) -> PathBuf {
+        Path::new(DIRECTORY).join(format!("kpktgend_{number}"))
+    }
+
+    /// What the interface is called for a thread: with several, each has a name of its own.
+    fn name(&self, number: u16) -> String {
+        match self.threads {
+            1 => self.device.clone(),
+            _ => format!("{}@{number}", self.device),
+        }
     }
 
     /// Sets up what is sent from now on.
@@ -97,40 +122,15 @@ impl Pktgen {
         if drops && self.burst.is_none() {
             self.silence();
         }
-        command(Path::new(THREAD), "rem_device_all")?;
-        command(Path::new(THREAD), &format!("add_device {}", self.device))?;
-        let (source, target) = (traffic.source(), traffic.target());
-        let last_port = SOURCE_PORT.saturating_add(match traffic.flows {
-            0 | 1 => 0,
-            // The end is not part of the range, unless it is its beginning.
-            flows => flows,
-        });
-        let mut commands = vec![
-            "xmit_mode queue_xmit".to_owned(),
-            format!("pkt_size {}", traffic.size),
-            "clone_skb 0".to_owned(),
-            "delay 0".to_owned(),
-            format!(
-                "dst_mac {}",
-                TARGET_MAC.map(|byte| format!("{byte:02x}")).join(":")
-            ),
-            format!("udp_src_min {SOURCE_PORT}"),
-            format!("udp_src_max {last_port}"),
-            format!("udp_dst_min {TARGET_PORT}"),
-            format!("udp_dst_max {TARGET_PORT}"),
-        ];
-        if traffic.ipv6 {
-            commands.extend([format!("dst6 {target}"), format!("src6 {source}")]);
-        } else {
-            commands.extend([
-                format!("dst_min {target}"),
-                format!("dst_max {target}"),
-                format!("src_min {source}"),
-                format!("src_max {source}"),
-            ]);
+        let commands = commands(traffic)?;
+        for number in 0..self.threads {
+            let thread = self.thread(number);
+            command(&thread, "rem_device_all")?;
+            command(&thread, &format!("add_device {}", self.name(number)))?;
+            let file = self.file(number);
+            commands.iter().try_for_each(|text| command(&file, text))?;
         }
-        let file = self.file();
-        commands.iter().try_for_each(|text| command(&file, text))
+        Ok(())
     }
 
     /// Sends what was prepared.
@@ -143,7 +143,9 @@ impl Pktgen {
             Amount::Packets(count) => (count, None),
             Amount::Time(time) => (0, Some(Instant::now() + time + WAKE_UP)),
         };
-        command(&self.file(), &format!("count {count}"))?;
+        for number in 0..self.threads {
+            command(&self.file(number), &format!("count {count}"))?;
+        }
         thread::scope(|scope| -> Result<()> {
             let (done, ended) = mpsc::channel();
             // Starting returns when all is sent.
@@ -165,32 +167,46 @@ impl Pktgen {
             }
         })?;
         stop.check()?;
-        let text = fs::read_to_string(self.file()).context("reading pktgen's result")?;
-        parse(&text).with_context(|| format!("pktgen's result is not understood: {text}"))
+        let mut sum = Sample::default();
+        for number in 0..self.threads {
+            let text = fs::read_to_string(self.file(number)).context("reading pktgen's result")?;
+            let one = parse(&text)
+                .with_context(|| format!("pktgen's result is not understood: {text}"))?;
+            sum = sum.and(one);
+        }
+        Ok(sum)
     }
 
-    fn file(&self) -> PathBuf {
-        Path::new(DIRECTORY).join(&self.device)
+    /// Where a thread is told what to send through the interface.
+    fn file(&self, number: u16) -> PathBuf {
+        Path::new(DIRECTORY).join(self.name(number))
     }
 
-    /// Keeps pktgen's message for each drop out of the kernel's log. Where that fails (it can be done
-    /// in the first network namespace only), the kernel's own limit of the rate has to do.
+    /// Keeps pktgen's message for each drop out of the kernel's log.
     fn silence(&mut self) {
-        let Ok(before) = fs::read_to_string(MESSAGE_BURST) else {
-            return;
-        };
-        if fs::write(MESSAGE_BURST, "0").is_ok() {
+        let silenced = fs::read_to_string(MESSAGE_BURST).and_then(|before| {
+            fs::write(MESSAGE_BURST, "0")?;
             self.burst = Some(before);
+            Ok(())
+        });
+        if let Err(error) = silenced {
+            warn!(
+                "pktgen writes to the kernel's log for dropped packets, ten times each 5 s: \
+                 {MESSAGE_BURST}, which stops that, is there in the first network namespace only \
+                 ({error})"
+            );
         }
     }
 }
 
 impl Drop for Pktgen {
     fn drop(&mut self) {
-        if !self.device.is_empty()
-            && let Err(error) = command(Path::new(THREAD), "rem_device_all")
-        {
-            warn!("{error:#}");
+        for number in 0..self.threads {
+            if self.taken
+                && let Err(error) = command(&self.thread(number), "rem_device_all")
+            {
+                warn!("{error:#}");
+            }
         }
         if let Some(before) = &self.burst
             && let Err(error) = fs::write(MESSAGE_BURST, before.trim())
@@ -205,6 +221,60 @@ impl Drop for Pktgen {
             }
         }
     }
+}
+
+/// What a thread is told.
+fn commands(traffic: &Traffic) -> Result<Vec<String>> {
+    let mut commands = vec![
+        "xmit_mode queue_xmit".to_owned(),
+        format!("pkt_size {}", traffic.size),
+        "clone_skb 0".to_owned(),
+        "delay 0".to_owned(),
+        format!(
+            "dst_mac {}",
+            TARGET_MAC.map(|byte| format!("{byte:02x}")).join(":")
+        ),
+    ];
+    for (name, (first, last)) in [
+        ("udp_src", traffic.source_ports()),
+        ("udp_dst", traffic.target_ports()),
+    ] {
+        // The end is not part of the range, unless it is its beginning.
+        let end = if first == last {
+            last
+        } else {
+            last.saturating_add(1)
+        };
+        commands.extend([format!("{name}_min {first}"), format!("{name}_max {end}")]);
+    }
+    let (first, last) = traffic.targets();
+    let (source, last_source) = traffic.sources();
+    if traffic.ipv6 {
+        ensure!(
+            source == last_source,
+            "pktgen has but one IPv6 source address: measure without --sources, or with --sender \
+             socket"
+        );
+        ensure!(
+            traffic.flows.targets.is_power_of_two(),
+            "pktgen draws IPv6 destinations from a power of two: so has to be --destinations"
+        );
+        commands.push(format!("src6 {source}"));
+        if first == last {
+            commands.push(format!("dst6 {first}"));
+        } else {
+            commands.extend([format!("dst6_min {first}"), format!("dst6_max {last}")]);
+        }
+    } else {
+        commands.extend([
+            format!("dst_min {first}"),
+            format!("dst_max {last}"),
+            format!("src_min {source}"),
+            format!("src_max {last_source}"),
+        ]);
+    }
+    commands.extend(traffic.vlan.map(|id| format!("vlan_id {id}")));
+    Ok(commands)
 }
 
 /// Each command is one write, of a line with its end: pktgen takes the last byte off.

@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
+use anyhow::{Context as _, Result, ensure};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::{
     scenario::{Case, Group, Subject},
     sender::Sample,
+    traffic::Flows,
 };
 
 /// What the column of times is called.
@@ -30,7 +31,7 @@ impl Unit {
 }
 
 /// Where and how was measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct About {
     /// `uname -r`.
     pub kernel: String,
@@ -40,33 +41,66 @@ pub struct About {
     pub device: String,
     /// How our program was attached: `tcx` or `clsact`; nothing where it was not.
     pub mode: Option<String>,
+    /// Threads that sent, each on a CPU of its own.
+    pub threads: u16,
     /// Bytes of an IPv4 packet, without the frame check sequence.
     pub packet_bytes: u16,
-    /// Number of flows.
-    pub flows: u16,
+    /// What differed between packets.
+    pub flows: Flows,
+    /// The identifier of an 802.1Q tag in each packet.
+    pub vlan: Option<u16>,
     /// Measured runs of each line.
     pub repeats: u32,
     /// Seconds of a run.
     pub seconds: f64,
     /// `ns`, or `instructions`.
-    pub unit: &'static str,
+    pub unit: String,
     /// What was run.
     pub command: String,
     /// Version of this program.
-    pub version: &'static str,
+    pub version: String,
+    /// Lines that pktgen wrote to the kernel's log; unknown where that cannot be read.
+    pub log_lines: Option<u64>,
+}
+
+impl About {
+    /// In one line, for people.
+    pub fn words(&self) -> String {
+        let mut text = format!(
+            "Linux {}, {} through {}, {} bytes",
+            self.kernel, self.sender, self.device, self.packet_bytes
+        );
+        // Writing to a string cannot fail.
+        if let Some(id) = self.vlan {
+            let _ = write!(text, ", VLAN {id}");
+        }
+        if let Some(flows) = self.flows.words() {
+            let _ = write!(text, ", {flows}");
+        }
+        if self.threads > 1 {
+            let _ = write!(text, ", {} threads", self.threads);
+        }
+        let mode = self.mode.as_deref().unwrap_or("not attached");
+        let _ = write!(
+            text,
+            "; ours: {mode}; median of {} runs of {} s",
+            self.repeats, self.seconds
+        );
+        text
+    }
 }
 
 /// A measured line.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
-    /// The table: `baseline`, `commit` or `rules`.
-    pub table: &'static str,
+    /// The table: `baseline`, `commit`, `count` or `rules`.
+    pub table: String,
     /// Name of the scenario.
-    pub scenario: &'static str,
+    pub scenario: String,
     /// The scenario in words.
-    pub title: &'static str,
-    /// `nothing`, `ours`, `nft` or `tc`.
-    pub subject: &'static str,
+    pub title: String,
+    /// `nothing`, `ours`, `nft`, `nft set`, `tc` or `cls_bpf`.
+    pub subject: String,
     /// What was measured; nothing where that was not possible.
     pub result: Option<Numbers>,
     /// Why there is no result.
@@ -74,7 +108,7 @@ pub struct Line {
 }
 
 /// Numbers of a line. Times are in the unit of [`About::unit`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Numbers {
     /// Time of a packet, the median of all runs.
     pub per_packet: f64,
@@ -84,7 +118,7 @@ pub struct Numbers {
     pub max: f64,
     /// What the median is above that without any hook.
     pub added: f64,
-    /// Packets each second.
+    /// Packets each second, of all threads together.
     pub pps: f64,
     /// Megabits each second.
     pub mbps: f64,
@@ -96,19 +130,26 @@ pub struct Numbers {
 
 impl Numbers {
     /// Of the runs of one line; nothing where there was no run.
-    pub fn new(samples: &[Sample], bytes: u16, baseline: Option<f64>) -> Option<Self> {
+    pub fn new(
+        samples: &[Sample],
+        bytes: u16,
+        threads: u16,
+        baseline: Option<f64>,
+    ) -> Option<Self> {
         let mut times: Vec<f64> = samples.iter().map(Sample::nanoseconds).collect();
         times.sort_unstable_by(f64::total_cmp);
         let (&min, &max) = (times.first()?, times.last()?);
         let per_packet = *times.get(times.len() / 2)?;
-        let pps = 1e9 / per_packet;
+        let pps = 1e9 / per_packet * f64::from(threads);
+        // No more digits than mean something.
+        let round = |number: f64| (number * 1000.0).round() / 1000.0;
         Some(Self {
-            per_packet,
-            min,
-            max,
-            added: per_packet - baseline.unwrap_or(per_packet),
-            pps,
-            mbps: pps * f64::from(bytes) * 8.0 / 1e6,
+            per_packet: round(per_packet),
+            min: round(min),
+            max: round(max),
+            added: round(per_packet - baseline.unwrap_or(per_packet)),
+            pps: round(pps),
+            mbps: round(pps * f64::from(bytes) * 8.0 / 1e6),
             packets: samples
                 .iter()
                 .map(|sample| sample.sent + sample.dropped)
@@ -124,8 +165,10 @@ impl Numbers {
 }
 
 /// Everything.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// The number of this form.
+    egress_bench: u32,
     /// Where and how.
     pub about: About,
     /// What was measured, in order.
@@ -147,28 +190,89 @@ impl Line {
             Err(why) => (None, Some(why)),
         };
         Self {
-            table: case.group.name(),
-            scenario: case.scenario,
-            title: case.title,
-            subject: case.subject.name(),
+            table: case.group.name().to_owned(),
+            scenario: case.scenario.to_owned(),
+            title: case.title.to_owned(),
+            subject: case.subject.name().to_owned(),
             result,
             skipped,
         }
     }
 }
 
+/// The number of the form of [`Report::json`].
+const FORM: u32 = 2;
+
 impl Report {
+    /// Of what was measured.
+    pub fn new(about: About, lines: Vec<Line>) -> Self {
+        Self {
+            egress_bench: FORM,
+            about,
+            lines,
+        }
+    }
+
+    /// Reads what [`Report::json`] has written.
+    ///
+    /// # Errors
+    ///
+    /// Where it is something else.
+    pub fn read(text: &str) -> Result<Self> {
+        let report: Self = serde_json::from_str(text).context("no report of `bench --json`")?;
+        ensure!(
+            report.egress_bench == FORM,
+            "a report in form {}; this version knows form {FORM}",
+            report.egress_bench
+        );
+        Ok(report)
+    }
+
+    /// Several in one: of the later ones, the lines of our program, under the way it was attached.
+    pub fn merge(reports: Vec<Self>) -> Option<Self> {
+        let several = reports.len() > 1;
+        let mut reports = reports.into_iter();
+        let mut all = reports.next()?;
+        let ours = Subject::Ours.name();
+        let rename = |report: &mut Self| {
+            let mode = report.about.mode.as_deref().unwrap_or("not attached");
+            let name = format!("{ours}, {mode}");
+            for line in report.lines.iter_mut().filter(|line| line.subject == ours) {
+                line.subject.clone_from(&name);
+            }
+        };
+        if several {
+            rename(&mut all);
+        }
+        for mut report in reports {
+            report.lines.retain(|line| line.subject == ours);
+            rename(&mut report);
+            for line in report.lines {
+                // Behind ours of the same scenario.
+                let place = all.lines.iter().rposition(|other| {
+                    other.table == line.table
+                        && other.scenario == line.scenario
+                        && other.subject.starts_with(ours)
+                });
+                all.lines
+                    .insert(place.map_or(all.lines.len(), |place| place + 1), line);
+            }
+        }
+        Some(all)
+    }
+
     /// One JSON object in one line.
-    pub fn json(&self) -> String {
-        format!(
-            "{}\n",
-            json!({ "egress_bench": 1, "about": self.about, "lines": self.lines })
-        )
+    ///
+    /// # Errors
+    ///
+    /// None: there is nothing in it that JSON lacks.
+    pub fn json(&self) -> Result<String> {
+        Ok(format!("{}\n", serde_json::to_string(self)?))
     }
 
     /// Comma-separated values (RFC 4180) under a heading.
     pub fn csv(&self) -> String {
-        let unit = self.about.unit;
+        let unit = &self.about.unit;
         let mut text = format!(
             "table,scenario,subject,{unit}_per_packet,{unit}_min,{unit}_max,{unit}_added,pps,\
              mbps,packets,dropped,skipped\n"
@@ -191,7 +295,7 @@ impl Report {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{},{},{},{numbers},\"{skipped}\"",
+                "{},{},\"{}\",{numbers},\"{skipped}\"",
                 line.table, line.scenario, line.subject
             );
         }
@@ -201,23 +305,13 @@ impl Report {
     /// For people.
     pub fn table(&self) -> String {
         let about = &self.about;
-        let mode = about.mode.as_deref().unwrap_or("not attached");
-        let mut text = format!(
-            "Linux {}, {} through {}, {} bytes, {} flow(s); ours: {mode}; median of {} runs of \
-             {} s\n",
-            about.kernel,
-            about.sender,
-            about.device,
-            about.packet_bytes,
-            about.flows,
-            about.repeats,
-            about.seconds,
-        );
+        let mut text = format!("{}\n", about.words());
         for (group, heading) in [
             (
                 Group::Commit,
                 "The table of the commit \"netfilter: Introduce egress hook\"",
             ),
+            (Group::Count, "Cost by number of rules"),
             (Group::Rules, "Cost by ruleset"),
         ] {
             let of = |name: &'static str| self.lines.iter().filter(move |line| line.table == name);
@@ -225,8 +319,8 @@ impl Report {
             if of(name).next().is_none() {
                 continue;
             }
-            // The commit's packets are IPv4.
-            let all = if group == Group::Commit { 1 } else { 2 };
+            // Both families are in the last table alone.
+            let all = if group == Group::Rules { 2 } else { 1 };
             let baselines = of(Group::Baseline.name()).take(all);
             let _ = writeln!(text, "\n{heading}");
             let _ = writeln!(text, "{}", self.lines_table(baselines.chain(of(name))));
@@ -237,6 +331,12 @@ impl Report {
             .all(|line| line.table == Group::Baseline.name())
         {
             let _ = writeln!(text, "{}", self.lines_table(self.lines.iter()));
+        }
+        if let Some(lines @ 1..) = about.log_lines {
+            let _ = writeln!(
+                text,
+                "pktgen wrote {lines} line(s) to the kernel's log: it reports dropped packets there"
+            );
         }
         for line in &self.lines {
             if let Some(why) = &line.skipped {
@@ -251,7 +351,7 @@ impl Report {
     }
 
     fn lines_table<'a>(&self, lines: impl Iterator<Item = &'a Line>) -> Table {
-        let unit = self.about.unit;
+        let unit = &self.about.unit;
         let mut table = Table::new();
         table
             .load_style(presets::ASCII_MARKDOWN)
@@ -266,11 +366,11 @@ impl Report {
                 "spread".to_owned(),
             ]);
         for line in lines {
-            let subject = match line.subject {
+            let subject = match line.subject.as_str() {
                 name if name == Subject::Nothing.name() => "",
                 name => name,
             };
-            let mut cells = vec![line.title.to_owned(), subject.to_owned()];
+            let mut cells = vec![line.title.clone(), subject.to_owned()];
             match &line.result {
                 Some(n) => cells.extend([
                     format!("{:.0}", n.mbps),
@@ -296,7 +396,7 @@ impl Report {
 }
 
 /// A whole number with commas between the thousands.
-fn grouped(number: f64) -> String {
+pub fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -309,10 +409,51 @@ fn grouped(number: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// Of a measurement that was none.
+    pub fn about() -> About {
+        About {
+            kernel: "6.12".into(),
+            sender: "pktgen".into(),
+            device: "foo (dummy)".into(),
+            mode: Some("tcx".into()),
+            threads: 1,
+            packet_bytes: 60,
+            flows: Flows::ONE,
+            vlan: None,
+            repeats: 3,
+            seconds: 0.5,
+            unit: "ns".into(),
+            command: "egress bench".into(),
+            version: "0".into(),
+            log_lines: Some(0),
+        }
+    }
+
+    #[test]
+    fn reports_are_read_back_and_merged() {
+        let line = |subject: &str| Line {
+            table: "count".into(),
+            scenario: "miss-1".into(),
+            title: "1 rule".into(),
+            subject: subject.into(),
+            result: None,
+            skipped: Some("too late".into()),
+        };
+        let first = Report::new(about(), vec![line("ours"), line("nft")]);
+        let again = Report::read(&first.json().unwrap()).unwrap();
+        assert_eq!(again.json().unwrap(), first.json().unwrap());
+        let mut second = Report::new(about(), vec![line("ours"), line("nft")]);
+        second.about.mode = Some("clsact".into());
+        let merged = Report::merge(vec![first, second]).unwrap();
+        let subjects: Vec<_> = merged.lines.iter().map(|line| &*line.subject).collect();
+        assert_eq!(subjects, ["ours, tcx", "ours, clsact", "nft"]);
+        assert!(Report::read("{}").is_err());
+    }
 
     #[test]
     fn thousands() {
@@ -329,9 +470,10 @@ mod tests {
             busy: Duration::from_micros(micros),
         };
         let numbers =
-            Numbers::new(&[sample(30), sample(20), sample(21)], 60, Some(2000.0)).unwrap();
+            Numbers::new(&[sample(30), sample(20), sample(21)], 60, 2, Some(2000.0)).unwrap();
         assert!((numbers.per_packet - 2100.0).abs() < 1e-6);
         assert!((numbers.added - 100.0).abs() < 1e-6);
-        assert!(Numbers::new(&[], 60, None).is_none());
+        assert!((numbers.pps - 2e9 / 2100.0).abs() < 1e-3);
+        assert!(Numbers::new(&[], 60, 1, None).is_none());
     }
 }

@@ -1,10 +1,11 @@
 //! The rules that are measured. None of those that are to miss matches a packet of [`Traffic`].
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
+use anyhow::{Result, ensure};
 use egress_lang::classbench::{self, Random, Shape};
 
-use super::traffic::{SOURCE_PORT, TARGET_PORT, Traffic};
+use super::traffic::{SOURCE_PORT, Traffic};
 
 /// Name of the table, ours and nft's.
 pub const TABLE: &str = "egress_bench";
@@ -18,8 +19,8 @@ pub enum Rules {
     Hit(Verdict),
     /// Rules with two fields, each with an address of its own.
     Miss(u32),
-    /// The same for IPv6.
-    Miss6(u32),
+    /// The same as [`Rules::Miss`], as a single rule with a set.
+    Pairs(u32),
     /// Rules with the packets' address and other ports.
     Ports(u32),
     /// Mixed prefixes, ranges and protocols, of which many match the packets in all fields but one.
@@ -58,15 +59,35 @@ impl Verdict {
 }
 
 impl Rules {
-    /// Whether they are about IPv6 packets.
-    pub fn ipv6(self) -> bool {
-        matches!(self, Self::Miss6(_))
+    /// Makes sure that the rules are about these packets.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not.
+    pub fn suit(self, traffic: &Traffic) -> Result<()> {
+        let ports = matches!(
+            self,
+            Self::Pairs(_)
+                | Self::Ports(_)
+                | Self::Mixed(_)
+                | Self::Shaped(..)
+                | Self::Map(_)
+                | Self::Ranges(_)
+        );
+        let ipv4 = matches!(self, Self::Mixed(_) | Self::Shaped(..));
+        // As to nft, which looks for a transport header behind IPv4 and IPv6 alone.
+        ensure!(
+            traffic.vlan.is_none() || !ports,
+            "these rules are about ports, which are unknown behind a VLAN tag"
+        );
+        ensure!(!traffic.ipv6 || !ipv4, "these rules are about IPv4");
+        Ok(())
     }
 
     /// A file for nft: one table with one base chain, bound to `device` where one is given.
     pub fn file(self, traffic: &Traffic, device: Option<&str>) -> String {
         let mut text = format!("table netdev {TABLE} {{\n");
-        self.objects(&mut text);
+        self.objects(&mut text, traffic.ipv6);
         let device = device.map_or_else(String::new, |name| format!(" device \"{name}\""));
         text.push_str("\tchain out {\n\t\ttype filter hook egress");
         text.push_str(&device);
@@ -81,28 +102,32 @@ impl Rules {
     }
 
     /// What has to be there before the base chain.
-    fn objects(self, text: &mut String) {
+    fn objects(self, text: &mut String, ipv6: bool) {
+        let kind = if ipv6 { "ipv6_addr" } else { "ipv4_addr" };
+        let list = |count: u32, element: &dyn Fn(u32) -> String| {
+            (0..count).map(element).collect::<Vec<_>>().join(", ")
+        };
         let set = match self {
             Self::Addresses(count) => Some((
-                "type ipv4_addr",
-                (0..count).map(address).collect::<Vec<_>>().join(", "),
+                format!("type {kind}"),
+                list(count, &|number| address(ipv6, number)),
             )),
             Self::Prefixes(count) => Some((
-                "type ipv4_addr; flags interval",
-                (0..count)
-                    .map(|number| format!("{}/24", address(number << 8)))
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                format!("type {kind}; flags interval"),
+                list(count, &|number| network(ipv6, number)),
+            )),
+            Self::Pairs(count) => Some((
+                format!("type {kind} . inet_service"),
+                list(count, &|number| {
+                    format!("{} . {}", address(ipv6, number), port(number))
+                }),
             )),
             Self::Ranges(count) => Some((
-                "type ipv4_addr . inet_service; flags interval",
-                (0..count)
-                    .map(|number| {
-                        let port = 1000 + number % 20_000;
-                        format!("{}/24 . {port}-{}", address(number << 8), port + 100)
-                    })
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                format!("type {kind} . inet_service; flags interval"),
+                list(count, &|number| {
+                    let port = 1000 + number % 20_000;
+                    format!("{} . {port}-{}", network(ipv6, number), port + 100)
+                }),
             )),
             _ => None,
         };
@@ -117,48 +142,48 @@ impl Rules {
     }
 
     fn rules(self, traffic: &Traffic) -> Vec<String> {
-        let target = traffic.target();
-        let family = if traffic.ipv6 { "ip6" } else { "ip" };
+        let ipv6 = traffic.ipv6;
+        let mut family = String::from(if ipv6 { "ip6" } else { "ip" });
+        if let Some(id) = traffic.vlan {
+            family.insert_str(0, &format!("vlan id {id} "));
+        }
+        let dport = |port: &str| match traffic.vlan {
+            // Unknown behind a tag.
+            Some(_) => String::new(),
+            None => format!(" udp dport {port}"),
+        };
+        let target = range(traffic.targets());
+        let own = dport(&range(traffic.target_ports()));
         match self {
             Self::Empty => Vec::new(),
             Self::Hit(verdict) => vec![format!(
-                "{family} daddr {target} udp dport {TARGET_PORT} counter {}",
+                "{family} daddr {target}{own} counter {}",
                 verdict.word()
             )],
             Self::Miss(count) => (0..count)
                 .map(|number| {
-                    let port = 1000 + number % 50_000;
-                    format!(
-                        "ip daddr {} udp dport {port} counter accept",
-                        address(number)
-                    )
-                })
-                .collect(),
-            Self::Miss6(count) => (0..count)
-                .map(|number| {
-                    let (high, low) = (number >> 16, number & 0xffff);
-                    let port = 1000 + number % 50_000;
-                    format!("ip6 daddr fd00:1::{high:x}:{low:x} udp dport {port} counter accept")
+                    let (address, port) = (address(ipv6, number), dport(&port(number).to_string()));
+                    format!("{family} daddr {address}{port} counter accept")
                 })
                 .collect(),
             Self::Ports(count) => (0..count)
                 .map(|number| {
-                    let port = 1000 + number % 50_000;
+                    let port = port(number);
                     format!("{family} daddr {target} udp dport {port} counter accept")
                 })
                 .collect(),
-            Self::Mixed(count) => mixed(count),
+            Self::Mixed(count) => mixed(count, traffic.target_ports().0),
             Self::Shaped(shape, count) => classbench::rules(shape, count as usize, 1)
                 .into_iter()
                 .map(|rule| format!("{rule} counter accept"))
                 .collect(),
             Self::Counters(count) => (0..count)
-                .map(|_| format!("{family} daddr {target} udp dport {TARGET_PORT} counter"))
+                .map(|_| format!("{family} daddr {target}{own} counter"))
                 .chain(["accept".to_owned()])
                 .collect(),
             Self::Map(count) => {
                 let others = (1..count).map(|number| format!("{}: accept", 1000 + number));
-                let elements: Vec<_> = [format!("{TARGET_PORT}: jump there")]
+                let elements: Vec<_> = [format!("{}: jump there", range(traffic.target_ports()))]
                     .into_iter()
                     .chain(others)
                     .collect();
@@ -167,20 +192,47 @@ impl Rules {
             Self::Addresses(_) | Self::Prefixes(_) => {
                 vec![format!("{family} daddr @s counter accept")]
             }
-            Self::Ranges(_) => vec![format!("{family} daddr . udp dport @s counter accept")],
+            Self::Pairs(_) | Self::Ranges(_) => {
+                vec![format!("{family} daddr . udp dport @s counter accept")]
+            }
         }
     }
 }
 
-/// An address of 10.0.0.0/8.
-fn address(number: u32) -> String {
+/// As nft writes a range of values.
+fn range<T: Display + PartialEq>((first, last): (T, T)) -> String {
+    if first == last {
+        first.to_string()
+    } else {
+        format!("{first}-{last}")
+    }
+}
+
+/// A port that no packet of ours goes to.
+pub fn port(number: u32) -> u32 {
+    1000 + number % 50_000
+}
+
+/// An address of 10.0.0.0/8 or fd00:1::/96 that no packet of ours goes to.
+fn address(ipv6: bool, number: u32) -> String {
+    if ipv6 {
+        return format!("fd00:1::{:x}:{:x}", number >> 16, number & 0xffff);
+    }
     let [_, b, c, d] = number.to_be_bytes();
     format!("10.{b}.{c}.{d}")
 }
 
+/// A network of 10.0.0.0/8 or fd00:1::/32.
+fn network(ipv6: bool, number: u32) -> String {
+    if ipv6 {
+        return format!("fd00:1:{:x}:{:x}::/64", number >> 16, number & 0xffff);
+    }
+    format!("{}/24", address(false, number << 8))
+}
+
 /// Rules as in a firewall that has grown: addresses from a number of nested networks, one to
 /// three ports or ranges, three protocols. Each rule fits the packets in every field but one or more.
-fn mixed(count: u32) -> Vec<String> {
+fn mixed(count: u32, own_port: u16) -> Vec<String> {
     let mut random = Random::from_state(0x6567_7265_7373);
     let mut rules = Vec::new();
     while u32::try_from(rules.len()).is_ok_and(|made| made < count) {
@@ -207,7 +259,7 @@ fn mixed(count: u32) -> Vec<String> {
             "any" => (None, None),
             _ => (
                 ports(&mut random, SOURCE_PORT),
-                ports(&mut random, TARGET_PORT),
+                ports(&mut random, own_port),
             ),
         };
         let holds = |range: Option<(u32, u32)>, port: u16| {
@@ -218,7 +270,7 @@ fn mixed(count: u32) -> Vec<String> {
             && target.1
             // Any flow of ours: they differ in the source port.
             && source_port.is_none_or(|(_, to)| to >= u32::from(SOURCE_PORT))
-            && holds(target_port, TARGET_PORT);
+            && holds(target_port, own_port);
         if fits {
             continue;
         }
@@ -261,10 +313,11 @@ fn prefix(random: &mut Random, packet: [u8; 4]) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::traffic::Flows;
 
     #[test]
     fn files() {
-        let traffic = Traffic::new(false, 60, 1);
+        let traffic = Traffic::new(false, None, 60, Flows::ONE);
         assert_eq!(
             Rules::Hit(Verdict::Drop).file(&traffic, Some("foo")),
             "table netdev egress_bench {\n\tchain out {\n\t\ttype filter hook egress device \
@@ -275,9 +328,9 @@ mod tests {
 
     #[test]
     fn mixed_rules_are_always_the_same() {
-        let rules = mixed(1000);
+        let rules = mixed(1000, 9);
         assert_eq!(rules.len(), 1000);
-        assert_eq!(rules, mixed(1000));
+        assert_eq!(rules, mixed(1000, 9));
         assert!(rules.iter().any(|rule| rule.contains("ip daddr 198.18.")));
     }
 }

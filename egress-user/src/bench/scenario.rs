@@ -27,6 +27,10 @@ pub enum Install {
     Nft(On, Rules),
     /// A classic BPF filter of tc, without any test.
     Tc(Verdict),
+    /// An eBPF filter of tc with a block of code for each of the rules of [`Rules::Miss`].
+    ClsBpf(u32),
+    /// What was installed so far is taken off again.
+    Remove,
 }
 
 /// Whose hook a case is about.
@@ -38,18 +42,24 @@ pub enum Subject {
     Ours,
     /// The kernel's nft egress hook
     Nft,
-    /// A tc filter
+    /// The same, with the rules as elements of a set
+    NftSet,
+    /// A filter of tc that does nothing but accept or drop
     Tc,
+    /// A filter of tc with generated code, a block for each rule
+    ClsBpf,
 }
 
 impl Subject {
-    /// In JSON and on the command line.
+    /// In JSON and in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Ours => "ours",
             Self::Nft => "nft",
+            Self::NftSet => "nft set",
             Self::Tc => "tc",
+            Self::ClsBpf => "cls_bpf",
         }
     }
 }
@@ -61,6 +71,8 @@ pub enum Group {
     Baseline,
     /// The table of the commit that introduced netfilter's egress hook.
     Commit,
+    /// Cost by number of rules.
+    Count,
     /// Cost by ruleset.
     Rules,
 }
@@ -71,6 +83,7 @@ impl Group {
         match self {
             Self::Baseline => "baseline",
             Self::Commit => "commit",
+            Self::Count => "count",
             Self::Rules => "rules",
         }
     }
@@ -96,7 +109,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Whether the user asked for it: by table, by scenario, or by the beginning of its name.
+    /// Whether the user asked for it, by table or by scenario.
     pub fn wanted(&self, names: &[String], subjects: &[Subject]) -> bool {
         let named = names.iter().any(|name| {
             name == "all" || name == self.group.name() || self.scenario == name.as_str()
@@ -121,6 +134,7 @@ pub fn baseline(ipv6: bool) -> Case {
 /// Everything but the baselines.
 pub fn all(file: bool) -> Vec<Case> {
     let mut cases = commit();
+    cases.extend(count());
     cases.extend(rules());
     if file {
         cases.push(Case {
@@ -136,24 +150,37 @@ pub fn all(file: bool) -> Vec<Case> {
     cases
 }
 
-/// The table of the commit "netfilter: Introduce egress hook".
+/// Rules on the interface that no packet leaves through.
+const ELSEWHERE: Rules = Rules::Miss(500);
+
+/// The table of the commit "netfilter: Introduce egress hook": before it and after it, without a hook, with
+/// a filter of tc that accepts, with one that drops; then what the hook itself costs.
 fn commit() -> Vec<Case> {
-    use Install::{Nft, Ours, Tc};
+    use Fate::{Dropped, Sent};
+    use Install::{Nft, Ours, Remove, Tc};
     use On::{Measured, Other};
+    use Subject::{Nft as InNft, Ours as InOurs, Tc as InTc};
     use Verdict::{Accept, Drop};
-    let ours_idle = Ours(Measured, Rules::Empty);
+    let (ours_idle, nft_idle) = (Ours(Measured, Rules::Empty), Nft(Measured, Rules::Empty));
+    let hit = Rules::Hit;
     #[rustfmt::skip]
     let lines: Vec<(&str, &str, Subject, Vec<Install>, Fate)> = vec![
-        ("other-interface", "hook on another interface", Subject::Ours, vec![Ours(Other, Rules::Empty)], Fate::Sent),
-        ("other-interface", "hook on another interface", Subject::Nft, vec![Nft(Other, Rules::Empty)], Fate::Sent),
-        ("tc-accept", "tc accept", Subject::Tc, vec![Tc(Accept)], Fate::Sent),
-        ("tc-accept", "tc accept", Subject::Ours, vec![Tc(Accept), ours_idle], Fate::Sent),
-        ("tc-drop", "tc drop", Subject::Tc, vec![Tc(Drop)], Fate::Dropped),
-        ("tc-drop", "tc drop", Subject::Ours, vec![Tc(Drop), ours_idle], Fate::Dropped),
-        ("rule-accept", "one rule that accepts", Subject::Ours, vec![Ours(Measured, Rules::Hit(Accept))], Fate::Sent),
-        ("rule-accept", "one rule that accepts", Subject::Nft, vec![Nft(Measured, Rules::Hit(Accept))], Fate::Sent),
-        ("rule-drop", "one rule that drops", Subject::Ours, vec![Ours(Measured, Rules::Hit(Drop))], Fate::Dropped),
-        ("rule-drop", "one rule that drops", Subject::Nft, vec![Nft(Measured, Rules::Hit(Drop))], Fate::Dropped),
+        ("other-interface", "500 rules on another interface", InOurs, vec![Ours(Other, ELSEWHERE)], Sent),
+        ("other-interface", "500 rules on another interface", InNft, vec![Nft(Other, ELSEWHERE)], Sent),
+        ("after-detach", "500 rules, removed again", InOurs, vec![Ours(Measured, ELSEWHERE), Remove], Sent),
+        ("after-detach", "500 rules, removed again", InNft, vec![Nft(Measured, ELSEWHERE), Remove], Sent),
+        ("idle", "empty chain", InOurs, vec![ours_idle], Sent),
+        ("idle", "empty chain", InNft, vec![nft_idle], Sent),
+        ("tc-accept", "tc accept", InTc, vec![Tc(Accept)], Sent),
+        ("tc-accept", "tc accept", InOurs, vec![Tc(Accept), ours_idle], Sent),
+        ("tc-accept", "tc accept", InNft, vec![Tc(Accept), nft_idle], Sent),
+        ("tc-drop", "tc drop", InTc, vec![Tc(Drop)], Dropped),
+        ("tc-drop", "tc drop", InOurs, vec![Tc(Drop), ours_idle], Dropped),
+        ("tc-drop", "tc drop", InNft, vec![Tc(Drop), nft_idle], Dropped),
+        ("rule-accept", "one rule that accepts", InOurs, vec![Ours(Measured, hit(Accept))], Sent),
+        ("rule-accept", "one rule that accepts", InNft, vec![Nft(Measured, hit(Accept))], Sent),
+        ("rule-drop", "one rule that drops", InOurs, vec![Ours(Measured, hit(Drop))], Dropped),
+        ("rule-drop", "one rule that drops", InNft, vec![Nft(Measured, hit(Drop))], Dropped),
     ];
     lines
         .into_iter()
@@ -169,16 +196,48 @@ fn commit() -> Vec<Case> {
         .collect()
 }
 
+/// Numbers of rules, and what they are called.
+const COUNTS: [(u32, &str, &str); 5] = [
+    (1, "miss-1", "1 rule, no match"),
+    (10, "miss-10", "10 rules, no match"),
+    (100, "miss-100", "100 rules, no match"),
+    (1000, "miss-1000", "1,000 rules, no match"),
+    (10_000, "miss-10000", "10,000 rules, no match"),
+];
+
+/// The number of rules of a scenario of the table `count`.
+pub fn rules_in(scenario: &str) -> Option<u32> {
+    let found = COUNTS.iter().find(|(_, name, _)| *name == scenario);
+    found.map(|&(count, ..)| count)
+}
+
+fn count() -> Vec<Case> {
+    let hooks = |&(count, scenario, title): &(u32, &'static str, &'static str)| {
+        let (miss, pairs) = (Rules::Miss(count), Rules::Pairs(count));
+        [
+            (Subject::Ours, Install::Ours(On::Measured, miss)),
+            (Subject::Nft, Install::Nft(On::Measured, miss)),
+            (Subject::NftSet, Install::Nft(On::Measured, pairs)),
+            (Subject::ClsBpf, Install::ClsBpf(count)),
+        ]
+        .map(|(subject, install)| Case {
+            group: Group::Count,
+            scenario,
+            title,
+            subject,
+            install: vec![install],
+            ipv6: false,
+            fate: Fate::Sent,
+        })
+    };
+    COUNTS.iter().flat_map(hooks).collect()
+}
+
 /// Rulesets, each with both hooks.
 #[rustfmt::skip]
 const RULESETS: &[(&str, &str, Rules)] = &[
     ("empty", "empty chain", Rules::Empty),
-    ("miss-1", "1 rule, no match", Rules::Miss(1)),
     ("match-1", "1 rule, match", Rules::Hit(Verdict::Accept)),
-    ("miss-10", "10 rules, no match", Rules::Miss(10)),
-    ("miss-100", "100 rules, no match", Rules::Miss(100)),
-    ("miss-1000", "1,000 rules, no match", Rules::Miss(1000)),
-    ("miss-10000", "10,000 rules, no match", Rules::Miss(10_000)),
     ("ports-1000", "1,000 rules, other ports", Rules::Ports(1000)),
     ("mixed-1000", "1,000 mixed rules, no match", Rules::Mixed(1000)),
     ("mixed-10000", "10,000 mixed rules, no match", Rules::Mixed(10_000)),
@@ -188,7 +247,7 @@ const RULESETS: &[(&str, &str, Rules)] = &[
     ("fw-10000", "10,000 rules as in firewalls, no match", Rules::Shaped(Shape::Fw, 10_000)),
     ("ipc-1000", "1,000 rules as in IP chains, no match", Rules::Shaped(Shape::Ipc, 1000)),
     ("ipc-10000", "10,000 rules as in IP chains, no match", Rules::Shaped(Shape::Ipc, 10_000)),
-    ("miss6-1000", "1,000 IPv6 rules, no match", Rules::Miss6(1000)),
+    (MISS6, "1,000 IPv6 rules, no match", Rules::Miss(1000)),
     ("count-10", "10 rules that count, then accept", Rules::Counters(10)),
     ("vmap", "verdict map of 16 ports with a jump", Rules::Map(16)),
     ("set-addresses", "set of 1,000 addresses", Rules::Addresses(1000)),
@@ -196,14 +255,16 @@ const RULESETS: &[(&str, &str, Rules)] = &[
     ("set-ranges", "set of 1,000 prefixes . port ranges", Rules::Ranges(1000)),
 ];
 
-/// The rules of a scenario, where it has some.
-pub fn rules_of(name: &str) -> Option<Rules> {
-    all(false)
-        .into_iter()
-        .filter(|case| case.scenario == name)
-        .flat_map(|case| case.install)
-        .find_map(|install| match install {
-            Install::Ours(_, rules) => Some(rules),
+/// The scenario with IPv6 packets.
+const MISS6: &str = "miss6-1000";
+
+/// The rules of a scenario, where it has some, and whether its packets are IPv6.
+pub fn rules_of(name: &str) -> Option<(Rules, bool)> {
+    let cases = all(false).into_iter().filter(|case| case.scenario == name);
+    cases
+        .flat_map(|case| case.install.into_iter().map(move |one| (one, case.ipv6)))
+        .find_map(|(install, ipv6)| match install {
+            Install::Ours(_, rules) => Some((rules, ipv6)),
             _ => None,
         })
 }
@@ -220,7 +281,7 @@ fn rules() -> Vec<Case> {
             title,
             subject,
             install: vec![install],
-            ipv6: rules.ipv6(),
+            ipv6: scenario == MISS6,
             fate: Fate::Sent,
         })
     };

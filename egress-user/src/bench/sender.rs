@@ -22,17 +22,26 @@ pub enum Amount {
 }
 
 /// What one run has done.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Sample {
     /// Packets that were sent.
     pub sent: u64,
     /// Packets that a hook dropped.
     pub dropped: u64,
-    /// How long it took, without the time that other tasks had.
+    /// How long it took, without the time that other tasks had; of several threads, the sum.
     pub busy: Duration,
 }
 
 impl Sample {
+    /// Both together, as of two threads.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            dropped: self.dropped + other.dropped,
+            busy: self.busy + other.busy,
+        }
+    }
+
     /// Nanoseconds for each packet.
     pub fn nanoseconds(&self) -> f64 {
         self.busy.as_nanos() as f64 / (self.sent + self.dropped).max(1) as f64
@@ -55,8 +64,21 @@ pub enum Fate {
 pub struct Effort {
     /// Length of a measured run.
     pub time: Duration,
+    /// How long is sent before, without measuring.
+    pub warm_up: Duration,
     /// Number of measured runs.
     pub repeats: u32,
+}
+
+/// What is to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Choice {
+    /// pktgen where the kernel has it, else a packet socket
+    Auto,
+    /// The kernel's packet generator, or nothing
+    Pktgen,
+    /// A packet socket (AF_PACKET) of this program
+    Socket,
 }
 
 /// What sends.
@@ -95,15 +117,16 @@ impl Sender {
         }
         let amount = if fate == Fate::Sent {
             let first = self.send(Amount::Packets(FIRST), stop)?;
+            // Each thread sends as many.
             let packets = |time: Duration| {
                 let packets = time.as_nanos() as f64 / first.nanoseconds().max(1.0);
                 // A float beyond the range of u64 becomes its end.
                 (packets as u64).max(FEWEST)
             };
-            self.send(Amount::Packets(packets(effort.time / 4)), stop)?;
+            self.send(Amount::Packets(packets(effort.warm_up)), stop)?;
             Amount::Packets(packets(effort.time))
         } else {
-            self.send(Amount::Time(effort.time / 4), stop)?;
+            self.send(Amount::Time(effort.warm_up), stop)?;
             Amount::Time(effort.time)
         };
         (0..effort.repeats)

@@ -17,6 +17,7 @@ use std::{
 const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -62,6 +63,21 @@ struct MapElement {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
 }
 
 #[repr(C)]
@@ -165,6 +181,29 @@ pub fn map_create(
         *to = from;
     }
     bpf(MAP_CREATE, &mut attr).map(owned)
+}
+
+/// Loads a program for traffic control (`BPF_PROG_TYPE_SCHED_CLS`), each instruction a `struct bpf_insn`.
+/// `name` has at most 15 characters.
+///
+/// # Errors
+///
+/// Those of `BPF_PROG_LOAD`: EPERM without CAP_BPF, EACCES or EINVAL where the verifier refuses it.
+pub fn load_classifier(name: &str, instructions: &[u64]) -> io::Result<OwnedFd> {
+    /// `BPF_PROG_TYPE_SCHED_CLS`.
+    const SCHED_CLS: u32 = 3;
+    let license = c"Dual MIT/GPL";
+    let mut attr = ProgLoad {
+        prog_type: SCHED_CLS,
+        insn_cnt: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
+        insns: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        ..ProgLoad::default()
+    };
+    for (to, from) in attr.prog_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bpf(PROG_LOAD, &mut attr).map(owned)
 }
 
 /// Reads the value under `key` into `value`, which must be as large as the kernel's value is.

@@ -1,14 +1,24 @@
 //! Filters of the clsact qdisc, for kernels without TCX. They cannot be pinned: which are ours is
 //! written down in the generation, and they are known by their program.
 
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
 use anyhow::{Context as _, Result};
 use aya::programs::{
     Link as _, SchedClassifier,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
 };
 use egress_lang::checked::Hook;
-use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::{
+    packet_core::{
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    },
+    packet_route::{
+        RouteNetlinkMessage,
+        tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcMessage, TcOption},
+    },
+};
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{device::netlink, tcx::attach_type};
@@ -190,6 +200,44 @@ pub fn create(
     // Dropping this would remove the filter.
     std::mem::forget(program.take_link(id)?);
     Ok(())
+}
+
+/// Adds a filter for egress that decides by itself (`direct-action`) what becomes of a packet. It keeps its
+/// program.
+///
+/// # Errors
+///
+/// Where the kernel refuses, as it does where there is one in this place.
+pub fn create_for(program: BorrowedFd<'_>, ifindex: u32, name: &str, place: Place) -> Result<()> {
+    /// `ETH_P_ALL`.
+    const ALL: u16 = 3;
+    /// `TC_H_MIN_EGRESS`.
+    const EGRESS: u32 = 0xfff3;
+    let number = u32::try_from(program.as_raw_fd()).context("a program's descriptor")?;
+    let mut message = TcMessage::with_index(ifindex.cast_signed());
+    message.header.parent = (QDISC | EGRESS).into();
+    message.header.info = u32::from(place.priority) << 16 | u32::from(ALL.to_be());
+    message.attributes = vec![
+        TcAttribute::Kind("bpf".to_owned()),
+        TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(number)),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]),
+    ];
+    netlink(async |mut handle| {
+        let message = RouteNetlinkMessage::NewTrafficFilter(message);
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_EXCL | NLM_F_CREATE;
+        let mut answers = handle.request(request)?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return Err(rtnetlink::Error::NetlinkError(error).into());
+            }
+        }
+        Ok(())
+    })
+    .context("adding a tc filter")
 }
 
 /// Makes our filter run `program` in place of the one it runs now.

@@ -9,6 +9,11 @@ use super::{Line, lines};
 
 /// One row for each scenario, one column for each hook.
 pub fn markdown(runs: &[Value]) -> Result<String> {
+    markdown_with(runs, &|_| String::new())
+}
+
+/// The same, with what `picture` returns above each table.
+pub fn markdown_with(runs: &[Value], picture: &dyn Fn(&str) -> String) -> Result<String> {
     let columns = columns(runs)?;
     let mut text = String::new();
     for (table, heading) in [
@@ -16,6 +21,7 @@ pub fn markdown(runs: &[Value]) -> Result<String> {
             "commit",
             "The table of the commit \"netfilter: Introduce egress hook\"",
         ),
+        ("count", "By number of rules"),
         ("rules", "By ruleset"),
     ] {
         let mut seen = Vec::new();
@@ -41,7 +47,11 @@ pub fn markdown(runs: &[Value]) -> Result<String> {
             continue;
         }
         // Writing to a string cannot fail.
-        let _ = write!(text, "## {heading}\n\n| instructions added |");
+        let _ = write!(
+            text,
+            "## {heading}\n\n{}| instructions added |",
+            picture(table)
+        );
         for column in &columns {
             let _ = write!(text, " {} |", column.title);
         }
@@ -62,9 +72,9 @@ pub fn markdown(runs: &[Value]) -> Result<String> {
 }
 
 /// The lines of one hook.
-pub struct Column<'a> {
+struct Column<'a> {
     /// Whose hook it is.
-    pub title: String,
+    title: String,
     /// Its lines.
     lines: Vec<Line<'a>>,
     /// All lines of the run.
@@ -77,49 +87,42 @@ impl Column<'_> {
         let found = |line: &&Line<'_>| line.table == table && line.scenario == scenario;
         self.lines.iter().find(found)
     }
-
-    /// What a scenario of the table `rules` adds.
-    pub fn added(&self, scenario: &str) -> Option<f64> {
-        self.find("rules", scenario)?.added
-    }
 }
 
-/// Ours, in each way of attaching that was measured, and the peers. The second run is a repetition.
-pub fn columns(runs: &[Value]) -> Result<Vec<Column<'_>>> {
-    let mut columns = Vec::new();
-    let mut peers = Vec::new();
-    for (index, run) in runs.iter().enumerate().filter(|&(index, _)| index != 1) {
+/// Ours, in each way of attaching that was measured, and the peers, from the first run that has them.
+fn columns(runs: &[Value]) -> Result<Vec<Column<'_>>> {
+    let mut columns: Vec<Column<'_>> = Vec::new();
+    for run in runs {
         let mode = run["about"]["mode"].as_str().unwrap_or("not attached");
-        let subjects: &[&str] = if index == 0 {
-            &["ours", "nft", "tc"]
-        } else {
-            &["ours"]
-        };
-        for &subject in subjects {
-            let mut own = lines(run)?;
-            own.retain(|line| line.subject == subject);
+        for subject in ["ours", "nft", "nft set", "tc", "cls_bpf"] {
+            let own = lines(run)?
+                .into_iter()
+                .filter(|line| line.subject == subject);
+            let own: Vec<_> = own.collect();
             if own.is_empty() {
                 continue;
             }
-            let column = |title| -> Result<_> {
-                Ok(Column {
+            let title = match subject {
+                "ours" => format!("egress, {mode}"),
+                other => other.to_owned(),
+            };
+            match columns.iter_mut().find(|column| column.title == title) {
+                Some(column) => column.lines.extend(own),
+                None => columns.push(Column {
                     title,
                     lines: own,
                     all: lines(run)?,
-                })
-            };
-            match subject {
-                "ours" => columns.push(column(format!("egress, {mode}"))?),
-                other => peers.push(column(other.to_owned())?),
+                }),
             }
         }
     }
-    columns.extend(peers);
+    // Ours first.
+    columns.sort_by_key(|column| !column.title.starts_with("egress"));
     Ok(columns)
 }
 
 /// A whole number with its sign, and commas between the thousands.
-fn signed(number: f64) -> String {
+pub fn signed(number: f64) -> String {
     let digits = format!("{:.0}", number.abs());
     let mut text = String::from(if number < 0.0 { "-" } else { "+" });
     for (index, digit) in digits.chars().enumerate() {
