@@ -422,6 +422,16 @@ mod tests {
     }
 
     #[test]
+    fn cpus_share_no_cache_line() {
+        // A map's value begins with a page, and a CPU's row is whole cache lines of 64 bytes.
+        for ids in [vec![1], (1..=1000).collect()] {
+            let plan = plan(&Counters::default(), &[scope(0, &ids)]).unwrap();
+            assert!(row(plan.counters.capacity).unwrap().is_multiple_of(64));
+        }
+        assert!(OWN_ROW.is_multiple_of(64));
+    }
+
+    #[test]
     fn scopes_do_not_share_counters() {
         let plan = plan(&Counters::default(), &[scope(0, &[1]), scope(7, &[1])]).unwrap();
         assert_eq!(slots_of(&plan), [0, 1]);
