@@ -9,10 +9,11 @@ mod table;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -73,38 +74,53 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.cores {
         return cores::run(&egress);
     }
-    let measure = |what: &str, scenarios: &str, more: &str| {
-        eprintln!("Linux {}, {what}", args.kernel.name());
-        let command = format!("--scenario {scenarios} {more}--seconds 0.02 --repeats 3");
-        count(args.kernel, &egress, &command, true)
-    };
+    let ours = "--subject ours ";
     let Some(scenarios) = &args.scenario else {
-        let twice = [
-            measure("first run", SCENARIOS, "")?,
-            measure("once more", SCENARIOS, "")?,
-        ];
-        let ours = "--subject ours ";
-        let mut runs = twice.to_vec();
-        runs.push(measure("more rules", OURS_ONLY, ours)?);
+        let mut runs = measure(
+            args.kernel,
+            &egress,
+            [("first run", SCENARIOS, ""), ("once more", SCENARIOS, "")],
+        )?;
+        let more = ("more rules", OURS_ONLY, ours);
         if args.kernel == Version::V6_12 {
-            // Without TCX the first runs were with clsact.
             let all = format!("{SCENARIOS},{OURS_ONLY}");
-            runs.push(measure(
-                "with clsact",
-                &all,
-                "--mode clsact --subject ours ",
-            )?);
+            let clsact = ("with clsact", all.as_str(), "--mode clsact --subject ours ");
+            runs.extend(measure(args.kernel, &egress, [more, clsact])?);
+        } else {
+            // Without TCX the first runs were with clsact.
+            runs.extend(measure(args.kernel, &egress, [more])?);
         }
         let difference = difference(&runs[0], &runs[1])?;
         page::write(args.kernel, &egress, &runs, difference)?;
         return Ok(judge(difference));
     };
-    let runs = [
-        measure("first run", scenarios, "")?,
-        measure("once more", scenarios, "")?,
+    let twice = [
+        ("first run", scenarios.as_str(), ""),
+        ("once more", scenarios, ""),
     ];
+    let runs = measure(args.kernel, &egress, twice)?;
     println!("{}", table::markdown(&runs[..1])?);
     Ok(judge(difference(&runs[0], &runs[1])?))
+}
+
+/// Runs, each in a machine of its own, at the same time: what they are called, scenarios, further options.
+fn measure<const N: usize>(
+    kernel: Version,
+    egress: &Path,
+    runs: [(&str, &str, &str); N],
+) -> Result<Vec<Value>> {
+    thread::scope(|scope| {
+        let running = runs.map(|(what, scenarios, more)| {
+            scope.spawn(move || {
+                let options = format!("--scenario {scenarios} {more}--seconds 0.02 --repeats 3");
+                count(kernel, egress, &options, Some(what))
+            })
+        });
+        running
+            .into_iter()
+            .map(|run| run.join().map_err(|_| anyhow!("a run panicked"))?)
+            .collect()
+    })
 }
 
 fn judge(difference: f64) -> ExitCode {
@@ -116,14 +132,15 @@ fn judge(difference: f64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What `egress bench` with these options counts in a machine of its own; `loud` shows how far it is.
-fn count(kernel: Version, egress: &Path, options: &str, loud: bool) -> Result<Value> {
+/// What `egress bench` with these options counts in a machine of its own; under the name of `what` it shows
+/// how far it is.
+fn count(kernel: Version, egress: &Path, options: &str, what: Option<&str>) -> Result<Value> {
     let mut machine = Machine::new(kernel);
     machine.icount = true;
     let command = format!("egress bench {options} --unit instructions --json");
     boot(machine, egress, &command, &mut |line| {
-        if loud {
-            eprintln!("  {line}");
+        if let Some(what) = what {
+            eprintln!("Linux {}, {what}: {line}", kernel.name());
         }
     })
 }

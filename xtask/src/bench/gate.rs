@@ -36,7 +36,7 @@ const ACCEPT: &str = "cargo xtask bench --gate --accept";
 
 /// `cargo xtask bench --gate`.
 pub fn run(egress: &Path, accept: bool) -> Result<ExitCode> {
-    let (kernel, measured) = measure(egress, true)?;
+    let (kernel, measured) = measure(egress, Some("gate"))?;
     if accept {
         page::save(&page::directory()?.join(FILE), &text(&kernel, &measured))?;
         return Ok(ExitCode::SUCCESS);
@@ -56,7 +56,7 @@ pub fn run(egress: &Path, accept: bool) -> Result<ExitCode> {
 ///
 /// So, and where it cannot be measured.
 pub fn check(egress: &Path) -> Result<()> {
-    let (_, measured) = measure(egress, false)?;
+    let (_, measured) = measure(egress, None)?;
     let verdict = compare(&recorded()?, &measured)?;
     if verdict.failed > 0 {
         bail!("{}", verdict.text);
@@ -67,12 +67,12 @@ pub fn check(egress: &Path) -> Result<()> {
 /// A scenario, and the instructions that it adds to a packet.
 type Added = (String, f64);
 
-fn measure(egress: &Path, loud: bool) -> Result<(String, Vec<Added>)> {
+fn measure(egress: &Path, what: Option<&str>) -> Result<(String, Vec<Added>)> {
     let options = format!(
-        "--scenario {} --subject ours --seconds 0.01 --repeats 1",
+        "--scenario {} --subject ours --seconds 0.01 --repeats 3",
         SCENARIOS.join(",")
     );
-    let report = count(Version::V6_12, egress, &options, loud)?;
+    let report = count(Version::V6_12, egress, &options, what)?;
     let kernel = report["about"]["kernel"].as_str().unwrap_or("unknown");
     Ok((kernel.to_owned(), values(&report)?))
 }
