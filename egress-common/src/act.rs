@@ -77,7 +77,8 @@ pub mod code {
     /// and 2 (IPv6, `arg` 6), by the device's neighbour table, with one hop less to go. Ends the rule
     /// where the packet is not of that family.
     pub const FWD_NEIGH: u8 = 17;
-    /// Tells a listener of the packet, by the log statement that `a` numbers.
+    /// Tells a listener of the packet, for the statement that `a` numbers; see [`crate::event::what`] for
+    /// `arg`.
     pub const LOG: u8 = 18;
     /// `reg` becomes `reciprocal_scale(jhash, b) + c`: of `arg` bytes of the key, with the seed `a`.
     pub const JHASH: u8 = 19;
@@ -277,7 +278,7 @@ pub fn instruction<P: Packet, M: Maps>(
             return maps.forward_to(packet, value as u32, arg, address);
         }
         code::LOG => {
-            packet.log(a);
+            packet.tell(a, arg);
             return end::ON;
         }
         code::SELECT => {

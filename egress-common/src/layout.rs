@@ -301,6 +301,8 @@ pub mod feature {
     pub const SET: u32 = 1 << 15;
     /// Acts.
     pub const ACT: u32 = 1 << 16;
+    /// Statements that tell a listener ([`crate::event`]).
+    pub const EVENTS: u32 = 1 << 17;
 
     /// Parts of options.
     pub const OPTION: u32 = 1 << 17;
@@ -330,7 +332,8 @@ pub struct State {
     /// modulo 2^64. Of a quota: bytes used. Of `numgen inc`: the last number. Of `last`: when it ran,
     /// in nanoseconds of the monotonic clock; 0 for never.
     pub value: u64,
-    /// Of a quota: whether it was told that it is used up. Otherwise unused.
+    /// Of the first slot: until when somebody listens to events ([`crate::event`]), in nanoseconds of the
+    /// monotonic clock; 0 where nobody does. Otherwise unused.
     pub more: u64,
 }
 
@@ -346,6 +349,8 @@ pub mod own {
     pub const BROKEN: u32 = 24;
     /// Packets that rules sent by other devices (`fwd to`, `redirect to`).
     pub const SENT: u32 = 32;
+    /// Events that nobody heard of: no one listened, or the buffer was full.
+    pub const LOST: u32 = 40;
     /// Bytes of a row, as a shift: a cache line.
     pub const ROW_SHIFT: u32 = 6;
     /// There are at least as many rows: programs may take this for a mask, less one.
@@ -425,6 +430,8 @@ pub struct Settings {
     pub link_len: u32,
     /// Bytes of a packet that nf_tables does not count at this hook.
     pub uncounted_len: u32,
+    /// 1 at the ingress hook, 0 at the egress hook.
+    pub ingress: u32,
     /// Value of the skip mark under its mask.
     pub skip_value: u32,
     /// Mask of the skip mark; 0 where there is none.
@@ -448,6 +455,7 @@ impl Settings {
         counter_mask: 0,
         link_len: 14,
         uncounted_len: 0,
+        ingress: 0,
         skip_value: 0,
         skip_mask: 0,
         state_mask: 0,

@@ -13,6 +13,7 @@
 
 pub mod act;
 pub mod engine;
+pub mod event;
 pub mod layout;
 pub mod option;
 pub mod packet;

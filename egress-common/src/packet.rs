@@ -264,7 +264,7 @@ pub trait Packet {
     /// address in both.
     fn forward_to(&self, ifindex: u32, version: u32, address: (u64, u64)) -> u32;
     /// Tells a listener of the packet, by the number of a log statement.
-    fn log(&self, statement: u32);
+    fn tell(&self, statement: u32, what: u32);
 }
 
 /// What [`Headers::load`] reads.

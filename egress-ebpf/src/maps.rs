@@ -141,6 +141,16 @@ impl Shared {
     }
 }
 
+/// Until when somebody listens to events: nanoseconds of the monotonic clock, 0 where nobody does.
+#[inline(always)]
+pub fn heard_until() -> u64 {
+    // SAFETY: in the first slot, which is always there; other CPUs and the listener use it.
+    unsafe {
+        let at = STATES.start().add(core::mem::offset_of!(State, more));
+        at.cast::<u64>().read_volatile()
+    }
+}
+
 /// How deep copies that rules send are nested on this CPU.
 #[inline(always)]
 pub fn nesting() -> Shared {
@@ -176,8 +186,8 @@ pub mod settings {
     }
 
     setting! {
-        features root root_ipv4 root_ipv6 table_mask cpu_mask counter_row counter_mask link_len uncounted_len skip_value skip_mask
-        state_mask
+        features root root_ipv4 root_ipv6 table_mask cpu_mask counter_row counter_mask link_len uncounted_len ingress skip_value
+        skip_mask state_mask
     }
 }
 

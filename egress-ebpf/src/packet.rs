@@ -20,6 +20,7 @@ use egress_common::{
 };
 
 use crate::{
+    events,
     maps::{self, settings},
     socket::load_socket,
 };
@@ -424,7 +425,9 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
-    fn log(&self, _statement: u32) {}
+    fn tell(&self, statement: u32, what: u32) {
+        events::tell(self.ctx.skb.skb, statement, what);
+    }
 }
 
 /// `struct bpf_redir_neigh` (include/uapi/linux/bpf.h).

@@ -15,6 +15,7 @@ pub mod json;
 pub mod lex;
 pub mod lower;
 pub mod meta;
+pub mod monitor;
 pub mod options;
 pub mod parse;
 pub mod places;

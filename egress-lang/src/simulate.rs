@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use egress_common::act;
+use egress_common::event;
 use egress_common::engine::{self, Maps, Outcome, State};
 use egress_common::layout::{MAX_ROUNDS, OFFSET, feature, meta};
 use egress_common::packet::{
@@ -49,6 +50,8 @@ pub struct SimPacket {
     pub written: RefCell<BTreeMap<usize, u8>>,
     /// What rules sent by other devices, in order.
     pub sent: RefCell<Vec<Sending>>,
+    /// What listeners were told of it, in order.
+    pub told: RefCell<Vec<Telling>>,
     /// When it comes to the hook: nanoseconds of the monotonic clock.
     pub time: u64,
     /// What rules draw.
@@ -66,6 +69,17 @@ pub struct Sending {
     pub bytes: Vec<u8>,
     /// How.
     pub how: How,
+}
+
+/// What a listener is told of a packet ([`egress_common::event`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Telling {
+    /// By which statement.
+    pub statement: u32,
+    /// The kind of event.
+    pub kind: u32,
+    /// How many bytes of the packet, at most.
+    pub bytes: u32,
 }
 
 /// How a packet came to another device.
@@ -355,7 +369,13 @@ impl Packet for SimPacket {
         act::end::REDIRECTED
     }
 
-    fn log(&self, _statement: u32) {}
+    fn tell(&self, statement: u32, what: u32) {
+        self.told.borrow_mut().push(Telling {
+            statement,
+            kind: event::kind_of(what),
+            bytes: event::bytes_of(what),
+        });
+    }
 }
 
 /// Packets and bytes by counter slot.

@@ -352,7 +352,18 @@ fn act() -> impl Strategy<Value = Vec<Act>> {
             from: 0,
         },
     ]);
-    prop_oneof![limit, bytes, quota, copy, mark, random, hash, send, count]
+    let tell = (any::<bool>(), 0..3u32).prop_map(move |(log, number)| {
+        vec![match log {
+            true => Act::Log { id, bytes: 60 },
+            false => Act::Trace {
+                number,
+                on: number > 0,
+            },
+        }]
+    });
+    prop_oneof![
+        limit, bytes, quota, copy, mark, random, hash, send, count, tell
+    ]
 }
 
 fn chain(index: u32) -> impl Strategy<Value = Chain> {

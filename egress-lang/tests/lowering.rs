@@ -231,7 +231,7 @@ fn maps_become_rules() {
 
 #[test]
 fn what_cannot_be_enforced_is_refused_where_it_stands() {
-    let text = "table netdev t {\n chain c {\n type filter hook egress device lo priority 0\n tcp dport 80 log drop\n }\n}\n";
+    let text = "table netdev t {\n chain c {\n type filter hook egress device lo priority 0\n tcp dport 80 notrack drop\n }\n}\n";
     let file = SourceFile {
         name: "rules",
         text: text.as_bytes(),
@@ -241,17 +241,17 @@ fn what_cannot_be_enforced_is_refused_where_it_stands() {
         ..CheckOptions::default()
     };
     let checked = Ruleset::default().load(file, &ParseOptions::default(), &options);
-    let error = checked.expect_err("log is not enforced").to_string();
+    let error = checked.expect_err("notrack is not enforced").to_string();
     assert!(
-        error.starts_with("rules:4:15-17: Error: log is not supported yet\n"),
+        error.starts_with("rules:4:15-21: Error: notrack is not supported yet\n"),
         "{error}"
     );
 
-    let ruleset = load(text).expect("log is a statement of nft's");
-    let error = lower::hook(&ruleset, "lo", Hook::Egress).expect_err("log is not enforced");
+    let ruleset = load(text).expect("notrack is a statement of nft's");
+    let error = lower::hook(&ruleset, "lo", Hook::Egress).expect_err("notrack is not enforced");
     assert_eq!(
         error.to_string(),
-        "table netdev t, chain c, rule handle 2: log is not supported yet"
+        "table netdev t, chain c, rule handle 2: notrack is not supported yet"
     );
 }
 

@@ -51,7 +51,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Shows rules and counters by rate
     Top(crate::top::Args),
-    /// Prints the diagnostics of the programs in the kernel until Ctrl-C
+    /// Prints what rules tell of packets (`log`, `meta nftrace set 1`) and the diagnostics of the programs in
+    /// the kernel, until Ctrl-C
     Monitor(MonitorArgs),
     /// Takes nft(8)'s own command line, for `table netdev`
     Nft(NftArgs),
@@ -252,9 +253,31 @@ pub struct RestoreArgs {
 /// Arguments of `monitor`.
 #[derive(Debug, Args)]
 pub struct MonitorArgs {
+    /// What to tell of: packets that `log` statements match, in the form of the kernel's log (this where
+    /// nothing is named), or the way of packets that `meta nftrace set 1` matches
+    #[arg(value_name = "WHAT")]
+    pub what: Vec<MonitorWhat>,
+    /// Prints a JSON object in a line for each
+    #[arg(short, long)]
+    pub json: bool,
+    /// Writes the packets that `log` statements match to this file instead, with their rules as comments
+    #[arg(long, value_name = "FILE")]
+    pub pcapng: Option<PathBuf>,
+    /// Only of `log` statements with this group
+    #[arg(long, value_name = "NUMBER")]
+    pub group: Option<u16>,
     /// Whose programs.
     #[command(flatten)]
     pub netns: NetnsArgs,
+}
+
+/// What `monitor` tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MonitorWhat {
+    /// Packets that `log` statements match
+    Log,
+    /// The way of packets that `meta nftrace set 1` matches
+    Trace,
 }
 
 /// Arguments of `nft`.

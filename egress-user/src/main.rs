@@ -6,6 +6,7 @@ mod commands;
 mod generation;
 mod guards;
 mod kernel;
+mod listen;
 mod observe;
 mod saved;
 mod settings;
@@ -72,7 +73,7 @@ fn run(command: Command) -> Result<()> {
 }
 
 /// For what waits for events.
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+pub(crate) fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -18,7 +18,15 @@ const LEVELS: &[&str] = &[
 
 impl RuleChecker<'_, '_> {
     pub(super) fn log(&mut self, options: &[LogOption], span: Span) -> Result<Statement> {
-        let mut log = Log::default();
+        let mut log = Log {
+            id: self.state_id(),
+            prefix: None,
+            level: None,
+            group: None,
+            snaplen: None,
+            queue_threshold: None,
+            flags: 0,
+        };
         for option in options {
             match option {
                 LogOption::Prefix(prefix) => {

@@ -356,6 +356,8 @@ impl Ruleset {
             match statement {
                 Statement::Limit(limit) => states.push((limit.id, 0)),
                 Statement::Last { id } => states.push((*id, 0)),
+                // Keeps nothing, but its slot is its number.
+                Statement::Log(log) => states.push((log.id, 0)),
                 _ => {}
             }
             statement.each_expr(&mut |expr| {
@@ -373,7 +375,7 @@ impl Ruleset {
     }
 
     /// Those of rules, and those that elements carry.
-    fn each_statement<'r>(&'r self, each: &mut dyn FnMut(&'r Statement)) {
+    pub fn each_statement<'r>(&'r self, each: &mut dyn FnMut(&'r Statement)) {
         for table in &self.tables {
             for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
                 rule.statements.iter().for_each(&mut *each);

@@ -463,8 +463,10 @@ pub struct Quota {
 }
 
 /// `log ...`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
+    /// Identity of the statement.
+    pub id: StateId,
     /// Before each line.
     pub prefix: Option<String>,
     /// Of syslog(2): 0 (emerg) to 7 (debug), 8 (audit); 4 (warn) where none is given.

@@ -1,6 +1,7 @@
 //! Acts as bytes, by [`egress_common::act`].
 
 use egress_common::act::{code, test, writable, write};
+use egress_common::event::{LONG, kind, what};
 use egress_common::layout::{feature, fetch};
 
 use crate::image::atom::{Half, Variable};
@@ -212,10 +213,24 @@ impl Encoder {
                 arg: version.into(),
                 ..new(code::FWD_NEIGH, device)
             },
-            Act::Log { id } => Instruction {
-                a: id.0 as u32,
-                ..new(code::LOG, 0)
-            },
+            Act::Log { id, bytes } => {
+                self.features |= feature::EVENTS;
+                Instruction {
+                    arg: what(kind::LOG, bytes),
+                    a: slot(id),
+                    ..new(code::LOG, 0)
+                }
+            }
+            // Nothing in a program reads the bit.
+            Act::Trace { on: false, .. } => return,
+            Act::Trace { number, .. } => {
+                self.features |= feature::EVENTS;
+                Instruction {
+                    arg: what(kind::TRACE, LONG as u16),
+                    a: number,
+                    ..new(code::LOG, 0)
+                }
+            }
         });
     }
 

@@ -1,11 +1,12 @@
 //! Acts, one instruction after the other.
 
 use egress_common::act::{REGISTERS, end};
+use egress_common::event::{LONG, kind, what};
 use egress_common::layout::fetch;
 use egress_common::packet::Packet as _;
 use egress_common::{act, store};
 
-use super::Run;
+use super::{Event, Run};
 use crate::ir::{Act, Base, Register, Writable};
 
 /// How an act ended.
@@ -221,7 +222,16 @@ impl Run<'_> {
                 let device = registers.get(device) as u32;
                 return act::forward_to(&self.packet, device, version.into(), address);
             }
-            Act::Log { id } => self.packet.log(id.0 as u32),
+            Act::Log { id, bytes } => {
+                let what = what(kind::LOG, bytes);
+                self.packet.tell(id.0 as u32, what.into());
+            }
+            Act::Trace { number, on } => {
+                (self.tell)(Event::Trace { number, on });
+                if on {
+                    self.packet.tell(number, what(kind::TRACE, LONG as u16).into());
+                }
+            }
         }
         end::ON
     }

@@ -12,7 +12,7 @@ use crate::image::Device;
 use crate::ir::{
     Act, Base, ChainId, Hook, Meta, Rule, Source, StateId, Step, Test, Verdict, Writable,
 };
-use crate::simulate::{Sending, SimPacket};
+use crate::simulate::{Sending, SimPacket, Telling};
 
 /// What became of a packet, and what was counted on the way.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,6 +29,8 @@ pub struct Answer {
     pub bytes: Vec<u8>,
     /// What was sent by other devices.
     pub sent: Vec<Sending>,
+    /// What listeners were told.
+    pub told: Vec<Telling>,
 }
 
 /// What happens on a packet's way through a hook, in order.
@@ -51,9 +53,18 @@ pub enum Event {
         chain: ChainId,
         /// Whether its policy is to drop.
         drop: bool,
+        /// `skb->mark` then.
+        mark: u32,
     },
     /// A chain ended, with or without a decision.
     Leave(ChainId),
+    /// The rule that is running sets the packet's trace bit.
+    Trace {
+        /// Which such statement.
+        number: u32,
+        /// To what.
+        on: bool,
+    },
 }
 
 /// How far a rule came.
@@ -104,6 +115,7 @@ pub fn trace(
                 (run.tell)(Event::Policy {
                     chain: base.chain,
                     drop: base.policy_drop,
+                    mark: run.packet.mark(),
                 });
                 base.policy_drop
             }
@@ -118,6 +130,7 @@ pub fn trace(
         priority: run.packet.priority(),
         bytes: run.packet.current(),
         sent: run.packet.sent.take(),
+        told: run.packet.told.take(),
         ..run.answer
     }
 }

@@ -211,10 +211,20 @@ pub enum Act {
         /// Of the packet and the address: 4 or 6.
         version: u8,
     },
-    /// Tells a listener.
+    /// Tells a listener of the packet.
     Log {
         /// Which log statement.
         id: StateId,
+        /// How many of its bytes, at most.
+        bytes: u16,
+    },
+    /// `meta nftrace set`: sets the packet's trace bit, and tells a listener of it. Nothing reads the
+    /// bit: what happens to the packet from here on is found out by whoever listens.
+    Trace {
+        /// Which such statement of the hook, from 0.
+        number: u32,
+        /// What the bit becomes.
+        on: bool,
     },
 }
 
@@ -250,7 +260,8 @@ impl Act {
             | Self::Key { .. }
             | Self::Jhash { .. }
             | Self::Dup { .. }
-            | Self::Log { .. } => false,
+            | Self::Log { .. }
+            | Self::Trace { .. } => false,
         }
     }
 
@@ -282,13 +293,19 @@ impl Act {
         }
     }
 
-    /// The state that it keeps, if any.
+    /// Whether it tells a listener.
+    pub fn tells(&self) -> bool {
+        matches!(self, Self::Log { .. } | Self::Trace { on: true, .. })
+    }
+
+    /// The state that it keeps, or that numbers it, if any.
     pub fn state(&mut self) -> Option<&mut StateId> {
         match self {
             Self::Limit { id, .. }
             | Self::Quota { id, .. }
             | Self::Last { id }
-            | Self::Increment { id, .. } => Some(id),
+            | Self::Increment { id, .. }
+            | Self::Log { id, .. } => Some(id),
             _ => None,
         }
     }

@@ -1,9 +1,12 @@
 //! Statements that do more than count, and expressions that are computed, as acts: the same loads and
 //! operations that nft hands to the kernel (`nft --debug=netlink`).
 
+use egress_common::event::{LONG, SHORT};
+
 use super::test;
 use crate::checked::{
-    AddressFamily, BitOp, ElementData, Expr, Limit, Lookup, Quota, Set, Statement, Table, Value,
+    AddressFamily, BitOp, ElementData, Expr, Limit, Log, Lookup, Quota, Set, Statement, Table,
+    Value,
 };
 use crate::ir::{Act, Base, Meta, Register, Source, Step, Writable};
 use crate::meta::MetaKey;
@@ -36,6 +39,7 @@ impl Lower<'_> {
             Statement::Quota(quota) => Step::Act(vec![self::quota(quota)]),
             Statement::Last { id } => Step::Act(vec![Act::Last { id: *id }]),
             Statement::Set { target, value } => self.set(target, value)?,
+            Statement::Log(log) => Step::Act(vec![self::log(log)?]),
             Statement::Dup { device } => {
                 let mut act = self.value(device, 0)?;
                 act.push(Act::Dup { device: 0 });
@@ -74,6 +78,7 @@ impl Lower<'_> {
         let what = match target {
             Expr::Meta(MetaKey::Mark) => Writable::Mark,
             Expr::Meta(MetaKey::Priority) => Writable::Priority,
+            Expr::Meta(MetaKey::Nftrace) => return trace(value),
             Expr::Meta(key) => return Err(format!("setting meta {}", key.row().keyword)),
             Expr::Field { .. } | Expr::Raw { .. } => {
                 return self.set_payload(target, value).map(Step::Act);
@@ -400,6 +405,35 @@ pub(super) fn limit(limit: &Limit) -> Result<Vec<Act>> {
     let most = cost.checked_mul(burst).ok_or_else(too_large)?;
     let cost = Act::Constant { to: 0, value: cost };
     Ok(vec![cost, test(0, most)])
+}
+
+/// `meta nftrace set`.
+fn trace(value: &Expr) -> Result<Step> {
+    let Expr::Constant(_, Value::Int(value)) = value else {
+        return Err("setting meta nftrace to other than a constant".to_owned());
+    };
+    Ok(Step::Act(vec![Act::Trace {
+        number: 0,
+        on: *value != 0,
+    }]))
+}
+
+/// Syslog's `audit`, which is none of its levels.
+const AUDIT: u8 = 8;
+
+/// `log`.
+fn log(log: &Log) -> Result<Act> {
+    if log.level == Some(AUDIT) {
+        return Err("log level audit".to_owned());
+    }
+    let wanted = match log.snaplen {
+        None | Some(0) => SHORT,
+        Some(bytes) => usize::try_from(bytes).unwrap_or(LONG).min(LONG),
+    };
+    Ok(Act::Log {
+        id: log.id,
+        bytes: wanted as u16,
+    })
 }
 
 /// `quota`.

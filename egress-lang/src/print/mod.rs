@@ -226,6 +226,17 @@ impl<'p> Printer<'p> {
         self.fmt(format_args!("{priority}; policy {policy};"));
     }
 
+    /// What of a chain a single line tells: the devices are left out, as nft 1.0.6 does.
+    pub(crate) fn base_in_line(&mut self, chain: &Chain) {
+        if let Some(base) = &chain.base {
+            let (hook, policy) = (base.hook.keyword(), base.policy.keyword());
+            let priority = priority(base.priority, self.options.numeric);
+            self.fmt(format_args!(
+                " {{ type filter hook {hook} priority {priority}; policy {policy}; }}"
+            ));
+        }
+    }
+
     pub(crate) fn rule(&mut self, rule: &Rule) {
         self.statements(&rule.statements);
         if let Some(comment) = &rule.comment {

@@ -34,5 +34,6 @@ pub fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
         priority: packet.priority.get(),
         bytes: packet.current(),
         sent: packet.sent.take(),
+        told: packet.told.take(),
     }
 }

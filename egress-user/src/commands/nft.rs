@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod listing;
+mod monitor;
 
 /// nft's options, and `--netns`.
 #[derive(Debug, Parser)]
@@ -163,6 +164,11 @@ pub fn run(args: NftArgs) -> Result<()> {
         .iter()
         .map(|word| word.to_string_lossy())
         .collect();
+    if let [first, rest @ ..] = words.as_slice()
+        && first == "monitor"
+    {
+        return monitor::run(rest, &options);
+    }
     let source = Source {
         name: "<cmdline>".into(),
         text: format!("{}\n", words.join(" ")).into_bytes(),

@@ -61,6 +61,8 @@ pub struct Interface {
     pub packets_dropped: u64,
     /// Passed because the tables were not as they must be: anything but 0 is a defect.
     pub packets_broken: u64,
+    /// Events of `log` and `nftrace` that nobody heard of.
+    pub events_lost: u64,
     pub rules: u64,
     pub skip_mark: Option<String>,
     pub log_diagnostics: bool,
@@ -285,6 +287,7 @@ impl Interface {
             packets_skipped: count(own::SKIPPED),
             packets_dropped: count(own::DROPPED),
             packets_broken: count(own::BROKEN),
+            events_lost: count(own::LOST),
             rules: program.map_or(0, |program| program.rules),
             skip_mark: skip_mark
                 .filter(|mark| mark.mask != 0)

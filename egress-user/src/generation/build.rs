@@ -47,6 +47,12 @@ pub fn build(
     wanted.counters = plan.counters;
     wanted.states = states.counters;
 
+    let told_before = generation.as_ref().map(Generation::events);
+    if let Some(before) = told_before.filter(|pin| pin.exists()) {
+        pin_again(&before, &next.events())?;
+    } else if groups.iter().any(Group::tells) {
+        program::create_events(&next.events())?;
+    }
     if let Some(generation) = &generation {
         for log in [false, true] {
             let wanted = groups.iter().any(|group| group.settings.log == log);
@@ -135,12 +141,14 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
     if !next.own(number).exists() {
         program::create_own(&next.own(number))?;
     }
+    let events = group.tells().then(|| next.events());
     let maps = MapPins {
         tables: &next.tables(number),
         counters: &next.counters(),
         states: &next.states(),
         own: &next.own(number),
         logs: &next.logs(group.settings.log),
+        events: events.as_deref(),
     };
     let settings = Settings {
         hook: group.settings.hook,

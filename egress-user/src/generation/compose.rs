@@ -36,6 +36,8 @@ pub struct Group {
     pub settings: GroupSettings,
     /// All base chains, in order, with the slots of counters in place of their identities.
     pub chains: ir::Hook,
+    /// The scopes that the chains are of, one for each.
+    pub scopes: Vec<u64>,
     /// Of everything that the program is made from.
     pub fingerprint: [u64; 2],
 }
@@ -157,12 +159,14 @@ pub fn groups(
             .scopes
             .iter()
             .filter(|scope| scope_ids.contains(&scope.id));
-        let chains = lower_all(scopes, &first.name, settings.hook, slots, all_devices)?;
+        let (chains, of_scopes) =
+            lower_all(scopes, &first.name, settings.hook, slots, all_devices)?;
         let fingerprint = fingerprint(&settings, &scope_ids, &chains, &devices, slots);
         groups.push(Group {
             devices,
             settings,
             chains,
+            scopes: of_scopes,
             fingerprint,
         });
     }
@@ -209,8 +213,10 @@ fn lower_all<'a>(
     hook: Hook,
     slots: &Slots,
     devices: &Devices,
-) -> Result<ir::Hook> {
+) -> Result<(ir::Hook, Vec<u64>)> {
     let mut all = ir::Hook::default();
+    let mut of_scopes = Vec::new();
+    let mut traces = 0;
     let mut base_chains = Vec::new();
     for scope in scopes {
         let lowered = lower::hook(&scope.ruleset, device, hook)?;
@@ -225,9 +231,11 @@ fn lower_all<'a>(
                 if let ir::Step::Act(act) = step {
                     let index = |name: &str| devices.get(name).map_or(0, |device| device.ifindex);
                     act.iter_mut().for_each(|act| act.resolve(&index));
+                    number_traces(act, &mut traces);
                 }
             }
             all.chains.push(chain);
+            of_scopes.push(scope.id);
         }
         let lowered = lowered.base_chains.into_iter();
         let ordered = lowered.zip(&order).map(|(mut base_chain, (_, _, base))| {
@@ -239,7 +247,17 @@ fn lower_all<'a>(
     // Stable: later scopes stand before earlier ones already.
     base_chains.sort_by_key(|(priority, _)| *priority);
     all.base_chains = base_chains.into_iter().map(|(_, chain)| chain).collect();
-    Ok(all)
+    Ok((all, of_scopes))
+}
+
+/// Tells apart what sets the trace bit.
+fn number_traces(act: &mut [ir::Act], traces: &mut u32) {
+    for act in act {
+        if let ir::Act::Trace { number, .. } = act {
+            *number = *traces;
+            *traces += 1;
+        }
+    }
 }
 
 /// Adjusts a step to a hook that is made of several.
@@ -308,6 +326,15 @@ impl Group {
             iftype: device.iftype,
         });
         devices.collect()
+    }
+
+    /// Whether its program tells a listener of packets.
+    pub fn tells(&self) -> bool {
+        let rules = self.chains.chains.iter().flat_map(|chain| &chain.rules);
+        rules.flat_map(|rule| &rule.steps).any(|step| match step {
+            ir::Step::Act(act) => act.iter().any(ir::Act::tells),
+            _ => false,
+        })
     }
 
     /// Rules that packets can come to.

@@ -6,14 +6,14 @@
 //! can be begun again by any later command.
 
 mod build;
-mod compose;
+pub mod compose;
 mod converge;
 pub mod counters;
 mod force;
 mod recover;
 pub mod scopes;
 pub mod state;
-mod states;
+pub mod states;
 pub mod store;
 #[cfg(test)]
 mod test;

@@ -1,7 +1,10 @@
 //! What statements keep that all CPUs share (limits, quotas, numbers): which slot of the map `states` is whose,
 //! and what is in it. As with [counters](super::counters), a slot stays with its statement.
 
-use std::{collections::HashMap, mem::offset_of};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem::offset_of,
+};
 
 use anyhow::{Context as _, Result};
 use egress_common::layout::State as Slot;
@@ -24,6 +27,32 @@ const MIN_CAPACITY: u32 = 1024;
 
 /// Bytes of a slot.
 const SLOT: usize = size_of::<Slot>();
+
+/// Where it says until when somebody listens to events: in the first slot, which is a CPU's.
+const LISTENING: usize = offset_of!(Slot, more);
+
+/// Says until when somebody listens to events: nanoseconds of the monotonic clock.
+///
+/// # Errors
+///
+/// Where the map cannot be written.
+pub fn listen(generation: &Generation, until: u64) -> Result<()> {
+    let (_, rows) = open(generation)?;
+    Ok(rows.set(LISTENING, until)?)
+}
+
+/// What all slots stand at, by number.
+///
+/// # Errors
+///
+/// Where the map cannot be read.
+pub fn by_slot(state: &State, generation: &Generation) -> Result<BTreeMap<StateId, u64>> {
+    let (_, rows) = open(generation)?;
+    let entries = state.states.entries.iter();
+    entries
+        .map(|entry| Ok((StateId(entry.slot.into()), rows.sum(at(entry.slot))?)))
+        .collect()
+}
 
 /// Gives every state of the scopes a slot. The first slots are the CPUs'.
 ///
@@ -74,6 +103,9 @@ pub fn prepare(plan: &mut Plan, before: Option<&Generation>, next: &Generation) 
     let map = rows::create("egress_states", 1, bytes.context("too many states")?)?;
     plan.counters.map = bpf::map_shape(&map)?.id;
     let rows = of_map(&map)?;
+    if let Some((_, old)) = &old {
+        rows.set(LISTENING, old.sum(LISTENING)?)?;
+    }
     for entry in &mut plan.counters.entries {
         if let Some((_, old)) = &old
             && entry.before

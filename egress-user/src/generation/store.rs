@@ -12,6 +12,7 @@
 //! | `gen-N/counters-before` | the map that `counters` took over from, until its counts are added |
 //! | `gen-N/states` | what statements keep that all CPUs share: limits, quotas, numbers |
 //! | `gen-N/states-before` | the map that `states` took over from, until its last changes are added |
+//! | `gen-N/events` | ring buffer of what `log` and `nftrace` tell, since a rule does |
 //! | `gen-N/logs` | ring buffer of the diagnostics of programs that log |
 //! | `gen-N/no-logs` | the smallest one there can be, for those that do not |
 //! | `links/IFINDEX-HOOK` | TCX links |
@@ -261,6 +262,11 @@ impl Generation {
     /// The pin of the map before, while its last changes are needed.
     pub fn states_before(&self) -> PathBuf {
         self.path.join("states-before")
+    }
+
+    /// The pin of the ring buffer for events.
+    pub fn events(&self) -> PathBuf {
+        self.path.join("events")
     }
 
     /// The pin of the ring buffer for diagnostics.

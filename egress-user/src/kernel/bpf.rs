@@ -35,6 +35,9 @@ pub enum MapType {
     Array = 2,
     /// The same, which processes can map into their memory.
     MappableArray = 2 | MAPPABLE,
+    /// Records that programs write and one process reads. Keys and values have no bytes; there are as
+    /// many entries as bytes, a power of two, at least a page.
+    RingBuf = 27,
 }
 
 /// Marks the kinds of [`MapType`] with `BPF_F_MMAPABLE`.
@@ -168,11 +171,14 @@ pub fn map_create(
 ) -> io::Result<OwnedFd> {
     let mut attr = MapCreate {
         map_type: map_type as u32 & !MAPPABLE,
-        key_size: 4,
+        key_size: match map_type {
+            MapType::RingBuf => 0,
+            _ => 4,
+        },
         value_size,
         max_entries,
         map_flags: match map_type {
-            MapType::Array => 0,
+            MapType::Array | MapType::RingBuf => 0,
             MapType::MappableArray => F_MMAPABLE,
         },
         ..MapCreate::default()

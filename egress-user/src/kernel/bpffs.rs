@@ -131,6 +131,44 @@ impl Drop for Pins {
     }
 }
 
+/// The pin directory, without the lock: only to look at.
+#[derive(Debug)]
+pub struct Glance {
+    path: PathBuf,
+    /// Keeps `path` valid: it leads through this descriptor.
+    _bpffs: File,
+}
+
+impl Glance {
+    /// Opens the directory; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Without the right to read it.
+    pub fn new() -> Result<Option<Self>> {
+        let Some(bpffs) = open_bpffs(false)? else {
+            return Ok(None);
+        };
+        let path = own_directory(&bpffs);
+        match fs::metadata(&path) {
+            Ok(metadata) => trust(&metadata)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("{MOUNT_POINT}/{DIRECTORY}"));
+            }
+        }
+        Ok(Some(Self {
+            path,
+            _bpffs: bpffs,
+        }))
+    }
+
+    /// The directory of the network namespace with this cookie.
+    pub fn of_netns(&self, cookie: u64) -> PathBuf {
+        self.path.join(format!("net-{cookie}"))
+    }
+}
+
 fn own_directory(bpffs: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", bpffs.as_raw_fd())).join(DIRECTORY)
 }
@@ -145,7 +183,17 @@ fn lock(path: &Path) -> Result<Option<Flock<File>>> {
         }
     };
     let metadata = file.metadata()?;
-    // A bpffs may be writable for all: who made the directory could exchange what is pinned in it.
+    trust(&metadata)?;
+    let inode = metadata.ino();
+    let lock = Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| io::Error::from(error))
+        .with_context(|| format!("locking {MOUNT_POINT}/{DIRECTORY}"))?;
+    let still = fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode);
+    Ok(still.then_some(lock))
+}
+
+/// A bpffs may be writable for all: who made the directory could exchange what is pinned in it.
+fn trust(metadata: &fs::Metadata) -> Result<()> {
     let trusted = [0, Uid::effective().as_raw()].contains(&metadata.uid());
     if !trusted || metadata.mode() & 0o022 != 0 {
         bail!(
@@ -155,12 +203,7 @@ fn lock(path: &Path) -> Result<Option<Flock<File>>> {
             metadata.mode() & 0o7777
         );
     }
-    let inode = metadata.ino();
-    let lock = Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, error)| io::Error::from(error))
-        .with_context(|| format!("locking {MOUNT_POINT}/{DIRECTORY}"))?;
-    let still = fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode);
-    Ok(still.then_some(lock))
+    Ok(())
 }
 
 /// Opens the mount point, so that it stays reachable whatever becomes of the mount namespace.

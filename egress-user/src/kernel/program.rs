@@ -56,6 +56,8 @@ pub struct MapPins<'a> {
     pub own: &'a Path,
     /// Ring buffer of its diagnostics; made where it is missing.
     pub logs: &'a Path,
+    /// Ring buffer of what statements tell; `None` where they tell nothing.
+    pub events: Option<&'a Path>,
 }
 
 /// Which object this is: programs that another object made are loaded anew.
@@ -88,6 +90,20 @@ pub fn create_tables(pin: &Path, tables: &[u8]) -> Result<u32> {
 pub fn create_own(pin: &Path) -> Result<()> {
     let map = rows::create("egress_own", rows::count()?.max(own::MIN_ROWS), OWN_ROW)?;
     bpf::pin(&map, pin).context("pinning a program's counters")
+}
+
+/// Bytes of the ring buffer of events: some 3000 short records.
+const EVENTS_SIZE: u32 = 1 << 20;
+
+/// Makes the ring buffer in which programs tell of packets.
+///
+/// # Errors
+///
+/// Where the kernel has not the memory.
+pub fn create_events(pin: &Path) -> Result<()> {
+    let map = bpf::map_create(MapType::RingBuf, "egress_events", 0, EVENTS_SIZE)
+        .context("making the ring buffer of events")?;
+    bpf::pin(&map, pin).context("pinning the ring buffer of events")
 }
 
 /// Loads a program over the pinned maps and pins it. Returns its number.
@@ -134,6 +150,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         counter_mask: counter_row.saturating_sub(COUNTER),
         link_len: settings.link_len,
         uncounted_len,
+        ingress: (settings.hook == Hook::Ingress).into(),
         skip_value: settings.skip_mark.value,
         skip_mask: settings.skip_mark.mask,
         state_mask: bpf::map_shape(&states)?.value_size.saturating_sub(STATE),
@@ -156,6 +173,17 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         };
         bpf::substitute(placeholder.fd().as_fd(), map).context("giving a program its maps")?;
     }
+    let Some((Map::RingBuf(placeholder), Map::RingBuf(logs))) =
+        ebpf.map("EVENTS").zip(ebpf.map("AYA_LOGS"))
+    else {
+        bail!("the eBPF object has no ring buffers");
+    };
+    // A program that tells nothing holds the buffer of its diagnostics once more.
+    match maps.events {
+        Some(pin) => bpf::substitute(placeholder.fd().as_fd(), open(pin)?),
+        None => bpf::substitute(placeholder.fd().as_fd(), logs.fd().as_fd()),
+    }
+    .context("giving a program its events")?;
     let name = entry_point(settings, rows);
     let program: &mut SchedClassifier = ebpf
         .program_mut(name)

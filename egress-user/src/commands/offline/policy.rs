@@ -259,6 +259,7 @@ impl Policy<'_> {
         if (answer.mark, answer.priority) != (written.mark.get(), written.priority.get())
             || answer.bytes != bytes
             || answer.sent != *written.sent.borrow()
+            || answer.told != *written.told.borrow()
         {
             bail!(
                 "tables and rules do not set and send the same: {}",

@@ -110,11 +110,12 @@ impl<'r> Reader<'r> {
                         *ran = found;
                     }
                 }
-                Event::Policy { chain, drop } => steps.push(Step::Policy(chain.0, drop)),
+                Event::Policy { chain, drop, .. } => steps.push(Step::Policy(chain.0, drop)),
                 Event::Leave(ChainId(id)) if self.chain(id).is_none() => {
                     within.pop();
                 }
                 Event::Leave(_) => steps.push(Step::Leave),
+                Event::Trace { .. } => {}
             }
         }
         steps
