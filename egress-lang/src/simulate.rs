@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use egress_common::act;
-use egress_common::event;
 use egress_common::engine::{self, Maps, Outcome, State};
+use egress_common::event;
 use egress_common::layout::{MAX_ROUNDS, OFFSET, feature, meta};
 use egress_common::packet::{
     ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPV4_HLEN, Packet, VlanTag,

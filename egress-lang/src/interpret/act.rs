@@ -229,7 +229,8 @@ impl Run<'_> {
             Act::Trace { number, on } => {
                 (self.tell)(Event::Trace { number, on });
                 if on {
-                    self.packet.tell(number, what(kind::TRACE, LONG as u16).into());
+                    self.packet
+                        .tell(number, what(kind::TRACE, LONG as u16).into());
                 }
             }
         }

@@ -66,7 +66,9 @@ pub async fn run(args: &MonitorArgs) -> Result<()> {
 }
 
 /// Waits for the diagnostics of programs, and logs them.
-async fn diagnosed(logger: &mut Option<(u32, AsyncFd<EbpfLogger<&'static dyn log::Log>>)>) -> Result<()> {
+async fn diagnosed(
+    logger: &mut Option<(u32, AsyncFd<EbpfLogger<&'static dyn log::Log>>)>,
+) -> Result<()> {
     let Some((_, logger)) = logger else {
         return std::future::pending().await;
     };

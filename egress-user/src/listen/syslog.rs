@@ -167,7 +167,9 @@ impl Line<'_> {
             return Ok(());
         }
         let Some(payload) = self.get::<20>(at + 8) else {
-            let left = self.len.saturating_sub(8);
+            // Without the link header at the ingress hook, with it at the egress hook.
+            let taken_off = if event.ingress == 0 { 0 } else { at };
+            let left = self.len.saturating_sub(taken_off + 8);
             self.push(format_args!(" INCOMPLETE [{left} bytes]"));
             return Err(Cut);
         };
@@ -237,16 +239,12 @@ impl Line<'_> {
                 }
             }
             AH | ESP => {
-                let (name, at) = if protocol == AH {
-                    ("AH", 4)
-                } else {
-                    ("ESP", 0)
-                };
+                let name = if protocol == AH { "AH" } else { "ESP" };
                 self.push(format_args!("PROTO={name} "));
                 if offset == 0
-                    && let Ok(index) = self.need::<4>(next + at)
+                    && let Ok(index) = self.index(protocol, next)
                 {
-                    self.push(format_args!("SPI=0x{:x} ", u32::from_be_bytes(index)));
+                    self.push(format_args!("SPI=0x{index:x} "));
                 }
             }
             other => self.push(format_args!("PROTO={other} ")),
@@ -379,24 +377,35 @@ impl Line<'_> {
 
     /// An authentication header, or what is encrypted.
     fn security(&mut self, next: u8, at: usize, fragment: bool) -> Told {
-        let (name, place) = if next == AH { ("AH ", 4) } else { ("ESP ", 0) };
-        self.out.push_str(name);
+        self.out.push_str(if next == AH { "AH " } else { "ESP " });
         if fragment {
             self.out.push(')');
             return Err(Cut);
         }
-        let index = self.need::<4>(at + place);
-        match index {
-            Ok(index) => self.push(format_args!("SPI=0x{:x} ", u32::from_be_bytes(index))),
-            Err(Cut) => {
-                self.out.push(')');
-                return Err(Cut);
-            }
-        }
+        let Ok(index) = self.index(next, at) else {
+            self.out.push(')');
+            return Err(Cut);
+        };
+        self.push(format_args!("SPI=0x{index:x} "));
         if next == ESP {
             self.out.push(')');
         }
         Ok(())
+    }
+
+    /// The security parameters index of a header that is all there.
+    fn index(&mut self, protocol: u8, at: usize) -> Result<u32, Cut> {
+        let bytes = match protocol {
+            AH => {
+                let [_, _, _, _, index @ .., _, _, _, _]: [u8; 12] = self.need(at)?;
+                index
+            }
+            _ => {
+                let [index @ .., _, _, _, _]: [u8; 8] = self.need(at)?;
+                index
+            }
+        };
+        Ok(u32::from_be_bytes(bytes))
     }
 
     fn icmpv6(&mut self, at: usize, outermost: bool) -> Told {
