@@ -36,6 +36,8 @@ const STATEMENTS: &str = "\
 | `KEY vmap MAP` | the verdict of the element that matches |
 | `meta mark set NUMBER` | writes `skb->mark` |
 | `meta priority set MAJOR:MINOR` | writes `skb->priority`, which queueing disciplines read |
+| `log [prefix TEXT] [level LEVEL] [flags FLAGS]`, `log [prefix TEXT] group N [snaplen BYTES]` | tells `egress monitor` of the packet; `queue-threshold` is read and has no effect |
+| `meta nftrace set 0\\|1` | `egress monitor trace` tells the packet's way from here on |
 
 What a rule sets, the tests behind it see: in the same rule, in the rules after it and in the other base
 chains of the hook; tc programs and queueing disciplines behind the hook see it, too. Rules that read

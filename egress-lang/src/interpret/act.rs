@@ -190,7 +190,7 @@ impl Run<'_> {
                 let random = u64::from(self.packet.random());
                 let number = match modulus {
                     0 => random,
-                    modulus => random * u64::from(modulus) >> 32,
+                    modulus => (random * u64::from(modulus)) >> 32,
                 };
                 registers.set(to, number + u64::from(offset));
             }
@@ -207,7 +207,7 @@ impl Run<'_> {
                 offset,
             } => {
                 let key = registers.key.get(..usize::from(len)).unwrap_or_default();
-                let hash = u64::from(jhash(key, seed)) * u64::from(modulus) >> 32;
+                let hash = (u64::from(jhash(key, seed)) * u64::from(modulus)) >> 32;
                 registers.set(to, hash + u64::from(offset));
             }
             Act::Dup { device } => self.packet.duplicate(registers.get(device) as u32),
