@@ -336,8 +336,10 @@ const TRACED: &str = "table netdev t {
     chain d { udp sport 1 accept
         counter
         udp sport 2 return
-        udp sport 3 goto e }
-    chain e { meta mark set 3 }
+        udp sport 3 goto e
+    }
+    chain e { meta mark set 3
+    }
     chain c { type filter hook egress device \"egt0\" priority 0; policy accept;
         ip saddr 198.18.9.1 counter
         udp dport 5 meta nftrace set 1
@@ -350,11 +352,13 @@ const TRACED: &str = "table netdev t {
         udp dport 12 meta nftrace set 0
         udp dport 12 counter
         meta nftrace set 1
-        udp dport 13 log prefix \"x\" drop }
+        udp dport 13 log prefix \"x\" drop
+    }
     chain last { type filter hook egress device \"egt0\" priority 1; policy drop;
         arp operation request accept
         ip daddr 198.18.9.2 counter
-        udp sport 2 counter accept }
+        udp sport 2 counter accept
+    }
 }
 ";
 
@@ -372,6 +376,7 @@ fn traces_are_those_of_nft() {
     needs_root!();
     let (machine, ours, theirs) = (Machine::new(), Wire::new(), Wire::new());
     let nft = theirs.near.nft(TRACED);
+    assert!(!nft.stderr.contains("syntax error"), "{nft}");
     if !nft.is_success() {
         println!("SKIPPED: this kernel has no egress hook: {}", nft.stderr);
         return;
