@@ -16,7 +16,7 @@ use egress_common::{
     act::end,
     option::{self, OptionWalk, Part},
     packet::{ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
-    store::fold,
+    store::{fold, mended},
 };
 
 use crate::{
@@ -119,6 +119,31 @@ impl<'a> SkBuff<'a> {
         }
         let start = field!(self, data) as usize + offset as usize;
         (start + need <= field!(self, data_end) as usize).then_some(start)
+    }
+}
+
+impl SkBuff<'_> {
+    /// Adds to a transport checksum, as its device will complete it or not.
+    #[inline(always)]
+    fn replace_checksum(&self, offset: u32, difference: u16, flags: u32) -> bool {
+        let skb = self.ctx.skb.skb.cast();
+        // In the order of memory; size 0 says that it is a difference.
+        let difference = u64::from(difference.to_be());
+        // SAFETY: the helper checks the offset.
+        let error = unsafe { bpf_l4_csum_replace(skb, offset, 0, difference, flags.into()) };
+        error == 0
+    }
+
+    /// Whether a device completes the transport checksum, which is 0 now: programs are not told, but the
+    /// helper then leaves it as it is where it is not the pseudo header that changes.
+    #[inline(always)]
+    fn is_to_complete(&self, offset: u32) -> bool {
+        self.replace_checksum(offset, 1, 0);
+        let to_complete = self.far(offset, 2) == Some(0);
+        if !to_complete {
+            self.store(offset, 2, 0);
+        }
+        to_complete
     }
 }
 
@@ -341,24 +366,16 @@ impl Packet for SkBuff<'_> {
         let Some(old) = self.far(offset, 2) else {
             return false;
         };
-        // The helper takes a difference in the order of memory, and size 0 says that it is one.
-        let difference = (fold(difference) as u16).to_be();
-        let mut flags = if pseudo { BPF_F_PSEUDO_HDR } else { 0 };
-        if old != 0 {
-            // A sum of 0 becomes all ones; with one that is 0 before, the helper would do nothing.
-            flags |= BPF_F_MARK_MANGLED_0;
+        if old == 0 && !self.is_to_complete(offset) {
+            let new = mended(0, difference);
+            return self.store(offset, 2, u64::from(new) << 48);
         }
-        // SAFETY: the helper checks the offset.
-        let error = unsafe {
-            bpf_l4_csum_replace(
-                self.ctx.skb.skb.cast(),
-                offset,
-                0,
-                difference.into(),
-                flags.into(),
-            )
-        };
-        error == 0
+        // A sum of 0 becomes all ones; with one that is 0 before, the helper would do nothing.
+        let mut flags = if old == 0 { 0 } else { BPF_F_MARK_MANGLED_0 };
+        if pseudo {
+            flags |= BPF_F_PSEUDO_HDR;
+        }
+        self.replace_checksum(offset, fold(difference) as u16, flags)
     }
 
     #[inline(always)]

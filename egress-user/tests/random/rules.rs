@@ -34,12 +34,15 @@ pub(super) struct Generator<'a> {
     pub(super) sets: Vec<(String, String)>,
     pub(super) maps: Vec<(String, String)>,
     pub(super) chains: Vec<String>,
+    /// In how many of a hundred rules a statement acts.
+    pub(super) acting: usize,
 }
 
 /// A ruleset of at most so many rules.
 pub fn ruleset(rng: &mut Rng, packets: &[SimPacket], rules: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     let tables = if rng.chance(20) { 2 } else { 1 };
+    let acting = *rng.pick(&[0, 5, 40]);
     for table in 0..tables {
         let mut generator = Generator {
             rng,
@@ -49,6 +52,7 @@ pub fn ruleset(rng: &mut Rng, packets: &[SimPacket], rules: usize) -> Vec<Line> 
             sets: Vec::new(),
             maps: Vec::new(),
             chains: Vec::new(),
+            acting,
         };
         generator.table(table, rules.div_ceil(tables), &mut lines);
     }
@@ -234,6 +238,11 @@ impl Generator<'_> {
             let at = self.rng.below(parts.len() + 1);
             parts.insert(at, (*self.rng.pick(SETS)).to_owned());
         }
+        if self.rng.chance(self.acting) {
+            let at = self.rng.below(parts.len() + 1);
+            let statement = self.act();
+            parts.insert(at, statement);
+        }
         let ending = self.rng.weighted(&[30, 12, 4, 50, 4]);
         if self.rng.chance(92) {
             parts.push(self.counter());
@@ -292,6 +301,50 @@ impl Generator<'_> {
         parts.join(" ")
     }
 
+    /// A statement that does more than count: it may change the packet, or end the rule.
+    fn act(&mut self) -> String {
+        let number = *self.rng.pick(&[0, 1, 2, 3, 5, 9, 64, 255]);
+        let wide = *self.rng.pick(&[0, 1, 0xff, 0x100, 0xfffe, 0xffff, 0x1234]);
+        match self.rng.below(10) {
+            0 => {
+                let over = *self.rng.pick(&["", "over "]);
+                match self.rng.below(3) {
+                    0 => format!("limit rate {over}2/day burst {} packets", number + 1),
+                    1 => format!("limit rate {over}{}/hour", number + 1),
+                    _ => format!("limit rate {over}9 bytes/day burst {} bytes", wide + 1),
+                }
+            }
+            1 => {
+                let over = *self.rng.pick(&["", "over ", "until "]);
+                format!("quota {over}{} bytes", wide)
+            }
+            2 => match self.rng.below(6) {
+                0 => format!("meta mark set meta mark | {wide}"),
+                1 => format!("meta mark set meta mark & {wide} ^ 3"),
+                2 => format!("meta mark set numgen inc mod {} offset {wide}", number + 1),
+                3 => "meta mark set jhash ip saddr . ip daddr mod 7 seed 0x5".to_owned(),
+                4 => "meta mark set jhash tcp sport mod 100 seed 0xabc offset 3".to_owned(),
+                _ => format!("meta priority set meta mark map {{ 0 : 1:{number}, 1-7 : 2:3 }}"),
+            },
+            3 => "ip daddr set ip saddr".to_owned(),
+            4 => format!(
+                "ip saddr set ip daddr map {{ 10.0.0.0/8 : 10.9.8.{number}, 0.0.0.0/1 : 1.2.3.4 }}"
+            ),
+            _ => {
+                let (field, values) = *self.rng.pick(SETTABLE);
+                let value = match values {
+                    Values::Small => number.to_string(),
+                    Values::Bits(bits) => (wide & ((1 << bits) - 1)).to_string(),
+                    Values::Wide => wide.to_string(),
+                    Values::Ether => format!("02:00:00:00:{number:02x}:09"),
+                    Values::Ip => format!("10.1.{number}.255"),
+                    Values::Ip6 => format!("2001:db8::{wide:x}"),
+                };
+                format!("{field} set {value}")
+            }
+        }
+    }
+
     fn counter(&mut self) -> String {
         if self.counters > 0 && self.rng.chance(10) {
             return format!("counter name \"n{}\"", self.rng.below(self.counters));
@@ -323,15 +376,77 @@ const SETS: &[&str] = &[
     "meta priority set 1:3",
 ];
 
+/// What a field is set to.
+#[derive(Debug, Clone, Copy)]
+enum Values {
+    Small,
+    Bits(u32),
+    Wide,
+    Ether,
+    Ip,
+    Ip6,
+}
+
+/// Fields that rules set.
+const SETTABLE: &[(&str, Values)] = &[
+    ("ether saddr", Values::Ether),
+    ("ether daddr", Values::Ether),
+    ("arp operation", Values::Small),
+    ("arp saddr ip", Values::Ip),
+    ("arp daddr ether", Values::Ether),
+    ("ip dscp", Values::Bits(6)),
+    ("ip ecn", Values::Bits(2)),
+    ("ip id", Values::Wide),
+    ("ip ttl", Values::Small),
+    ("ip checksum", Values::Wide),
+    ("ip saddr", Values::Ip),
+    ("ip daddr", Values::Ip),
+    ("ip6 dscp", Values::Bits(6)),
+    ("ip6 ecn", Values::Bits(2)),
+    ("ip6 flowlabel", Values::Wide),
+    ("ip6 hoplimit", Values::Small),
+    ("ip6 saddr", Values::Ip6),
+    ("ip6 daddr", Values::Ip6),
+    ("tcp sport", Values::Wide),
+    ("tcp dport", Values::Wide),
+    ("tcp sequence", Values::Wide),
+    ("tcp ackseq", Values::Wide),
+    ("tcp window", Values::Wide),
+    ("tcp checksum", Values::Wide),
+    ("tcp urgptr", Values::Wide),
+    ("tcp flags", Values::Small),
+    ("udp sport", Values::Wide),
+    ("udp dport", Values::Wide),
+    ("udp length", Values::Wide),
+    ("udp checksum", Values::Wide),
+    ("udplite dport", Values::Wide),
+    ("udplite checksum", Values::Wide),
+    ("icmp type", Values::Small),
+    ("icmp code", Values::Small),
+    ("icmp checksum", Values::Wide),
+    ("icmp id", Values::Wide),
+    ("icmp sequence", Values::Wide),
+    ("icmpv6 type", Values::Small),
+    ("icmpv6 code", Values::Small),
+    ("icmpv6 mtu", Values::Wide),
+    ("igmp type", Values::Small),
+    ("ah sequence", Values::Wide),
+    ("esp spi", Values::Wide),
+    ("comp cpi", Values::Wide),
+    ("th dport", Values::Wide),
+    ("@th,0,16", Values::Wide),
+    ("@th,3,5", Values::Bits(5)),
+    ("@th,32,32", Values::Wide),
+    ("@nh,64,8", Values::Small),
+    ("@nh,96,32", Values::Wide),
+    ("@ll,0,48", Values::Wide),
+    ("@ll,44,3", Values::Bits(3)),
+];
+
 const OTHER_STATEMENTS: &[&str] = &[
-    "limit rate 1000000/second burst 100000 packets",
-    "quota over 500 bytes",
     "log prefix \"x\" level debug",
-    "meta mark set meta mark | 0x10",
-    "ip ttl set 9",
-    "udp dport set 99",
-    "ether daddr set 02:00:00:00:00:09",
-    "ip dscp set cs1",
-    "dup to \"lo\"",
+    "sctp dport set 9",
+    "ip protocol set udp",
+    "vlan id set 5",
     "notrack",
 ];
