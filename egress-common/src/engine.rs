@@ -152,6 +152,8 @@ pub enum Outcome {
     Redirect,
     /// Another round has to decide.
     Again,
+    /// [`act`] has to run, and then another round.
+    Act,
     /// The tables are not as they must be.
     Broken,
 }
@@ -166,6 +168,8 @@ pub struct State {
     pub accept: u32,
     /// How many entries of `stack` are in use.
     pub depth: u32,
+    /// The act to run, as a byte offset.
+    pub act: u32,
     /// Action lists to return to, as byte offsets.
     pub stack: [u32; MAX_JUMPS],
 }
@@ -178,6 +182,7 @@ impl State {
             target: root,
             accept: 0,
             depth: 0,
+            act: 0,
             stack: [0; MAX_JUMPS],
         }
     }
@@ -303,13 +308,9 @@ pub fn round<P: Packet, M: Maps>(
                 at = entry;
             }
             op::ACT if maps.features() & feature::ACT != 0 => {
-                match maps.act(packet, headers, argument << 3) {
-                    act::end::ON => at = at.wrapping_add(4),
-                    act::end::RULE => at = at.wrapping_sub(4).wrapping_add(maps.table32(at)),
-                    act::end::REDIRECTED => return Outcome::Redirect,
-                    act::end::DROPPED => return Outcome::Drop,
-                    _ => return Outcome::Broken,
-                }
+                state.act = argument << 3;
+                state.target = at | LEAF;
+                return Outcome::Act;
             }
             code @ (op::SET_MARK | op::SET_PRIORITY) if maps.features() & feature::SET != 0 => {
                 set(packet, code, maps.table32(at));
@@ -319,6 +320,27 @@ pub fn round<P: Packet, M: Maps>(
         }
     }
     state.target = at | LEAF;
+    Outcome::Again
+}
+
+/// Runs the act that a round came to. Not from within the round: Linux 6.1 lets programs have 512 bytes
+/// of stack, those of all functions that are under way.
+#[inline(always)]
+pub fn act<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    state: &mut State,
+) -> Outcome {
+    let at = state.target & !LEAF;
+    let on = match maps.act(packet, headers, state.act) {
+        act::end::ON => at.wrapping_add(4),
+        act::end::RULE => at.wrapping_sub(4).wrapping_add(maps.table32(at)),
+        act::end::REDIRECTED => return Outcome::Redirect,
+        act::end::DROPPED => return Outcome::Drop,
+        _ => return Outcome::Broken,
+    };
+    state.target = on | LEAF;
     Outcome::Again
 }
 

@@ -119,7 +119,7 @@ fn classify<const FEATURES: u32>(ctx: &TcContext) -> i32 {
             own.count(own::SENT);
             REDIRECTED
         }
-        Outcome::Again | Outcome::Broken => {
+        Outcome::Again | Outcome::Act | Outcome::Broken => {
             own.count(own::BROKEN);
             if settings::features() & feature::LOG != 0 {
                 warn!(
@@ -173,7 +173,48 @@ unsafe extern "C" fn next_round(_index: u32, rounds: *mut core::ffi::c_void) -> 
     let rounds = unsafe { &mut *rounds.cast::<Rounds>() };
     // SAFETY: the state is a field of what this callback alone uses.
     rounds.outcome = unsafe { round(rounds.skb, rounds.headers, &raw mut rounds.state) };
+    if rounds.outcome == ACT {
+        // SAFETY: as above.
+        rounds.outcome = unsafe { run_act(rounds.skb, rounds.headers, &raw mut rounds.state) };
+    }
     if rounds.outcome == AGAIN { 0 } else { 1 }
+}
+
+/// The act that a round came to; a function of its own for the same reason as [`round`].
+///
+/// # Safety
+///
+/// As of [`round`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn run_act(skb: *mut __sk_buff, headers: u32, state: *mut State) -> u32 {
+    if state.is_null() {
+        return BROKEN;
+    }
+    // SAFETY: not null, and what the caller promises.
+    let state = unsafe { &mut *state };
+    let ctx = TcContext::new(skb);
+    let tables = Tables::<ANY>::get();
+    let outcome = engine::act(
+        &SkBuff::new(&ctx),
+        &tables,
+        Headers::from_bits(headers),
+        state,
+    );
+    number(outcome)
+}
+
+/// How the verifier sees an outcome.
+#[inline(always)]
+fn number(outcome: Outcome) -> u32 {
+    match outcome {
+        Outcome::Again => AGAIN,
+        Outcome::Act => ACT,
+        Outcome::Pass => PASS,
+        Outcome::Drop => DROP,
+        Outcome::Redirect => REDIRECT,
+        Outcome::Broken => BROKEN,
+    }
 }
 
 /// [`Outcome::Again`] as a number.
@@ -184,6 +225,8 @@ const PASS: u32 = 1;
 const DROP: u32 = 2;
 /// [`Outcome::Broken`] as a number.
 const BROKEN: u32 = 3;
+/// [`Outcome::Act`] as a number.
+const ACT: u32 = 5;
 /// [`Outcome::Redirect`] as a number.
 const REDIRECT: u32 = 4;
 
@@ -204,18 +247,8 @@ pub unsafe extern "C" fn round(skb: *mut __sk_buff, headers: u32, state: *mut St
     let state = unsafe { &mut *state };
     let ctx = TcContext::new(skb);
     let tables = Tables::<ANY>::with_counters(maps::cpu_row());
-    match engine::round(
-        &SkBuff::new(&ctx),
-        &tables,
-        Headers::from_bits(headers),
-        state,
-    ) {
-        Outcome::Again => AGAIN,
-        Outcome::Pass => PASS,
-        Outcome::Drop => DROP,
-        Outcome::Redirect => REDIRECT,
-        Outcome::Broken => BROKEN,
-    }
+    let headers = Headers::from_bits(headers);
+    number(engine::round(&SkBuff::new(&ctx), &tables, headers, state))
 }
 
 #[cfg(not(test))]

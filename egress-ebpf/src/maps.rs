@@ -279,16 +279,7 @@ pub extern "C" fn step(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
     engine::step(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
 }
 
-/// An act: a function of its own for the same reason, as are those that follow.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn act(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
-    let ctx = TcContext::new(skb);
-    let tables = Tables::<ANY>::get();
-    act::run(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
-}
-
-/// One instruction of an act.
+/// One instruction of an act: a function of its own for the same reason, as are those that follow.
 ///
 /// # Safety
 ///
@@ -428,11 +419,6 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     #[inline(always)]
     fn state_swap(&self, slot: u32, old: u64, new: u64) -> bool {
         Shared::of(slot).swap(old, new)
-    }
-
-    #[inline(always)]
-    fn act<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32 {
-        act(packet.context().cast(), headers.to_bits(), at)
     }
 
     #[inline(always)]

@@ -363,19 +363,7 @@ impl Packet for SkBuff<'_> {
 
     #[inline(always)]
     fn mend_checksum(&self, offset: u32, difference: u32, pseudo: bool) -> bool {
-        let Some(old) = self.far(offset, 2) else {
-            return false;
-        };
-        if old == 0 && !self.is_to_complete(offset) {
-            let new = mended(0, difference);
-            return self.store(offset, 2, u64::from(new) << 48);
-        }
-        // A sum of 0 becomes all ones; with one that is 0 before, the helper would do nothing.
-        let mut flags = if old == 0 { 0 } else { BPF_F_MARK_MANGLED_0 };
-        if pseudo {
-            flags |= BPF_F_PSEUDO_HDR;
-        }
-        self.replace_checksum(offset, fold(difference) as u16, flags)
+        mend_checksum(self.ctx.skb.skb, offset, difference, pseudo.into()) != 0
     }
 
     #[inline(always)]
@@ -510,6 +498,34 @@ pub extern "C" fn load_far(skb: *mut __sk_buff, headers: u32, span: u32, value: 
         }
         None => 0,
     }
+}
+
+/// Mends a transport checksum; a function of its own for the same reason. Returns whether it could be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mend_checksum(
+    skb: *mut __sk_buff,
+    offset: u32,
+    difference: u32,
+    pseudo: u32,
+) -> u32 {
+    let ctx = TcContext::new(skb);
+    let packet = SkBuff::new(&ctx);
+    let Some(old) = packet.far(offset, 2) else {
+        return 0;
+    };
+    if old == 0 && !packet.is_to_complete(offset) {
+        let new = mended(0, difference);
+        return packet.store(offset, 2, u64::from(new) << 48).into();
+    }
+    // A sum of 0 becomes all ones; with one that is 0 before, the helper would do nothing.
+    let mut flags = if old == 0 { 0 } else { BPF_F_MARK_MANGLED_0 };
+    if pseudo != 0 {
+        flags |= BPF_F_PSEUDO_HDR;
+    }
+    packet
+        .replace_checksum(offset, fold(difference) as u16, flags)
+        .into()
 }
 
 /// Finds the headers the long way; a function of its own for the same reason.

@@ -411,7 +411,11 @@ impl<'a> Simulation<'a> {
         }
         let mut state = State::new(root);
         for _ in 0..=MAX_ROUNDS {
-            match engine::round(packet, self, headers, &mut state) {
+            let mut outcome = engine::round(packet, self, headers, &mut state);
+            if outcome == Outcome::Act {
+                outcome = engine::act(packet, self, headers, &mut state);
+            }
+            match outcome {
                 Outcome::Again => {}
                 outcome => return outcome,
             }

@@ -65,14 +65,14 @@ const RULES: &[&str] = &[
     "dup to \"egt2\" counter",
     "udp dport 53 dup to \"egt2\" counter drop",
     "dup to \"egt0\" counter",
-    "fwd to \"egt2\" counter",
+    "counter fwd to \"egt2\"",
     "udp dport 53 counter fwd to \"egt2\"",
     "ip ttl set 7 dup to \"egt2\" ip ttl set 9 counter",
-    "fwd to ip daddr map { 198.18.0.2 : \"egt2\" } counter",
+    "counter fwd to ip daddr map { 198.18.0.2 : \"egt2\" }",
     "dup to meta mark map { 0 : \"egt2\" } counter",
     "dup to numgen inc mod 2 map { 0 : \"egt2\", 1 : \"egt0\" } counter",
-    "fwd ip to 198.18.9.9 device \"egt2\" counter",
-    "fwd ip6 to fd00:9::9 device \"egt2\" counter",
+    "counter fwd ip to 198.18.9.9 device \"egt2\"",
+    "counter fwd ip6 to fd00:9::9 device \"egt2\"",
     "limit rate 2/hour burst 3 packets dup to \"egt2\" counter",
     "quota over 300 bytes counter drop",
     "meta mark set numgen inc mod 3 offset 5 meta mark 6 counter drop",
@@ -106,10 +106,8 @@ fn as_the_kernels_hook_does_it() {
     let (machine, ours, oracle) = (Machine::new(), wire(), wire());
     for wire in [&ours, &oracle] {
         // Whom `fwd ip to` names.
-        for name in ["all", OTHER.0] {
-            wire.near
-                .sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0");
-        }
+        let name = format!("net/ipv6/conf/{}/disable_ipv6", OTHER.0);
+        wire.near.sysctl(&name, "0");
         wire.near.ip(&format!(
             "link set {0} addrgenmode none\n\
              neigh replace 198.18.9.9 lladdr 02:00:00:00:00:99 nud permanent dev {0}\n\

@@ -291,6 +291,31 @@ impl StateValues for Initial {
     }
 }
 
+/// What a state starts at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// A number: bytes used of a quota, else 0.
+    Value(u64),
+    /// A bucket with so many nanoseconds in it.
+    Full(u64),
+}
+
+impl Start {
+    fn full(limit: &Limit) -> Self {
+        // What is too large is refused when it is lowered.
+        Self::Full(limit.bucket().map_or(0, |bucket| bucket.most))
+    }
+
+    /// As a state keeps it ([`egress_common::layout::State`]), of one that begins at `now`: nanoseconds of
+    /// the monotonic clock.
+    pub fn value(self, now: u64) -> u64 {
+        match self {
+            Self::Value(value) => value,
+            Self::Full(most) => now.wrapping_sub(most),
+        }
+    }
+}
+
 impl Ruleset {
     /// The table with this name.
     pub fn table(&self, name: &str) -> Option<&Table> {
@@ -348,27 +373,29 @@ impl Ruleset {
         quotas
     }
 
-    /// What statements keep that all CPUs share, with what it starts at: bytes used of a quota, else 0.
-    pub fn states(&self) -> Vec<(StateId, u64)> {
+    /// What statements keep that all CPUs share, with what it starts at.
+    pub fn states(&self) -> Vec<(StateId, Start)> {
         let quotas = self.quotas().into_iter();
-        let mut states: Vec<(StateId, u64)> = quotas.map(|quota| (quota.id, quota.used)).collect();
+        let mut states: Vec<(StateId, Start)> = quotas
+            .map(|quota| (quota.id, Start::Value(quota.used)))
+            .collect();
         self.each_statement(&mut |statement| {
             match statement {
-                Statement::Limit(limit) => states.push((limit.id, 0)),
-                Statement::Last { id } => states.push((*id, 0)),
+                Statement::Limit(limit) => states.push((limit.id, Start::full(limit))),
+                Statement::Last { id } => states.push((*id, Start::Value(0))),
                 // Keeps nothing, but its slot is its number.
-                Statement::Log(log) => states.push((log.id, 0)),
+                Statement::Log(log) => states.push((log.id, Start::Value(0))),
                 _ => {}
             }
             statement.each_expr(&mut |expr| {
                 if let Expr::Numgen { id, .. } = expr {
-                    states.push((*id, 0));
+                    states.push((*id, Start::Value(0)));
                 }
             });
         });
         let objects = self.tables.iter().flat_map(|table| &table.objects);
         states.extend(objects.filter_map(|object| match object.state {
-            ObjectState::Limit(limit) => Some((limit.id, 0)),
+            ObjectState::Limit(limit) => Some((limit.id, Start::full(&limit))),
             _ => None,
         }));
         states

@@ -449,6 +449,36 @@ pub struct Limit {
     pub over: bool,
 }
 
+/// The bucket of a limit. What is in it is time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// Nanoseconds of the limit's period.
+    pub nanoseconds: u64,
+    /// What it holds, in nanoseconds.
+    pub most: u64,
+}
+
+impl Limit {
+    /// Its bucket (`nft_limit_init()`, net/netfilter/nft_limit.c); `None` where its numbers are too
+    /// large, or there is no rate.
+    pub fn bucket(&self) -> Option<Bucket> {
+        /// `NFT_LIMIT_PKT_BURST_DEFAULT`.
+        const BURST: u64 = 5;
+        /// A clock that began with the machine is to tell more from less.
+        const LARGEST: u64 = 1 << 62;
+        let nanoseconds = self.per.checked_mul(1_000_000_000)?;
+        let burst = u64::from(self.burst);
+        let most = if self.bytes {
+            let both = self.rate.checked_add(burst)?;
+            nanoseconds.checked_mul(both)?.checked_div(self.rate)?
+        } else {
+            let burst = if burst == 0 { BURST } else { burst };
+            nanoseconds.checked_div(self.rate)?.checked_mul(burst)?
+        };
+        (most <= LARGEST).then_some(Bucket { nanoseconds, most })
+    }
+}
+
 /// `quota [over|until] BYTES [used BYTES]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {

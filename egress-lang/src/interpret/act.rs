@@ -156,10 +156,12 @@ impl Run<'_> {
                 let now = self.packet.now();
                 let empty_at = self.states.entry(id).or_default();
                 let cost = registers.get(cost);
-                let tokens = now.saturating_sub(*empty_at).min(most);
+                // Before 0 where the clock is younger than what is in it.
+                let since = now.wrapping_sub(*empty_at).cast_signed().max(0);
+                let tokens = since.cast_unsigned().min(most);
                 let enough = tokens >= cost;
                 if enough {
-                    *empty_at = now - tokens + cost;
+                    *empty_at = now.wrapping_sub(tokens).wrapping_add(cost);
                 }
                 return goes_on(enough != over);
             }

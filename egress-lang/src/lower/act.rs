@@ -18,9 +18,6 @@ type Result<T> = std::result::Result<T, String>;
 /// Elements of a map that an act looks through.
 const MAX_ELEMENTS: usize = 48;
 
-/// Nanoseconds of a second.
-const NANOSECONDS: u64 = 1_000_000_000;
-
 /// What a statement does, with the sets of its table.
 pub(super) struct Lower<'t> {
     /// Whose sets; `None` where only the statement itself is looked at.
@@ -376,35 +373,29 @@ fn key(base: Base, offset: u16, len: u8, register: Register, act: &mut Vec<Act>)
     }
 }
 
-/// `limit`: nanoseconds in a bucket (`nft_limit_init()`, net/netfilter/nft_limit.c).
+/// `limit`.
 pub(super) fn limit(limit: &Limit) -> Result<Vec<Act>> {
-    let too_large = || "a limit of such numbers".to_owned();
-    let nanoseconds = limit.per.checked_mul(NANOSECONDS).ok_or_else(too_large)?;
-    let rate = Some(limit.rate).filter(|&rate| rate > 0);
-    let rate = rate.ok_or_else(too_large)?;
-    let burst = u64::from(limit.burst);
-    let test = |cost, most| Act::Limit {
+    let bucket = limit.bucket();
+    let bucket = bucket.ok_or_else(|| "a limit of such numbers".to_owned())?;
+    let cost = if limit.bytes {
+        Act::LengthCost {
+            to: 0,
+            nanoseconds: bucket.nanoseconds,
+            rate: limit.rate,
+        }
+    } else {
+        Act::Constant {
+            to: 0,
+            value: bucket.nanoseconds / limit.rate.max(1),
+        }
+    };
+    let test = Act::Limit {
         id: limit.id,
-        cost,
-        most,
+        cost: 0,
+        most: bucket.most,
         over: limit.over,
     };
-    if limit.bytes {
-        let both = rate.checked_add(burst).ok_or_else(too_large)?;
-        let most = nanoseconds.checked_mul(both).ok_or_else(too_large)? / rate;
-        let cost = Act::LengthCost {
-            to: 0,
-            nanoseconds,
-            rate,
-        };
-        return Ok(vec![cost, test(0, most)]);
-    }
-    // `NFT_LIMIT_PKT_BURST_DEFAULT`
-    let burst = if burst == 0 { 5 } else { burst };
-    let cost = nanoseconds / rate;
-    let most = cost.checked_mul(burst).ok_or_else(too_large)?;
-    let cost = Act::Constant { to: 0, value: cost };
-    Ok(vec![cost, test(0, most)])
+    Ok(vec![cost, test])
 }
 
 /// `meta nftrace set`.

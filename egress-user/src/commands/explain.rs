@@ -8,7 +8,13 @@ use serde_json::json;
 use crate::{
     cli::ExplainArgs,
     commands::{
-        offline::{Link, describe::describe, policy::Rules, spelled, way::Reader},
+        offline::{
+            Link,
+            describe::describe,
+            policy::{Rules, START},
+            spelled,
+            way::Reader,
+        },
         output::print,
     },
 };
@@ -26,9 +32,10 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let rules = Rules::read(&args.offline)?;
     let link = Link::Ethernet;
     let policy = rules.compile(link)?;
-    let Some(packet) = link.packet(&frame, rules.hook) else {
+    let Some(mut packet) = link.packet(&frame, rules.hook) else {
         bail!("PACKET: too short: it comes to no hook");
     };
+    packet.time = START;
     let answer = policy.run(&packet)?;
     let reader = Reader::new(&rules);
     let steps = reader.steps(&answer.events);

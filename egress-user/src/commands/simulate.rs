@@ -16,7 +16,7 @@ use crate::{
             Link,
             capture::{Capture, Captured, Output},
             describe::describe,
-            policy::{Fate, Policy, Rules, Total},
+            policy::{Fate, Policy, Rules, START, Total},
             way::{Decision, Reader},
         },
         output::{columns, print},
@@ -135,9 +135,8 @@ impl Run<'_> {
             self.line(captured, &what, "-", None, "comes to no hook");
             return Ok(None);
         };
-        // Late enough for buckets to be full in the beginning.
         let since = i128::try_from(captured.time)? - i128::try_from(self.first)?;
-        packet.time = u64::try_from((1 << 62) + since).unwrap_or(0);
+        packet.time = u64::try_from(i128::from(START) + since).unwrap_or(0);
         packet.random = (number as u32).wrapping_mul(0x9e37_79b9);
         let answer = self.policy.run(&packet);
         let answer = answer.with_context(|| format!("packet {number}"))?;

@@ -60,11 +60,12 @@ pub fn by_slot(state: &State, generation: &Generation) -> Result<BTreeMap<StateI
 ///
 /// Where there are more than slots can be numbered.
 pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
+    let now = bpf::monotonic_clock();
     let wanted = scopes.iter().flat_map(|scope| {
         let states = scope.ruleset.states().into_iter();
-        states.map(|(id, value)| {
+        states.map(|(id, start)| {
             let start = Count {
-                packets: value,
+                packets: start.value(now),
                 bytes: 0,
             };
             (scope.id, id, start)

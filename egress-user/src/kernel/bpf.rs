@@ -436,6 +436,17 @@ fn said(object: &impl AsFd, what: &str) -> Option<u64> {
         .and_then(|value| value.trim().parse().ok())
 }
 
+/// The clock that programs read (`bpf_ktime_get_ns()`): nanoseconds.
+pub fn monotonic_clock() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes into what is there; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
 /// Waits until no program that was replaced before is running any more.
 ///
 /// tc programs run inside of RCU read-side sections. `MEMBARRIER_CMD_GLOBAL` waits for a grace

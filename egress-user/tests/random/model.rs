@@ -122,7 +122,7 @@ impl Model {
     pub fn simulate(&self, image: &Image, packets: &[SimPacket]) -> Answer {
         let simulation = Simulation::new(image);
         let states = self.ruleset.states().into_iter();
-        let states = states.map(|(id, value)| (u32::try_from(id.0).unwrap(), value));
+        let states = states.map(|(id, start)| (u32::try_from(id.0).unwrap(), start.value(0)));
         simulation.set_states(states.collect());
         let dropped = packets
             .iter()
@@ -146,7 +146,8 @@ impl Model {
     /// By the rules, one after the other.
     pub fn interpret(&self, packets: &[SimPacket]) -> Answer {
         let (device, mut counted, mut dropped) = (device(), Counted::default(), Vec::new());
-        let mut states = self.ruleset.states().into_iter().collect();
+        let states = self.ruleset.states().into_iter();
+        let mut states = states.map(|(id, start)| (id, start.value(0))).collect();
         for packet in packets {
             let answer = trace(&self.hook, &device, packet, &mut states, &mut |_| {});
             dropped.push(answer.dropped);

@@ -67,6 +67,9 @@ pub enum Fate {
     IsSent,
 }
 
+/// When the first packet comes: nanoseconds of a clock.
+pub const START: u64 = 1 << 62;
+
 impl Fate {
     /// Of a packet that no rule sends.
     pub fn of(dropped: bool) -> Self {
@@ -206,8 +209,9 @@ impl Rules {
             &options,
         )?;
         let states = self.ruleset.states();
-        let of_tables = states.iter().map(|(id, value)| (slot(*id), *value));
-        let of_rules = states.iter().copied();
+        let states = states.iter().map(|(id, start)| (*id, start.value(START)));
+        let of_tables = states.clone().map(|(id, value)| (slot(id), value));
+        let of_rules = states;
         Ok(Policy {
             rules: self,
             device,
