@@ -95,48 +95,54 @@ impl Shared {
     /// Adds to it in one step; returns what it was. `core` has no such operations for this target.
     #[inline(always)]
     fn add(self, value: u64) -> u64 {
-        let mut value = value;
         #[cfg(target_arch = "bpf")]
-        // SAFETY: as in `get`.
-        unsafe {
-            core::arch::asm!(
-                "{1} = atomic_fetch_add((u64 *)({0} + 0), {1})",
-                in(reg) self.0,
-                inout(reg) value,
-                options(nostack),
-            );
+        {
+            let mut value = value;
+            // SAFETY: as in `get`.
+            unsafe {
+                core::arch::asm!(
+                    "{1} = atomic_fetch_add((u64 *)({0} + 0), {1})",
+                    in(reg) self.0,
+                    inout(reg) value,
+                    options(nostack),
+                );
+            }
+            value
         }
         #[cfg(not(target_arch = "bpf"))]
         {
             let before = self.get();
             self.set(before.wrapping_add(value));
-            value = before;
+            before
         }
-        value
     }
 
     /// Sets it to `new` if it is `old`, in one step; whether it was.
     #[inline(always)]
     fn swap(self, old: u64, new: u64) -> bool {
-        let mut found = old;
         #[cfg(target_arch = "bpf")]
-        // SAFETY: as in `get`.
-        unsafe {
-            core::arch::asm!(
-                "r0 = cmpxchg_64({0} + 0, r0, {1})",
-                in(reg) self.0,
-                in(reg) new,
-                inout("r0") found,
-                options(nostack),
-            );
-        }
+        let found = {
+            let mut found = old;
+            // SAFETY: as in `get`.
+            unsafe {
+                core::arch::asm!(
+                    "r0 = cmpxchg_64({0} + 0, r0, {1})",
+                    in(reg) self.0,
+                    in(reg) new,
+                    inout("r0") found,
+                    options(nostack),
+                );
+            }
+            found
+        };
         #[cfg(not(target_arch = "bpf"))]
-        {
-            found = self.get();
+        let found = {
+            let found = self.get();
             if found == old {
                 self.set(new);
             }
-        }
+            found
+        };
         found == old
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
@@ -154,24 +154,22 @@ fn as_the_kernels_hook_does_it() {
 }
 
 /// Data through a connection whose packets are changed on the way, both ways.
-fn through_tcp(wire: &Wire, from: &str, to: &str, port: u16) {
+fn through_tcp(wire: &Wire, from: &str, to: &str, port: u16) -> io::Result<()> {
     let data: Vec<u8> = (0..8 << 20).map(|n: u32| (n % 251) as u8).collect();
-    let listener = wire.far.run(|| TcpListener::bind(to).unwrap());
+    let listener = wire.far.run(|| TcpListener::bind(to))?;
     let expected = data.clone();
-    let receiver = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+    let receiver = thread::spawn(move || -> io::Result<()> {
+        let (mut stream, _) = listener.accept()?;
         let mut received = Vec::new();
-        stream.read_to_end(&mut received).unwrap();
+        stream.read_to_end(&mut received)?;
         assert!(received == expected, "{} bytes arrived", received.len());
+        Ok(())
     });
     let address = format!("{from}:{port}");
-    let mut stream = wire.near.run(|| {
-        let address = address.parse().unwrap();
-        TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap()
-    });
-    stream.write_all(&data).unwrap();
+    let mut stream = wire.near.run(|| TcpStream::connect(address))?;
+    stream.write_all(&data)?;
     drop(stream);
-    receiver.join().unwrap();
+    receiver.join().expect("what arrived is what was sent")
 }
 
 /// Ports and more are changed on the way out, and back on the way back: checksums that devices are to
@@ -193,8 +191,8 @@ fn kernel_sockets_receive_what_was_changed() {
     };
     machine.attach(&wire.near, DEVICE, &rules(DEVICE, (8000, 9000), "dport"));
     machine.attach(&wire.far, "egt1", &rules("egt1", (9000, 8000), "sport"));
-    through_tcp(&wire, "198.18.9.2", "198.18.9.2:9000", 8000);
-    through_tcp(&wire, "[fd00:9::2]", "[fd00:9::2]:9000", 8000);
+    through_tcp(&wire, "198.18.9.2", "198.18.9.2:9000", 8000).unwrap();
+    through_tcp(&wire, "[fd00:9::2]", "[fd00:9::2]:9000", 8000).unwrap();
 
     for (from, to) in [
         ("198.18.9.1:0", "198.18.9.2"),

@@ -145,12 +145,15 @@ pub fn of_chain(
     Ok(atoms)
 }
 
+/// What takes the atoms of a rule, with the acts there are.
+type Out<'a> = dyn FnMut(Vec<Test>, Vec<Action>, &Acts) + 'a;
+
 /// Hands out the atoms of one rule: each with one test a key.
 fn cut_rule(
     steps: &[Step],
     devices: &[Device],
     acts: &mut Acts,
-    out: &mut dyn FnMut(Vec<Test>, Vec<Action>, &Acts),
+    out: &mut Out<'_>,
 ) -> Result<(), &'static str> {
     let mut tests: Vec<Test> = Vec::new();
     let mut actions: Vec<Action> = Vec::new();
