@@ -155,6 +155,7 @@ impl SimPacket {
     /// `None` where the kernel drops the frame, as its tag is not whole.
     pub fn receive(&mut self) -> Option<()> {
         self.priority.set(0);
+        self.owner = None;
         self.network = ETH_HLEN;
         self.pkttype = match self.bytes.get(..6)? {
             [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::BROADCAST,

@@ -215,7 +215,7 @@ impl RuleChecker<'_, '_> {
         };
         if let Some(protocol) = protocol {
             let result = self.context.protocol(protocol, &mut needs);
-            self.need(needs);
+            self.need_first(needs);
             if let Err(message) = result {
                 return self.fail(expr.span, message);
             }

@@ -106,6 +106,14 @@ impl<'t> RuleChecker<'_, 't> {
         self.out.extend(statements);
     }
 
+    /// What an option needs stands in front of the whole rule (nft's `exthdr_gen_dependency()`).
+    pub(super) fn need_first(&mut self, statements: Vec<Statement>) {
+        self.masked
+            .iter_mut()
+            .for_each(|at| *at += statements.len());
+        self.out.splice(0..0, statements);
+    }
+
     pub(super) fn state_id(&mut self) -> StateId {
         self.shared.state_id()
     }
