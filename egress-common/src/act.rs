@@ -31,7 +31,7 @@ pub const MAX_INSTRUCTIONS: u32 = 64;
 pub const REGISTERS: usize = 4;
 
 /// Words of 32 bits that a key may have.
-pub const KEY_WORDS: u32 = 16;
+pub const KEY_WORDS: u32 = 8;
 
 /// What instructions do.
 pub mod code {

@@ -11,7 +11,7 @@ mod socket;
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;
 use egress_common::{
-    engine::{self, Maps as _, Outcome, Roots, State},
+    engine::{self, Outcome, Roots, State},
     layout::{MAX_ROUNDS, feature, own},
     packet::{Headers, Packet as _},
 };
@@ -28,40 +28,53 @@ const SHOT: i32 = 2;
 /// The packet goes where a helper was told (`TCX_REDIRECT`, `TC_ACT_REDIRECT`).
 const REDIRECTED: i32 = 7;
 
-/// Egress: before all other tc programs. Any ruleset.
+/// Egress: before all other tc programs. Any ruleset of one round.
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
-    classify::<ANY>(&ctx)
+    classify::<ANY, false>(&ctx)
 }
 
-/// Ingress: after all other tc programs. Any ruleset.
+/// Ingress: after all other tc programs. Any ruleset of one round.
 #[classifier]
 pub fn ingress(ctx: TcContext) -> i32 {
-    classify::<ANY>(&ctx)
+    classify::<ANY, false>(&ctx)
+}
+
+/// Egress, for rulesets that need more than one round. A program of its own, as the verifier counts the stack
+/// of code that never runs, too.
+#[classifier]
+pub fn egress_rounds(ctx: TcContext) -> i32 {
+    classify::<ANY, true>(&ctx)
+}
+
+/// Ingress, likewise.
+#[classifier]
+pub fn ingress_rounds(ctx: TcContext) -> i32 {
+    classify::<ANY, true>(&ctx)
 }
 
 /// Egress, for rulesets of [`feature::LEAN`].
 #[classifier]
 pub fn egress_lean(ctx: TcContext) -> i32 {
-    classify::<{ feature::LEAN }>(&ctx)
+    classify::<{ feature::LEAN }, false>(&ctx)
 }
 
 /// Ingress, likewise.
 #[classifier]
 pub fn ingress_lean(ctx: TcContext) -> i32 {
-    classify::<{ feature::LEAN }>(&ctx)
+    classify::<{ feature::LEAN }, false>(&ctx)
 }
 
 /// Egress, for rulesets that test nothing: one action list for all packets.
 #[classifier]
 pub fn egress_list(ctx: TcContext) -> i32 {
-    classify::<{ feature::COUNTER }>(&ctx)
+    classify::<{ feature::COUNTER }, false>(&ctx)
 }
 
 /// Ingress, likewise.
 #[classifier]
 pub fn ingress_list(ctx: TcContext) -> i32 {
-    classify::<{ feature::COUNTER }>(&ctx)
+    classify::<{ feature::COUNTER }, false>(&ctx)
 }
 
 /// Egress, for rulesets that do nothing, where there is no skip mark.
@@ -83,7 +96,7 @@ fn idle() -> i32 {
 }
 
 #[inline(always)]
-fn classify<const FEATURES: u32>(ctx: &TcContext) -> i32 {
+fn classify<const FEATURES: u32, const ROUNDS: bool>(ctx: &TcContext) -> i32 {
     let skb = SkBuff::new(ctx);
     let skip_mask = settings::skip_mask();
     let row = maps::cpu_row();
@@ -104,10 +117,10 @@ fn classify<const FEATURES: u32>(ctx: &TcContext) -> i32 {
         other: settings::root(),
     };
     let (headers, root) = engine::enter(&skb, &tables, roots);
-    let outcome = if tables.features() & feature::ROUNDS == 0 {
-        engine::only_round(&skb, &tables, headers, root)
-    } else {
+    let outcome = if ROUNDS {
         rounds(ctx, headers, root)
+    } else {
+        engine::only_round(&skb, &tables, headers, root)
     };
     match outcome {
         Outcome::Pass => NEXT,

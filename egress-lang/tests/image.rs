@@ -299,7 +299,7 @@ fn act() -> impl Strategy<Value = Vec<Act>> {
             },
         ]
     });
-    let hash = (vec(select(narrow_sources()), 1..6), any::<u32>()).prop_map(|(sources, seed)| {
+    let hash = (vec(select(narrow_sources()), 1..5), any::<u32>()).prop_map(|(sources, seed)| {
         let words = |source: &Source| if source.width() > 32 { 2u8 } else { 1 };
         let len = sources
             .iter()

@@ -3,6 +3,8 @@
 
 use egress_common::event::{LONG, SHORT};
 
+use egress_common::act::KEY_WORDS;
+
 use super::test;
 use crate::checked::{
     AddressFamily, BitOp, ElementData, Expr, Limit, Log, Lookup, Quota, Set, Statement, Table,
@@ -329,6 +331,9 @@ fn jhash(
         } else {
             words
         };
+    }
+    if u32::from(len.div_ceil(4)) > KEY_WORDS {
+        return Err("jhash of this many bytes".to_owned());
     }
     act.push(Act::Jhash {
         to,

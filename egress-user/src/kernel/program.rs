@@ -225,6 +225,8 @@ fn entry_point(settings: &Settings, rows: u32) -> &'static str {
         && !uses(feature::ROUNDS | feature::NETWORK | feature::SET | feature::ACT)
     {
         Size::Lean
+    } else if uses(feature::ROUNDS) {
+        Size::Rounds
     } else {
         Size::Any
     };
@@ -233,6 +235,8 @@ fn entry_point(settings: &Settings, rows: u32) -> &'static str {
         (Hook::Egress, Size::List) => "egress_list",
         (Hook::Egress, Size::Lean) => "egress_lean",
         (Hook::Egress, Size::Any) => "egress",
+        (Hook::Egress, Size::Rounds) => "egress_rounds",
+        (Hook::Ingress, Size::Rounds) => "ingress_rounds",
         (Hook::Ingress, Size::Idle) => "ingress_idle",
         (Hook::Ingress, Size::List) => "ingress_list",
         (Hook::Ingress, Size::Lean) => "ingress_lean",
@@ -248,8 +252,10 @@ enum Size {
     List,
     /// What common rulesets need.
     Lean,
-    /// Everything.
+    /// Everything in one round.
     Any,
+    /// Everything.
+    Rounds,
 }
 
 /// Bytes of a state.
