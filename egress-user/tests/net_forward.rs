@@ -49,7 +49,7 @@ fn observe(wire: &Wire, frames: &[Vec<u8>], list: impl FnOnce() -> String) -> Se
         PacketSocket::open(&wire.far, OTHER.1),
     );
     let passed = frames.iter().map(|frame| sender.send(frame)).collect();
-    thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_millis(200));
     // The kernel looks for IPv6 routers on its own.
     let ours = |frame: &Vec<u8>| !frame.starts_with(&[0x33, 0x33]);
     let [mut at_first, mut at_second] = [first, second].map(|socket| socket.receive_all(0));

@@ -26,7 +26,7 @@ fn load(machine: &Machine, wire: &Wire, name: &str) {
 
 /// What comes in now.
 fn arrived(socket: &PacketSocket) -> Vec<Vec<u8>> {
-    thread::sleep(Duration::from_millis(30));
+    thread::sleep(Duration::from_millis(150));
     socket.receive_all(0)
 }
 
@@ -159,7 +159,7 @@ fn audio_video_bridging() {
     for frame in [&gptp, &class_a, &ip] {
         assert!(there.send(frame));
     }
-    thread::sleep(Duration::from_millis(30));
+    thread::sleep(Duration::from_millis(150));
     let listing = machine.egress(&wire.near, &["list", "chain", "netdev", "avb", "in"]);
     let counts = listing.success().matches("packets 1 ").count();
     assert_eq!(counts, 3, "gPTP, AVTP and all else, once each");
