@@ -14,7 +14,7 @@
 //! An instruction may end the act, and with it the rule (nft's `NFT_BREAK`).
 
 use crate::engine::Maps;
-use crate::layout::fetch;
+use crate::layout::{feature, fetch};
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
 use crate::store;
 
@@ -89,6 +89,34 @@ pub mod code {
     pub const SELECT: u8 = 21;
     /// Ends the rule where no [`SELECT`] chose anything.
     pub const SELECTED: u8 = 22;
+    /// Begins a new key.
+    pub const NEW_KEY: u8 = 23;
+    /// Looks the key up in the set `a`; see [`super::lookup`] for `arg`. Runs what the element carries.
+    /// Ends the rule where there is no such element, or what it carries says so.
+    pub const LOOKUP: u8 = 24;
+    /// Changes the element of the set `a` with this key; see [`super::change`] for `arg`. `b` is the most
+    /// elements (bits 0 to 31) and where the new one stands in the tables (bits 32 to 63), `c` after how
+    /// many nanoseconds a full set is looked through again for what is expired; `reg` is what a map's
+    /// element maps to.
+    pub const CHANGE: u8 = 25;
+}
+
+/// The `arg` of [`code::LOOKUP`].
+pub mod lookup {
+    /// Ends the rule where there is such an element, which then does nothing.
+    pub const NEGATED: u16 = 1;
+    /// `reg` becomes what the element maps to.
+    pub const DATA: u16 = 2;
+}
+
+/// The `arg` of [`code::CHANGE`].
+pub mod change {
+    /// Adds it where it is not there. Runs what it carries.
+    pub const ADD: u16 = 0;
+    /// The same; where it is there, its time begins again.
+    pub const UPDATE: u16 = 1;
+    /// Takes it away, if it is there. Never ends the rule.
+    pub const DELETE: u16 = 2;
 }
 
 /// The `arg` of [`code::TEST`].
@@ -138,13 +166,10 @@ pub mod end {
 #[repr(C)]
 pub struct Registers {
     values: [u64; REGISTERS],
-    /// What is hashed or looked up, in the order of the wire; a part of less than 32 bits is
-    /// left-aligned in a word of its own, as in nft's registers.
-    key: [u32; KEY_WORDS as usize],
-    /// Words of the key so far.
-    key_len: u32,
+    /// Words of the key so far. Both are small, as the kernel's stack is.
+    key_len: u16,
     /// Whether a value was in a range of the list so far, or something was chosen.
-    hit: u32,
+    hit: u16,
 }
 
 impl Registers {
@@ -156,26 +181,17 @@ impl Registers {
     }
 
     #[inline(always)]
-    fn set(&mut self, number: u32, value: u64) {
+    pub(crate) fn set(&mut self, number: u32, value: u64) {
         let number = number as usize & (REGISTERS - 1);
         if let Some(place) = self.values.get_mut(number) {
             *place = value;
         }
     }
 
-    /// A word of the key; the number is taken modulo [`KEY_WORDS`].
+    /// Appends to the key.
     #[inline(always)]
-    pub fn key(&self, number: u32) -> u32 {
-        let number = (number & (KEY_WORDS - 1)) as usize;
-        self.key.get(number).copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn push(&mut self, word: u32) {
-        let number = (self.key_len & (KEY_WORDS - 1)) as usize;
-        if let Some(place) = self.key.get_mut(number) {
-            *place = word;
-        }
+    fn push<M: Maps>(&mut self, maps: &M, word: u32) {
+        maps.key_set(u32::from(self.key_len) & (KEY_WORDS - 1), word);
         self.key_len = self.key_len.wrapping_add(1);
     }
 }
@@ -190,7 +206,19 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
         if number >= count {
             return end::ON;
         }
-        let ended = maps.instruction(packet, headers, at, &mut registers);
+        // Sets stand deep on the kernel's small stack: the way to them is a short one.
+        let code = match maps.features() & feature::ELEMENTS {
+            0 => 0,
+            _ => maps.table32(at) as u8,
+        };
+        let ended = match code {
+            code::LOOKUP => maps.lookup(packet, at, &mut registers),
+            code::CHANGE => {
+                let data = registers.get(maps.table32(at) >> 8);
+                maps.change(packet, at, data)
+            }
+            _ => maps.instruction(packet, headers, at, &mut registers),
+        };
         if ended != end::ON {
             return ended;
         }
@@ -224,11 +252,11 @@ pub fn instruction<P: Packet, M: Maps>(
         code::SHIFT_LEFT => (value << (arg & 63)) & b,
         code::SHIFT_RIGHT => value >> (arg & 63),
         code::TEST => {
-            registers.hit |= u32::from(value.wrapping_sub(b) <= c);
+            registers.hit |= u16::from(value.wrapping_sub(b) <= c);
             if arg & u32::from(test::LAST) == 0 {
                 return end::ON;
             }
-            let wanted = u32::from(arg & u32::from(test::NEGATED) == 0);
+            let wanted = u16::from(arg & u32::from(test::NEGATED) == 0);
             let hit = registers.hit;
             registers.hit = 0;
             return if hit == wanted { end::ON } else { end::RULE };
@@ -246,7 +274,7 @@ pub fn instruction<P: Packet, M: Maps>(
             .checked_div(c)
             .unwrap_or(0),
         code::LIMIT => {
-            let taken = take(maps, a, value, b, packet.now());
+            let taken = maps.take(a, value, b, packet.now());
             return ended(taken == (arg & 1 == 0));
         }
         code::QUOTA => {
@@ -294,13 +322,20 @@ pub fn instruction<P: Packet, M: Maps>(
             return ended(hit);
         }
         code::KEY => {
-            if arg == 2 {
-                registers.push((value >> 32) as u32);
+            if registers.key_len == 0 {
+                maps.key_clear();
             }
-            registers.push(value as u32);
+            if arg == 2 {
+                registers.push(maps, (value >> 32) as u32);
+            }
+            registers.push(maps, value as u32);
             return end::ON;
         }
-        code::JHASH => scale(jhash(registers, arg, a), b as u32).wrapping_add(c),
+        code::NEW_KEY => {
+            registers.key_len = 0;
+            return end::ON;
+        }
+        code::JHASH => scale(maps.jhash(arg, a), b as u32).wrapping_add(c),
         _ => return end::BROKEN,
     };
     registers.set(reg, computed);
@@ -386,7 +421,7 @@ pub fn forward_to<P: Packet>(packet: &P, ifindex: u32, version: u32, address: (u
 }
 
 /// How often a change of a state is tried that others change at the same time.
-const TRIES: u32 = 64;
+pub(crate) const TRIES: u32 = 64;
 
 /// Takes `cost` out of a bucket that holds at most `most`, and fills at the pace of time; whether there
 /// was as much in it (`nft_limit_eval()`, net/netfilter/nft_limit.c). All are nanoseconds.
@@ -394,22 +429,50 @@ const TRIES: u32 = 64;
 /// The state is when the bucket was empty; what is in it is the time since then. So one
 /// number says it all, and it is changed in one step, without a lock.
 #[inline(always)]
-fn take<M: Maps>(maps: &M, slot: u32, cost: u64, most: u64, now: u64) -> bool {
+pub(crate) fn take<M: Maps>(
+    maps: &M,
+    (get, swap): (impl Fn() -> u64, impl Fn(u64, u64) -> bool),
+    cost: u64,
+    most: u64,
+    now: u64,
+) -> bool {
     for _ in 0..TRIES {
-        let empty_at = maps.state(slot);
-        let tokens = now.wrapping_sub(empty_at);
-        // Another CPU may have taken what comes in only after `now`.
-        let tokens = if tokens > u64::MAX >> 1 { 0 } else { tokens };
-        let tokens = if tokens > most { most } else { tokens };
-        if tokens < cost {
+        let empty_at = get();
+        let after = maps.taken(empty_at, cost, most, now);
+        if after == NOT_ENOUGH {
             return false;
         }
-        let after = now.wrapping_sub(tokens).wrapping_add(cost);
-        if maps.state_swap(slot, empty_at, after) {
+        if swap(empty_at, after) {
             return true;
         }
     }
     false
+}
+
+/// Takes `cost` out of the bucket in a state slot.
+#[inline(always)]
+pub fn take_state<M: Maps>(maps: &M, slot: u32, cost: u64, most: u64, now: u64) -> bool {
+    let bucket = (
+        || maps.state(slot),
+        |old, new| maps.state_swap(slot, old, new),
+    );
+    take(maps, bucket, cost, most, now)
+}
+
+/// What [`taken`] says where there is not as much in the bucket.
+const NOT_ENOUGH: u64 = u64::MAX;
+
+/// When a bucket would have been empty, after something was taken out.
+#[inline(always)]
+pub fn taken(empty_at: u64, cost: u64, most: u64, now: u64) -> u64 {
+    let tokens = now.wrapping_sub(empty_at);
+    // Another CPU may have taken what comes in only after `now`.
+    let tokens = if tokens > u64::MAX >> 1 { 0 } else { tokens };
+    let tokens = if tokens > most { most } else { tokens };
+    if tokens < cost {
+        return NOT_ENOUGH;
+    }
+    now.wrapping_sub(tokens).wrapping_add(cost)
 }
 
 /// The next of `modulus` numbers (`nft_ng_inc_gen()`, net/netfilter/nft_numgen.c).
@@ -434,7 +497,7 @@ fn scale(number: u32, below: u32) -> u64 {
 
 /// `jhash()` (include/linux/jhash.h) of the first `len` bytes of the key.
 #[inline(always)]
-fn jhash(registers: &Registers, len: u32, seed: u32) -> u32 {
+pub fn jhash<M: Maps>(maps: &M, len: u32, seed: u32) -> u32 {
     /// `JHASH_INITVAL`.
     const INITIAL: u32 = 0xdead_beef;
     let start = INITIAL.wrapping_add(len).wrapping_add(seed);
@@ -443,7 +506,7 @@ fn jhash(registers: &Registers, len: u32, seed: u32) -> u32 {
         return c;
     }
     // In the order of memory: the kernel reads the bytes of the wire as numbers of this machine.
-    let word = |number: u32| registers.key(number).to_be();
+    let word = |number: u32| maps.key_get(number & (KEY_WORDS - 1)).to_be();
     let mut first = 0u32;
     let mut left = len.wrapping_add(3) >> 2;
     for _ in 0..KEY_WORDS / 3 {

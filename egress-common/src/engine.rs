@@ -7,6 +7,7 @@ use crate::layout::{
 };
 use crate::option::Part;
 use crate::packet::{Family, Headers, Load, Packet};
+use crate::set;
 
 /// The tables and counters of one program.
 ///
@@ -42,6 +43,96 @@ pub trait Maps {
     fn state_add(&self, slot: u32, value: u64) -> u64;
     /// Sets it to `new` if it is `old`; whether it was.
     fn state_swap(&self, slot: u32, old: u64, new: u64) -> bool;
+    /// An element of a set whose elements change.
+    type Element: Copy;
+    /// When a set was last looked through for what is expired.
+    fn swept(&self, set: u32) -> u64;
+    /// Sets that to `new` if it is `old`; whether it was.
+    fn swept_swap(&self, set: u32, old: u64, new: u64) -> bool;
+    /// Deletes the elements of a set that are expired, and takes them off what it has; whether that was
+    /// [due](set::is_due).
+    fn sweep(&self, set: u32, interval: u64, now: u64) -> bool;
+    /// Makes all words of the key zero. It is what is hashed, in the order of the wire (a part of less than
+    /// 32 bits is left-aligned in a word of its own, as in nft's registers), or looked up ([`set::Key`]).
+    fn key_clear(&self);
+    /// Sets a word of the key. `number` is less than [`act::KEY_WORDS`], here and in what follows.
+    fn key_set(&self, number: u32, word: u32);
+    /// A word of the key.
+    fn key_get(&self, number: u32) -> u32;
+    /// The element of a set with the key, expired or not.
+    fn element(&self, set: u32) -> Option<Self::Element>;
+    /// Makes an element of the words at an offset in the tables; whether there was none and is one now.
+    fn element_insert(&self, set: u32, template: u32) -> bool;
+    /// Deletes an element; whether there was one.
+    fn element_delete(&self, set: u32) -> bool;
+    /// A word of an element ([`set::word`]), which other CPUs may change at the same time.
+    fn element_get(&self, element: Self::Element, word: u32) -> u64;
+    /// Sets it.
+    fn element_set(&self, element: Self::Element, word: u32, value: u64);
+    /// Adds to it; returns what it was.
+    fn element_add(&self, element: Self::Element, word: u32, value: u64) -> u64;
+    /// Sets it to `new` if it is `old`; whether it was.
+    fn element_swap(&self, element: Self::Element, word: u32, old: u64, new: u64) -> bool;
+    /// [`set::count`].
+    fn set_count(&self, set: u32, size: u32) -> bool
+    where
+        Self: Sized,
+    {
+        set::count(self, set, size)
+    }
+    /// [`set::expression`].
+    fn expression<P: Packet>(
+        &self,
+        packet: &P,
+        element: Self::Element,
+        what: u8,
+        first: u32,
+        now: u64,
+    ) -> bool
+    where
+        Self: Sized,
+    {
+        set::expression(packet, self, element, what, first, now)
+    }
+    /// [`act::jhash`].
+    fn jhash(&self, len: u32, seed: u32) -> u32
+    where
+        Self: Sized,
+    {
+        act::jhash(self, len, seed)
+    }
+    /// [`act::take_state`].
+    fn take(&self, slot: u32, cost: u64, most: u64, now: u64) -> bool
+    where
+        Self: Sized,
+    {
+        act::take_state(self, slot, cost, most, now)
+    }
+    /// [`act::taken`].
+    fn taken(&self, empty_at: u64, cost: u64, most: u64, now: u64) -> u64 {
+        act::taken(empty_at, cost, most, now)
+    }
+    /// [`set::make`].
+    fn make_element(&self, at: u32, set: u32, data: u64, now: u64) -> u32
+    where
+        Self: Sized,
+    {
+        set::make(self, at, set, data, now)
+    }
+    /// [`set::lookup`].
+    fn lookup<P: Packet>(&self, packet: &P, at: u32, registers: &mut Registers) -> u32
+    where
+        Self: Sized,
+    {
+        set::lookup(packet, self, at, registers)
+    }
+    /// [`set::change`].
+    fn change<P: Packet>(&self, packet: &P, at: u32, data: u64) -> u32
+    where
+        Self: Sized,
+    {
+        set::change(packet, self, at, data)
+    }
     /// [`act::run`].
     fn act<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32
     where

@@ -302,7 +302,9 @@ pub mod feature {
     /// Acts.
     pub const ACT: u32 = 1 << 16;
     /// Statements that tell a listener ([`crate::event`]).
-    pub const EVENTS: u32 = 1 << 17;
+    pub const EVENTS: u32 = 1 << 19;
+    /// Sets whose elements change.
+    pub const ELEMENTS: u32 = 1 << 20;
 
     /// Parts of options.
     pub const OPTION: u32 = 1 << 17;
@@ -324,18 +326,24 @@ pub struct Counter {
     pub bytes: u64,
 }
 
-/// What statements keep that all CPUs share, by slot: a limit, a quota, a number that counts up.
+/// What statements keep that all CPUs share, by slot: a limit, a quota, a number that counts up, how large
+/// a set is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct State {
     /// Of a limit: when its bucket was empty, or would have been, in nanoseconds of the monotonic clock,
     /// modulo 2^64. Of a quota: bytes used. Of `numgen inc`: the last number. Of `last`: when it ran,
-    /// in nanoseconds of the monotonic clock; 0 for never.
+    /// in nanoseconds of the monotonic clock; 0 for never. Of a set whose elements change: how many it has.
     pub value: u64,
     /// Of the first slot: until when somebody listens to events ([`crate::event`]), in nanoseconds of the
-    /// monotonic clock; 0 where nobody does. Otherwise unused.
+    /// monotonic clock; 0 where nobody does. Of a set: when it was last looked through for what is expired,
+    /// by the same clock. Otherwise unused.
     pub more: u64,
 }
+
+/// The first slots of states are the CPUs', so many for each. In the first is how deep copies that rules
+/// send are nested; the rest is where acts make [keys](crate::set::Key).
+pub const CPU_SLOTS: u32 = 8;
 
 /// What a program counts itself: packets, 64 bits each, at these byte offsets of a CPU's row.
 pub mod own {

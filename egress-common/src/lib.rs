@@ -17,4 +17,5 @@ pub mod event;
 pub mod layout;
 pub mod option;
 pub mod packet;
+pub mod set;
 pub mod store;

@@ -1,16 +1,20 @@
 //! The maps, and what the loader sets before it loads the program.
 
-use core::cell::UnsafeCell;
+use core::{cell::UnsafeCell, ffi::c_void};
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
-    act::{self, Registers},
+    act::{self, KEY_WORDS, Registers},
     engine,
-    layout::{Counter, State, feature, own},
+    layout::{CPU_SLOTS, Counter, State, feature, own},
     packet::{Headers, Packet},
+    set,
 };
 
-use crate::packet::{SkBuff, cpu};
+use crate::{
+    elements::{self, Element, Statement},
+    packet::{SkBuff, cpu},
+};
 
 /// A map of one value, which programs reach without looking it up. What stands here is only a
 /// place to point at: the loader makes the real map.
@@ -78,6 +82,23 @@ impl Shared {
         Self(unsafe { STATES.start().add(at as usize).cast() })
     }
 
+    /// What else belongs to a slot.
+    #[inline(always)]
+    fn more(slot: u32) -> Self {
+        // SAFETY: a state has two numbers.
+        Self(unsafe { Self::of(slot).0.add(1) })
+    }
+
+    /// A number at an address that others change, too.
+    ///
+    /// # Safety
+    ///
+    /// It lies in a map, aligned.
+    #[inline(always)]
+    pub unsafe fn at(address: *mut u64) -> Self {
+        Self(address)
+    }
+
     /// What it is.
     #[inline(always)]
     pub fn get(self) -> u64 {
@@ -94,7 +115,7 @@ impl Shared {
 
     /// Adds to it in one step; returns what it was. `core` has no such operations for this target.
     #[inline(always)]
-    fn add(self, value: u64) -> u64 {
+    pub fn add(self, value: u64) -> u64 {
         #[cfg(target_arch = "bpf")]
         {
             let mut value = value;
@@ -119,7 +140,7 @@ impl Shared {
 
     /// Sets it to `new` if it is `old`, in one step; whether it was.
     #[inline(always)]
-    fn swap(self, old: u64, new: u64) -> bool {
+    pub fn swap(self, old: u64, new: u64) -> bool {
         #[cfg(target_arch = "bpf")]
         let found = {
             let mut found = old;
@@ -160,7 +181,41 @@ pub fn heard_until() -> u64 {
 /// How deep copies that rules send are nested on this CPU.
 #[inline(always)]
 pub fn nesting() -> Shared {
-    Shared::of(cpu_row())
+    Shared::of(cpu_row().wrapping_mul(CPU_SLOTS))
+}
+
+/// Where this CPU makes keys: not on the stack, which is small, nor may Linux 6.1's helpers be told of a key
+/// that another function has there.
+#[derive(Clone, Copy)]
+struct Scratch(*mut u32);
+
+impl Scratch {
+    #[inline(always)]
+    fn get() -> Self {
+        /// Bytes of a CPU's slots.
+        const BYTES: u32 = CPU_SLOTS << STATE_SHIFT;
+        /// Where its key begins: behind the first slot, so that the words are at a multiple of eight.
+        const KEY: usize = size_of::<State>() + 4;
+        let at = cpu_row().wrapping_mul(BYTES) & settings::state_mask() & !(BYTES - 1);
+        // SAFETY: the masked offset lies in the map, as do so many bytes behind it.
+        Self(unsafe { STATES.start().add(at as usize + KEY).cast() })
+    }
+
+    /// The words of the key, behind the set's number.
+    #[inline(always)]
+    fn word(self, number: u32) -> *mut u32 {
+        // SAFETY: a key has as many words.
+        unsafe { self.0.add(1 + (number & (KEY_WORDS - 1)) as usize) }
+    }
+
+    /// The key as one of a set.
+    #[inline(always)]
+    fn of(set: u32) -> *const c_void {
+        let key = Self::get().0;
+        // SAFETY: this CPU's own, and programs do not preempt each other on it.
+        unsafe { key.write(set) };
+        key.cast()
+    }
 }
 
 /// Constants that the loader sets: the verifier knows them and removes what they switch off.
@@ -309,6 +364,104 @@ pub unsafe extern "C" fn instruction(
     act::instruction(&packet, &tables, Headers::from_bits(headers), at, registers)
 }
 
+/// Looks an element up.
+///
+/// # Safety
+///
+/// As of [`instruction`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn lookup_element(
+    skb: *mut __sk_buff,
+    at: u32,
+    registers: *mut Registers,
+) -> u32 {
+    // The verifier takes nothing for granted here.
+    if registers.is_null() {
+        return act::end::BROKEN;
+    }
+    // SAFETY: not null, and what the caller promises.
+    let registers = unsafe { &mut *registers };
+    let ctx = TcContext::new(skb);
+    set::lookup(&SkBuff::new(&ctx), &Tables::<ANY>::get(), at, registers)
+}
+
+/// Changes an element.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn change_element(skb: *mut __sk_buff, at: u32, data: u64) -> u32 {
+    let ctx = TcContext::new(skb);
+    set::change(&SkBuff::new(&ctx), &Tables::<ANY>::get(), at, data)
+}
+
+/// Makes an element; returns whether there was none and is one now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn make_element(at: u32, set: u32, data: u64, now: u64) -> u32 {
+    set::make(&Tables::<ANY>::get(), at, set, data, now)
+}
+
+/// Runs a statement that an element carries; returns whether the rule goes on.
+///
+/// # Safety
+///
+/// `statement` is null or points to one in a map.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn run_statement(
+    skb: *mut __sk_buff,
+    statement: *mut Statement,
+    what: u32,
+    now: u64,
+) -> u32 {
+    let Some(element) = Element::of(statement) else {
+        return 0;
+    };
+    let ctx = TcContext::new(skb);
+    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
+    set::expression(&packet, &tables, element, what as u8, 0, now).into()
+}
+
+/// The hash of the key.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn jhash(len: u32, seed: u32) -> u32 {
+    act::jhash(&Tables::<ANY>::get(), len, seed)
+}
+
+/// Takes something out of a bucket; returns whether there was as much in it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_state(slot: u32, cost: u64, most: u64, now: u64) -> u32 {
+    act::take_state(&Tables::<ANY>::get(), slot, cost, most, now).into()
+}
+
+/// What is left of a bucket. In a loop, the verifier would look at each way through this each time.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn taken(empty_at: u64, cost: u64, most: u64, now: u64) -> u64 {
+    act::taken(empty_at, cost, most, now)
+}
+
+/// Counts one element more; returns whether the set may have it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn count_element(set: u32, size: u32) -> u32 {
+    set::count(&Tables::<ANY>::get(), set, size).into()
+}
+
+/// Deletes what is expired in a set, if that is due; returns whether it was.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sweep_set(set: u32, interval: u64, now: u64) -> u32 {
+    if !set::is_due(&Tables::<ANY>::get(), set, interval, now) {
+        return 0;
+    }
+    let gone = elements::sweep(set, now);
+    Shared::of(set).add(gone.wrapping_neg());
+    1
+}
+
 /// Writes into the packet; returns whether it could be.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -425,6 +578,130 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     #[inline(always)]
     fn state_swap(&self, slot: u32, old: u64, new: u64) -> bool {
         Shared::of(slot).swap(old, new)
+    }
+
+    type Element = Element;
+
+    #[inline(always)]
+    fn swept(&self, set: u32) -> u64 {
+        Shared::more(set).get()
+    }
+
+    #[inline(always)]
+    fn swept_swap(&self, set: u32, old: u64, new: u64) -> bool {
+        Shared::more(set).swap(old, new)
+    }
+
+    #[inline(always)]
+    fn sweep(&self, set: u32, interval: u64, now: u64) -> bool {
+        sweep_set(set, interval, now) != 0
+    }
+
+    #[inline(always)]
+    fn key_clear(&self) {
+        let words = Scratch::get().word(0).cast::<u64>();
+        for number in 0..KEY_WORDS as usize / 2 {
+            // SAFETY: inside of the key, and aligned.
+            unsafe { words.add(number).write_volatile(0) };
+        }
+    }
+
+    #[inline(always)]
+    fn key_set(&self, number: u32, word: u32) {
+        // SAFETY: a word of the key.
+        unsafe { Scratch::get().word(number).write(word) };
+    }
+
+    #[inline(always)]
+    fn key_get(&self, number: u32) -> u32 {
+        // SAFETY: a word of the key.
+        unsafe { Scratch::get().word(number).read() }
+    }
+
+    #[inline(always)]
+    fn element(&self, set: u32) -> Option<Element> {
+        Element::find(Scratch::of(set))
+    }
+
+    #[inline(always)]
+    fn element_insert(&self, set: u32, template: u32) -> bool {
+        // An element is not longer than the slack.
+        elements::insert(Scratch::of(set), self.at(template))
+    }
+
+    #[inline(always)]
+    fn element_delete(&self, set: u32) -> bool {
+        elements::delete(Scratch::of(set))
+    }
+
+    #[inline(always)]
+    fn element_get(&self, element: Element, word: u32) -> u64 {
+        element.word(word).get()
+    }
+
+    #[inline(always)]
+    fn element_set(&self, element: Element, word: u32, value: u64) {
+        element.word(word).set(value);
+    }
+
+    #[inline(always)]
+    fn element_add(&self, element: Element, word: u32, value: u64) -> u64 {
+        element.word(word).add(value)
+    }
+
+    #[inline(always)]
+    fn element_swap(&self, element: Element, word: u32, old: u64, new: u64) -> bool {
+        element.word(word).swap(old, new)
+    }
+
+    #[inline(always)]
+    fn set_count(&self, set: u32, size: u32) -> bool {
+        count_element(set, size) != 0
+    }
+
+    #[inline(always)]
+    fn expression<P: Packet>(
+        &self,
+        packet: &P,
+        element: Element,
+        what: u8,
+        first: u32,
+        now: u64,
+    ) -> bool {
+        let skb = packet.context().cast();
+        // SAFETY: the statement is in an element.
+        unsafe { run_statement(skb, element.from(first), what.into(), now) != 0 }
+    }
+
+    #[inline(always)]
+    fn jhash(&self, len: u32, seed: u32) -> u32 {
+        jhash(len, seed)
+    }
+
+    #[inline(always)]
+    fn take(&self, slot: u32, cost: u64, most: u64, now: u64) -> bool {
+        take_state(slot, cost, most, now) != 0
+    }
+
+    #[inline(always)]
+    fn taken(&self, empty_at: u64, cost: u64, most: u64, now: u64) -> u64 {
+        taken(empty_at, cost, most, now)
+    }
+
+    #[inline(always)]
+    fn make_element(&self, at: u32, set: u32, data: u64, now: u64) -> u32 {
+        make_element(at, set, data, now)
+    }
+
+    #[inline(always)]
+    fn lookup<P: Packet>(&self, packet: &P, at: u32, registers: &mut Registers) -> u32 {
+        // SAFETY: the registers are the caller's alone.
+        unsafe { lookup_element(packet.context().cast(), at, registers) }
+    }
+
+    #[inline(always)]
+    fn change<P: Packet>(&self, packet: &P, at: u32, data: u64) -> u32 {
+        change_element(packet.context().cast(), at, data)
     }
 
     #[inline(always)]

@@ -7,6 +7,7 @@ pub mod checked;
 pub mod classbench;
 pub mod datatype;
 pub mod diagnostic;
+pub mod element;
 pub mod field;
 pub mod image;
 pub mod interpret;

@@ -369,6 +369,8 @@ impl Part<'_> {
             Self::ChainHead(_) => {}
             Self::Chain(chain) => of_rules(chain, out),
             Self::Rule(_, rule) => of_statements(&rule.statements, out),
+            // What elements of a set that changes carry has no identity but the set's.
+            Self::Set(set) if set.changes() => out.push(set.id),
             Self::Set(set) => of_elements(set, out),
             Self::Elements(set) => of_elements(set, out),
             Self::Object(object) => of_object(object, out),

@@ -38,6 +38,9 @@ const STATEMENTS: &str = "\
 | `meta priority set MAJOR:MINOR` | writes `skb->priority`, which queueing disciplines read |
 | `log [prefix TEXT] [level LEVEL] [flags FLAGS]`, `log [prefix TEXT] group N [snaplen BYTES]` | tells `egress monitor` of the packet; `queue-threshold` is read and has no effect |
 | `meta nftrace set 0\\|1` | `egress monitor trace` tells the packet's way from here on |
+| `add @SET { KEY [timeout TIME] [STATEMENTS] [: VALUE] }` | adds an element to a set or map that is `dynamic` or has timeouts; runs its `counter`, `limit` and `quota`, up to two |
+| `update @SET { ... }` | the same, and begins the element's time again |
+| `delete @SET { KEY }` | takes an element away |
 
 What a rule sets, the tests behind it see: in the same rule, in the rules after it and in the other base
 chains of the hook; tc programs and queueing disciplines behind the hook see it, too. Rules that read

@@ -3,7 +3,7 @@
 use super::rule::{Failed, RuleChecker};
 use super::value::prefix_bounds;
 use crate::ast::{Expr as Ast, ExprKind, SetElement};
-use crate::checked::{Element, ElementData, MapData, TypePart, Value};
+use crate::checked::{Element, ElementData, MapData, Set, TypePart, Value};
 use crate::diagnostic::Span;
 
 type Result<T> = std::result::Result<T, Failed>;
@@ -262,6 +262,15 @@ pub(super) fn normalize(
         }
     }
     Ok(out)
+}
+
+impl Set {
+    /// Puts elements of single values in the order in which nft lists them.
+    pub fn sort_elements(&mut self) {
+        let elements = std::mem::take(&mut self.elements).into_iter();
+        let elements = elements.map(|element| (element, Span::default())).collect();
+        self.elements = normalize(elements, &self.key, false, false).unwrap_or_default();
+    }
 }
 
 /// The bytes of a concatenation as they lie in memory, the last first: the order in which nft lists

@@ -192,6 +192,7 @@ impl Shared {
         };
         let mut set = Set {
             name: name.text.clone(),
+            id: self.state_id(),
             comment: block.comment.as_ref().map(|comment| comment.text.clone()),
             key,
             type_of,

@@ -138,6 +138,8 @@ pub struct Set {
     pub name: String,
     /// As `nft -a` shows it.
     pub handle: u64,
+    /// Identity of its elements, where they change ([`Set::changes`]).
+    pub id: StateId,
     /// `comment "..."`.
     pub comment: Option<String>,
     /// Types of the key's parts.
@@ -373,7 +375,8 @@ impl Ruleset {
         quotas
     }
 
-    /// What statements keep that all CPUs share, with what it starts at.
+    /// What statements keep that all CPUs share, with what it starts at. Of sets whose elements change: how many
+    /// they have.
     pub fn states(&self) -> Vec<(StateId, Start)> {
         let quotas = self.quotas().into_iter();
         let mut states: Vec<(StateId, Start)> = quotas
@@ -398,6 +401,7 @@ impl Ruleset {
             ObjectState::Limit(limit) => Some((limit.id, Start::full(&limit))),
             _ => None,
         }));
+        states.extend(self.changing_sets().map(|set| (set.id, Start::Value(0))));
         states
     }
 

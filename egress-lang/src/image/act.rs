@@ -1,12 +1,12 @@
 //! Acts as bytes, by [`egress_common::act`].
 
-use egress_common::act::{code, test, writable, write};
+use egress_common::act::{change, code, lookup, test, writable, write};
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::{feature, fetch};
 
 use crate::image::atom::{Half, Variable};
 use crate::image::encode::{Encoder, push32, push64};
-use crate::ir::{Act, Base, Register, Source, StateId, Writable};
+use crate::ir::{Act, Base, Register, SetChange, Source, StateId, Writable};
 use crate::ranges::RangeSet;
 
 /// One instruction, as the program reads it.
@@ -231,6 +231,38 @@ impl Encoder {
                     ..new(code::LOG, 0)
                 }
             }
+            Act::NewKey => new(code::NEW_KEY, 0),
+            Act::Lookup { set, negated, data } => {
+                self.features |= feature::ELEMENTS;
+                let negated = if negated { lookup::NEGATED } else { 0 };
+                Instruction {
+                    arg: negated | data.map_or(0, |_| lookup::DATA),
+                    a: slot(set),
+                    ..new(code::LOOKUP, data.unwrap_or(0))
+                }
+            }
+            Act::Change {
+                set,
+                how,
+                size,
+                interval,
+                ref template,
+                data,
+            } => {
+                self.features |= feature::ELEMENTS;
+                let template = self.template(template);
+                Instruction {
+                    arg: match how {
+                        SetChange::Add => change::ADD,
+                        SetChange::Update => change::UPDATE,
+                        SetChange::Delete => change::DELETE,
+                    },
+                    a: slot(set),
+                    b: pair(size, template),
+                    c: interval,
+                    ..new(code::CHANGE, data)
+                }
+            }
         });
     }
 
@@ -266,6 +298,16 @@ impl Encoder {
         };
         u32::from(self.fetch(variable).0 & (fetch::NETWORK | fetch::TRANSPORT))
     }
+}
+
+/// Two numbers in the order of memory.
+fn pair(first: u32, second: u32) -> u64 {
+    let mut bytes = [0; 8];
+    let both = first.to_ne_bytes().into_iter().chain(second.to_ne_bytes());
+    for (to, from) in bytes.iter_mut().zip(both) {
+        *to = from;
+    }
+    u64::from_ne_bytes(bytes)
 }
 
 /// One instruction for each range of values.

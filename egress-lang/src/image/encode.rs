@@ -7,6 +7,7 @@ use egress_common::layout::{
 };
 use egress_common::option::carrier;
 
+use crate::element::Words;
 use crate::image::Stats;
 use crate::image::atom::{Half, Variable};
 use crate::ir::{Act, Base, Carrier, Meta, Source, StateId, Writable};
@@ -477,6 +478,21 @@ impl Encoder {
         for instruction in instructions {
             instruction.write(&mut out);
         }
+        if let Some(&known) = self.known_acts.get(&out) {
+            return known;
+        }
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let at = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(&out);
+        self.known_acts.insert(out, at);
+        at
+    }
+
+    /// Puts the beginning of an element into the tables; returns its offset.
+    pub fn template(&mut self, words: &Words) -> u32 {
+        let mut out = Vec::new();
+        push64(&mut out, *words);
+        // Nothing else that is put here is as short and ends so.
         if let Some(&known) = self.known_acts.get(&out) {
             return known;
         }

@@ -6,7 +6,8 @@ use egress_common::layout::fetch;
 use egress_common::packet::Packet as _;
 use egress_common::{act, store};
 
-use super::{Event, Run};
+use super::{Event, Run, set::Change};
+use crate::element::Key;
 use crate::ir::{Act, Base, Register, Writable};
 
 /// How an act ended.
@@ -23,7 +24,7 @@ pub enum Ended {
 
 /// What an act computes with.
 #[derive(Default)]
-struct Registers {
+pub(super) struct Registers {
     values: [u64; REGISTERS],
     key: Vec<u8>,
     selected: bool,
@@ -34,6 +35,16 @@ impl Registers {
         self.values.get(usize::from(register)).copied().unwrap_or(0)
     }
 
+    /// The key as words, for a set.
+    pub(super) fn words(&self) -> Key {
+        let word = |chunk: &[u8]| {
+            chunk
+                .iter()
+                .fold(0, |word, &byte| word << 8 | u32::from(byte))
+        };
+        self.key.chunks(4).map(word).collect()
+    }
+
     fn select(&mut self, (low, high): (u64, u64), from: Register, to: Register, data: u32) {
         if !self.selected && (low..=high).contains(&self.get(from)) {
             self.selected = true;
@@ -41,7 +52,7 @@ impl Registers {
         }
     }
 
-    fn set(&mut self, register: Register, value: u64) {
+    pub(super) fn set(&mut self, register: Register, value: u64) {
         if let Some(place) = self.values.get_mut(usize::from(register)) {
             *place = value;
         }
@@ -154,7 +165,7 @@ impl Run<'_> {
                 over,
             } => {
                 let now = self.packet.now();
-                let empty_at = self.states.entry(id).or_default();
+                let empty_at = self.states.values.entry(id).or_default();
                 let cost = registers.get(cost);
                 // Before 0 where the clock is younger than what is in it.
                 let since = now.wrapping_sub(*empty_at).cast_signed().max(0);
@@ -166,12 +177,12 @@ impl Run<'_> {
                 return goes_on(enough != over);
             }
             Act::Quota { id, bytes, over } => {
-                let used = self.states.entry(id).or_default();
+                let used = self.states.values.entry(id).or_default();
                 *used += length;
                 return goes_on((*used > bytes) == over);
             }
             Act::Last { id } => {
-                self.states.insert(id, self.packet.now());
+                self.states.values.insert(id, self.packet.now());
             }
             Act::Increment {
                 to,
@@ -179,7 +190,7 @@ impl Run<'_> {
                 modulus,
                 offset,
             } => {
-                let next = self.states.entry(id).or_default();
+                let next = self.states.values.entry(id).or_default();
                 let number = *next;
                 *next = (number + 1) % u64::from(modulus.max(1));
                 registers.set(to, number + u64::from(offset));
@@ -234,6 +245,28 @@ impl Run<'_> {
                     self.packet
                         .tell(number, what(kind::TRACE, LONG as u16).into());
                 }
+            }
+            Act::NewKey => registers.key.clear(),
+            Act::Lookup { set, negated, data } => {
+                return goes_on(self.lookup(set, negated, data, registers));
+            }
+            Act::Change {
+                set,
+                how,
+                size,
+                interval,
+                ref template,
+                data,
+            } => {
+                let change = Change {
+                    set,
+                    how,
+                    size,
+                    interval,
+                    template,
+                    data: registers.get(data),
+                };
+                return goes_on(self.change(&change, registers.words()));
             }
         }
         end::ON

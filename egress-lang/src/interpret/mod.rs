@@ -2,6 +2,7 @@
 
 mod act;
 mod options;
+mod set;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,8 @@ use crate::ir::{
     Act, Base, ChainId, Hook, Meta, Rule, Source, StateId, Step, Test, Verdict, Writable,
 };
 use crate::simulate::{Sending, SimPacket, Telling};
+
+pub use set::States;
 
 /// What became of a packet, and what was counted on the way.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,9 +80,6 @@ pub enum Ran {
     /// The packet goes by another device.
     Sent,
 }
-
-/// What statements keep from packet to packet.
-pub type States = BTreeMap<StateId, u64>;
 
 /// Runs one packet through a hook that has seen none before.
 pub fn interpret(hook: &Hook, device: &Device, packet: &SimPacket) -> Answer {

@@ -1,6 +1,7 @@
 //! What statements do that is more than counting, and tests that no diagram can answer: short programs
 //! over a few registers of 64 bits ([`egress_common::act`]).
 
+use crate::element::Words;
 use crate::ir::{Base, Source, StateId, Writable};
 use crate::ranges::RangeSet;
 
@@ -211,6 +212,32 @@ pub enum Act {
         /// Of the packet and the address: 4 or 6.
         version: u8,
     },
+    /// Begins a new key.
+    NewKey,
+    /// Looks the key up in a set whose elements change, and runs what the element carries.
+    Lookup {
+        /// The set.
+        set: StateId,
+        /// `!=`.
+        negated: bool,
+        /// Where what it maps to goes.
+        data: Option<Register>,
+    },
+    /// Changes the element with the key of such a set, and runs what it carries.
+    Change {
+        /// The set.
+        set: StateId,
+        /// How.
+        how: SetChange,
+        /// The most elements.
+        size: u32,
+        /// After how many nanoseconds a full set is looked through again.
+        interval: u64,
+        /// The element, unfinished ([`crate::element::template`]).
+        template: Box<Words>,
+        /// What it maps to.
+        data: Register,
+    },
     /// Tells a listener of the packet.
     Log {
         /// Which log statement.
@@ -226,6 +253,17 @@ pub enum Act {
         /// What the bit becomes.
         on: bool,
     },
+}
+
+/// How a rule changes a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SetChange {
+    /// Adds an element that is not there.
+    Add,
+    /// The same, and begins the time of one that is there again.
+    Update,
+    /// Takes one away.
+    Delete,
 }
 
 impl Act {
@@ -244,7 +282,9 @@ impl Act {
             | Self::Quota { .. }
             | Self::Fwd { .. }
             | Self::Redirect { .. }
-            | Self::FwdTo { .. } => true,
+            | Self::FwdTo { .. }
+            | Self::Lookup { .. } => true,
+            Self::Change { how, .. } => *how != SetChange::Delete,
             Self::Constant { .. }
             | Self::Device { .. }
             | Self::Select { .. }
@@ -259,6 +299,7 @@ impl Act {
             | Self::Random { .. }
             | Self::Key { .. }
             | Self::Jhash { .. }
+            | Self::NewKey
             | Self::Dup { .. }
             | Self::Log { .. }
             | Self::Trace { .. } => false,
@@ -305,7 +346,9 @@ impl Act {
             | Self::Quota { id, .. }
             | Self::Last { id }
             | Self::Increment { id, .. }
-            | Self::Log { id, .. } => Some(id),
+            | Self::Log { id, .. }
+            | Self::Lookup { set: id, .. }
+            | Self::Change { set: id, .. } => Some(id),
             _ => None,
         }
     }

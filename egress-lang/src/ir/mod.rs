@@ -7,7 +7,7 @@
 
 mod act;
 
-pub use act::{Act, Register};
+pub use act::{Act, Register, SetChange};
 
 use crate::ranges::RangeSet;
 
@@ -168,7 +168,17 @@ impl NamePattern {
 
 /// Identity of what a stateful statement keeps, unique in a ruleset and never used again in it.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 pub struct StateId(pub u64);
 

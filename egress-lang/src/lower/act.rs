@@ -5,7 +5,7 @@ use egress_common::event::{LONG, SHORT};
 
 use egress_common::act::KEY_WORDS;
 
-use super::test;
+use super::{set, test};
 use crate::checked::{
     AddressFamily, BitOp, ElementData, Expr, Limit, Log, Lookup, Quota, Set, Statement, Table,
     Value,
@@ -45,6 +45,7 @@ impl Lower<'_> {
                 Step::Act(act)
             }
             Statement::Fwd { address, device } => Step::Act(self.fwd(address.as_ref(), device)?),
+            Statement::SetUpdate(update) => Step::Act(self.update(update)?),
             _ => return Ok(None),
         }))
     }
@@ -95,7 +96,7 @@ impl Lower<'_> {
     }
 
     /// Computes a value of at most 64 bits into a register. Uses that register and those above it.
-    fn value(&self, expr: &Expr, to: Register) -> Result<Vec<Act>> {
+    pub(super) fn value(&self, expr: &Expr, to: Register) -> Result<Vec<Act>> {
         Ok(match expr {
             Expr::Constant(_, Value::Int(number)) => {
                 let value = u64::try_from(*number).map_err(|_| too_wide())?;
@@ -160,6 +161,11 @@ impl Lower<'_> {
                 }
             },
         };
+        if set.is_dynamic() {
+            let mut act = self.key(key, set)?;
+            act.extend([set::lookup(set, false, Some(to))?, Act::NewKey]);
+            return Ok(act);
+        }
         test::constant(set)?;
         if set.elements.len() > MAX_ELEMENTS {
             return Err(format!("a map of more than {MAX_ELEMENTS} elements here"));

@@ -4,6 +4,7 @@
 mod act;
 mod concat;
 mod rule;
+mod set;
 mod test;
 
 use std::collections::HashMap;
@@ -104,7 +105,7 @@ fn describe(statement: &Statement) -> &'static str {
         Statement::Set { .. } => "setting a field",
         Statement::Dup { .. } => "dup",
         Statement::Fwd { .. } => "fwd",
-        Statement::SetUpdate(_) => "changing a set from a rule",
+        Statement::SetUpdate(_) => "changing a set",
         Statement::Notrack => "notrack",
         Statement::OptionReset { .. } => "resetting a TCP option",
     }

@@ -49,6 +49,16 @@ impl<'r> Lowering<'r> {
         let mut alternatives: Alternatives = vec![Vec::with_capacity(rule.statements.len())];
         for statement in &rule.statements {
             let all: Vec<ir::Step> = match statement {
+                Statement::Match(Match {
+                    left,
+                    op,
+                    right: Right::Set(lookup),
+                    ..
+                }) if set_of(table, lookup)?.is_dynamic() => {
+                    let lower = act::Lower { table: Some(table) };
+                    let set = set_of(table, lookup)?;
+                    vec![ir::Step::Act(lower.in_changing_set(left, *op, set)?)]
+                }
                 Statement::Match(matched) => match (&matched.left, &matched.right) {
                     (left @ Expr::Concat(_), Right::Set(lookup)) => {
                         let set = set_of(table, lookup)?;
@@ -90,7 +100,10 @@ impl<'r> Lowering<'r> {
                 Statement::Set {
                     target,
                     value: Expr::Map { key, map },
-                } if only_tests(&alternatives) && test::parts(key).is_ok() => {
+                } if only_tests(&alternatives)
+                    && test::parts(key).is_ok()
+                    && !set_of(table, map)?.is_dynamic() =>
+                {
                     let set = set_of(table, map)?;
                     alternatives = self.set_by_map(alternatives, target, key, set)?;
                     continue;

@@ -80,14 +80,15 @@ pub(super) fn parts(key: &Expr) -> Result<Vec<&Expr>> {
 
 /// Whether a set can be used as its elements are now.
 pub(super) fn constant(set: &Set) -> Result<()> {
-    if set.dynamic || set.has_timeout {
+    if set.is_dynamic() {
+        crate::element::supported(set)?;
         return Err("a set whose elements change".to_owned());
     }
     let statements = set
         .elements
         .iter()
         .any(|element| !element.statements.is_empty());
-    if statements || !set.statements.is_empty() {
+    if statements {
         return Err("a set whose elements carry statements".to_owned());
     }
     Ok(())
@@ -320,7 +321,7 @@ fn flipped(set: &RangeSet, xor: u128, source: Source) -> Result<RangeSet> {
 }
 
 /// What is read, under a mask and then flipped.
-fn masked(expr: &Expr) -> Result<(&Expr, Option<u128>, u128)> {
+pub(super) fn masked(expr: &Expr) -> Result<(&Expr, Option<u128>, u128)> {
     let Expr::Binary { op, left, right } = expr else {
         return Ok((expr, None, 0));
     };

@@ -3,14 +3,44 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use egress_lang::checked::Ruleset;
+use egress_lang::{
+    ast::{CommandKind, Script},
+    checked::Ruleset,
+};
 
 use crate::{
     cli::{LoadArgs, SettingsArgs},
     commands::source::{Reading, Source},
-    generation,
+    generation::{
+        self,
+        state::{Scope, State},
+    },
     kernel::{bpffs::Pins, netns::Netns},
 };
+
+/// Which scope commands are about: the global one, but for commands about elements of sets that only
+/// what was attached has.
+fn scope_of(script: &Script, state: &State) -> usize {
+    let mut at = None;
+    for command in &script.commands {
+        let path = match &command.kind {
+            CommandKind::AddElements(_, path, _)
+            | CommandKind::DeleteElements(_, path, _)
+            | CommandKind::FlushSet(path, _) => path,
+            _ => return 0,
+        };
+        let has = |scope: &Scope| {
+            let table = scope.ruleset.table(&path.table.name.text);
+            table.is_some_and(|table| table.set(&path.name.text).is_some())
+        };
+        let found = state.scopes.iter().position(has);
+        if at.is_some() && at != found {
+            return 0;
+        }
+        at = found;
+    }
+    at.unwrap_or(0)
+}
 
 /// Applies a file to the global scope.
 ///
@@ -49,7 +79,11 @@ pub fn load(
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
     generation::change(&pins, netns, |state, devices| {
-        let global = state.global();
+        state.global();
+        let at = scope_of(&source.parse(reading)?, state);
+        let Some(global) = state.scopes.get_mut(at) else {
+            return Ok(());
+        };
         let known: BTreeSet<_> = global.ruleset.hooked_devices().into_iter().collect();
         let ruleset = source.apply(&global.ruleset, &[], reading)?;
         for (device, hook) in ruleset.hooked_devices() {

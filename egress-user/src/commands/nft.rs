@@ -27,7 +27,7 @@ use crate::{
         check, load,
         source::{self, Reading, Source},
     },
-    generation::{self, state::State, store::Store},
+    generation::{self, elements, state::State, store::Store},
     kernel::{bpffs::Pins, netns::Netns},
 };
 
@@ -279,7 +279,13 @@ fn running(netns: &Netns) -> Ruleset {
         }
     };
     match read() {
-        Ok(Some((_, mut state))) => std::mem::take(&mut state.global().ruleset),
+        Ok(Some((store, mut state))) => {
+            match elements::Live::read(&store, &state) {
+                Ok(live) => live.fill(&mut state),
+                Err(error) => debug!("what is in sets cannot be read: {error:#}"),
+            }
+            std::mem::take(&mut state.global().ruleset)
+        }
         Ok(None) => Ruleset::default(),
         Err(error) => {
             debug!("what runs cannot be read: {error:#}");
@@ -295,6 +301,13 @@ fn answer(questions: &[&Command], script: &Script, netns: &Netns, options: &Opti
     }
     let current = match &pins {
         Some(pins) => generation::current(pins, netns)?,
+        None => None,
+    };
+    let current = match current {
+        Some((store, mut state)) => {
+            elements::Live::read(&store, &state)?.fill(&mut state);
+            Some((store, state))
+        }
         None => None,
     };
     for command in questions {

@@ -11,6 +11,7 @@ use crate::{
     generation::{
         self,
         counters::Live,
+        elements,
         state::State,
         store::{Generation, Store},
     },
@@ -68,7 +69,8 @@ impl Saving {
             return Ok(());
         };
         let generation = store.generation(number);
-        let state = generation.read()?;
+        let mut state = generation.read()?;
+        elements::Live::read(store, &state)?.fill(&mut state);
         let label = Netns::label(&state.netns);
         if !own && (label.is_empty() || label.starts_with("/proc/")) {
             warn!(

@@ -9,7 +9,7 @@ use log::{debug, warn};
 use crate::{
     generation::{
         compose::{self, Group},
-        converge, counters,
+        converge, counters, elements,
         state::{Attachment, Binding, Program, State},
         states,
         store::{Generation, Store},
@@ -42,7 +42,9 @@ pub fn build(
     counters::prepare(&mut plan, generation.as_ref(), &next)?;
     let mut states = states::plan(&wanted.states, &wanted.scopes)?;
     states::prepare(&mut states, generation.as_ref(), &next)?;
-    let slots = compose::Slots::new(&plan.counters, &states.counters);
+    let existing = before.zip(generation.as_ref());
+    let elements = elements::prepare(&wanted, &states.counters, existing, &next)?;
+    let slots = compose::Slots::new(&plan.counters, &states.counters, elements);
     let groups = compose::groups(&wanted, &slots, store, devices)?;
     wanted.counters = plan.counters;
     wanted.states = states.counters;
@@ -142,7 +144,9 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
         program::create_own(&next.own(number))?;
     }
     let events = group.tells().then(|| next.events());
+    let elements = next.elements();
     let maps = MapPins {
+        elements: elements.exists().then_some(elements.as_path()),
         tables: &next.tables(number),
         counters: &next.counters(),
         states: &next.states(),

@@ -71,12 +71,12 @@ pub struct Slots {
     counters: BTreeMap<(u64, StateId), u32>,
     states: BTreeMap<(u64, StateId), u32>,
     /// The kernel's numbers of the maps.
-    maps: [u32; 2],
+    maps: [u32; 3],
 }
 
 impl Slots {
-    /// As they were planned.
-    pub fn new(counters: &Counters, states: &Counters) -> Self {
+    /// As they were planned; `elements` is the kernel's number of their map, or 0.
+    pub fn new(counters: &Counters, states: &Counters, elements: u32) -> Self {
         let slots = |counters: &Counters| {
             let entries = counters.entries.iter();
             entries
@@ -86,7 +86,7 @@ impl Slots {
         Self {
             counters: slots(counters),
             states: slots(states),
-            maps: [counters.map, states.map],
+            maps: [counters.map, states.map, elements],
         }
     }
 }

@@ -9,7 +9,7 @@ use log::{debug, warn};
 
 use crate::{
     generation::{
-        counters,
+        counters, elements,
         state::{Attachment, Binding, Counters, State},
         states,
         store::{Generation, Store, link_name, remove_pin},
@@ -69,6 +69,7 @@ pub fn converge(
     }
     let mut settled = state.clone();
     counters::settle(&mut settled, &generation)?;
+    elements::settle(&mut settled, &generation)?;
     states::settle(&mut settled, &generation)?;
     for number in store.generations()? {
         if number != state.generation {

@@ -9,6 +9,7 @@ mod build;
 pub mod compose;
 mod converge;
 pub mod counters;
+pub mod elements;
 mod force;
 mod recover;
 pub mod scopes;
@@ -46,8 +47,19 @@ pub fn change(
         let mut state = before
             .clone()
             .unwrap_or_else(|| State::new(netns.identity.clone()));
+        let live = live(&store, before.as_ref())?;
+        live.fill(&mut state);
         scopes::refresh(&mut state, &store, &devices);
         change(&mut state, &devices)?;
+        live.compare(&mut state)?;
+        if let Some(before) = &before
+            && elements::has_sets(before)
+            && elements::stripped(&state).is_like(before)
+            && converge::is_in_force(&store, before)
+        {
+            debug!("only elements change");
+            return elements::apply(&state, &store.generation(before.generation));
+        }
         advance(&store, before.as_ref(), state, &devices)
     })
 }
@@ -69,14 +81,28 @@ pub fn ensure(
         let devices = Devices::read()?;
         let nothing = State::new(netns.identity.clone());
         let mut state = before.clone().unwrap_or_else(|| nothing.clone());
+        let live = live(&store, before.as_ref())?;
+        live.fill(&mut state);
         scopes::refresh(&mut state, &store, &devices);
         change(&mut state, &devices)?;
+        live.compare(&mut state)?;
         if state == *before.as_ref().unwrap_or(&nothing) && converge::is_in_force(&store, &state) {
             return Ok(false);
         }
         advance(&store, before.as_ref(), state, &devices)?;
         Ok(true)
     })
+}
+
+/// What is in the sets of what runs; what is expired is removed before.
+fn live(store: &Store, before: Option<&State>) -> Result<elements::Live> {
+    match before {
+        None => Ok(elements::Live::default()),
+        Some(before) => {
+            elements::sweep(&store.generation(before.generation))?;
+            elements::Live::read(store, before)
+        }
+    }
 }
 
 /// What runs in a namespace, after whatever an earlier command left half-done.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Result, bail};
 use egress_lang::{
-    checked::{Hook, Initial, Rule, Ruleset, Statement},
+    checked::{Hook, Initial, Rule, Ruleset, Set, Statement},
     print::{self, PrintOptions},
 };
 use log::info;
@@ -65,7 +65,10 @@ impl Scope {
                 stateless: true,
                 ..PrintOptions::default()
             };
-            print::ruleset(&scope.ruleset, &Initial, &options)
+            let mut ruleset = scope.ruleset.clone();
+            let sets = ruleset.changing_sets_mut();
+            sets.for_each(|set| set.elements.clear());
+            print::ruleset(&ruleset, &Initial, &options)
         };
         self.settings == other.settings && self.hooks == other.hooks && text(self) == text(other)
     }
@@ -348,6 +351,17 @@ fn inherit(before: &Ruleset, now: &mut Ruleset) {
                 }
             }
         }
+        for set in table.sets.iter_mut().filter(|set| set.changes()) {
+            if let Some(other) = table_before.set(&set.name)
+                && is_declared_alike(set, other)
+            {
+                set.id = other.id;
+                let others = other.elements.iter();
+                let missing = others.filter(|one| !set.elements.iter().any(|e| e.key == one.key));
+                let missing: Vec<_> = missing.cloned().collect();
+                set.elements.extend(missing);
+            }
+        }
         for object in &mut table.objects {
             use egress_lang::checked::ObjectState::Counter;
             let other = table_before.object(object.kind(), &object.name);
@@ -357,6 +371,30 @@ fn inherit(before: &Ruleset, now: &mut Ruleset) {
                 counter.id = other.id;
             }
         }
+    }
+}
+
+/// Whether one set can have the elements of the other.
+fn is_declared_alike(set: &Set, other: &Set) -> bool {
+    let statements = |set: &Set| -> Vec<Statement> {
+        let mut statements = set.statements.clone();
+        statements.iter_mut().for_each(forget_id);
+        statements
+    };
+    set.changes() == other.changes()
+        && (&set.key, &set.data) == (&other.key, &other.data)
+        && (set.size, set.timeout) == (other.size, other.timeout)
+        && statements(set) == statements(other)
+}
+
+fn forget_id(statement: &mut Statement) {
+    use egress_lang::ir::StateId;
+    match statement {
+        Statement::Counter(counter) => counter.id = StateId(0),
+        Statement::Limit(limit) => limit.id = StateId(0),
+        Statement::Quota(quota) => quota.id = StateId(0),
+        Statement::Last { id } => *id = StateId(0),
+        _ => {}
     }
 }
 

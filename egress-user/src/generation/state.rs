@@ -47,6 +47,19 @@ pub struct State {
     pub states: Counters,
     /// Interfaces on which we made the clsact qdisc.
     pub qdiscs: Vec<u32>,
+    /// Elements that are still to be taken from sets.
+    pub gone: Vec<Gone>,
+}
+
+/// An element of a set that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Of the set.
+    pub scope: u64,
+    /// The set.
+    pub id: StateId,
+    /// Its key.
+    pub key: Vec<u32>,
 }
 
 /// Rules that were put in force together. Tables of different scopes never meet.
@@ -192,6 +205,7 @@ impl State {
             counters: Counters::default(),
             states: Counters::default(),
             qdiscs: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -199,6 +213,16 @@ impl State {
     pub fn is_empty(&self) -> bool {
         let no_rules = |scope: &Scope| scope.ruleset.tables.is_empty() && scope.hooks.is_empty();
         self.bindings.is_empty() && self.qdiscs.is_empty() && self.scopes.iter().all(no_rules)
+    }
+
+    /// Whether the other one needs the same programs and maps: it may have given identities away that
+    /// nothing uses.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let mut mine = self.clone();
+        for (mine, other) in mine.scopes.iter_mut().zip(&other.scopes) {
+            mine.ruleset.state_ids = other.ruleset.state_ids;
+        }
+        mine == *other
     }
 
     /// What is attached to a hook of an interface.

@@ -1,14 +1,11 @@
 //! What statements keep that all CPUs share (limits, quotas, numbers): which slot of the map `states` is whose,
 //! and what is in it. As with [counters](super::counters), a slot stays with its statement.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    mem::offset_of,
-};
+use std::{collections::HashMap, mem::offset_of};
 
 use anyhow::{Context as _, Result};
-use egress_common::layout::State as Slot;
-use egress_lang::checked::StateId;
+use egress_common::layout::{CPU_SLOTS, State as Slot};
+use egress_lang::{checked::StateId, interpret};
 
 use crate::{
     generation::{
@@ -46,7 +43,7 @@ pub fn listen(generation: &Generation, until: u64) -> Result<()> {
 /// # Errors
 ///
 /// Where the map cannot be read.
-pub fn by_slot(state: &State, generation: &Generation) -> Result<BTreeMap<StateId, u64>> {
+pub fn by_slot(state: &State, generation: &Generation) -> Result<interpret::States> {
     let (_, rows) = open(generation)?;
     let entries = state.states.entries.iter();
     entries
@@ -73,7 +70,7 @@ pub fn plan(before: &Counters, scopes: &[Scope]) -> Result<Plan> {
     });
     let mut before = before.clone();
     if before.map == 0 {
-        before.unused = rows::count()?;
+        before.unused = rows::count()?.saturating_mul(CPU_SLOTS);
     }
     counters::slots(&before, wanted.collect(), MIN_CAPACITY)
 }
@@ -187,6 +184,30 @@ pub fn reset(
         }
     }
     Ok(())
+}
+
+/// How many elements sets have.
+#[derive(Debug)]
+pub struct Sizes(Rows);
+
+impl Sizes {
+    /// Of the sets of a generation.
+    ///
+    /// # Errors
+    ///
+    /// Where the map cannot be opened.
+    pub fn open(generation: &Generation) -> Result<Self> {
+        open(generation).map(|(_, rows)| Self(rows))
+    }
+
+    /// Adds to one, modulo 2^64.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such slot.
+    pub fn add(&self, slot: u32, value: u64) -> Result<()> {
+        Ok(self.0.add(at(slot), value)?)
+    }
 }
 
 /// Where the value of a slot is, in bytes.

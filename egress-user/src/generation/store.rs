@@ -13,6 +13,7 @@
 //! | `gen-N/states` | what statements keep that all CPUs share: limits, quotas, numbers |
 //! | `gen-N/states-before` | the map that `states` took over from, until its last changes are added |
 //! | `gen-N/events` | ring buffer of what `log` and `nftrace` tell, since a rule does |
+//! | `gen-N/elements` | elements of sets that change while packets flow; missing where there are no such sets |
 //! | `gen-N/logs` | ring buffer of the diagnostics of programs that log |
 //! | `gen-N/no-logs` | the smallest one there can be, for those that do not |
 //! | `links/IFINDEX-HOOK` | TCX links |
@@ -267,6 +268,11 @@ impl Generation {
     /// The pin of the ring buffer for events.
     pub fn events(&self) -> PathBuf {
         self.path.join("events")
+    }
+
+    /// The pin of the elements of sets that change.
+    pub fn elements(&self) -> PathBuf {
+        self.path.join("elements")
     }
 
     /// The pin of the ring buffer for diagnostics.

@@ -75,7 +75,7 @@ fn devices() -> Devices {
 fn groups(state: &State) -> Vec<compose::Group> {
     let plan = counters::plan(&state.counters, &state.scopes).unwrap();
     let store = Store::new(PathBuf::from("/nonexistent"));
-    let slots = compose::Slots::new(&plan.counters, &super::state::Counters::default());
+    let slots = compose::Slots::new(&plan.counters, &super::state::Counters::default(), 0);
     compose::groups(state, &slots, &store, &devices()).unwrap()
 }
 

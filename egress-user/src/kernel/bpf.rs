@@ -17,10 +17,12 @@ use std::{
 const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_DETACH: libc::c_int = 34;
 
@@ -42,6 +44,14 @@ pub enum MapType {
 
 /// Marks the kinds of [`MapType`] with `BPF_F_MMAPABLE`.
 const MAPPABLE: u32 = 1 << 31;
+/// `BPF_MAP_TYPE_HASH`.
+const HASH: u32 = 1;
+/// `BPF_F_NO_PREALLOC`.
+const F_NO_PREALLOC: u32 = 1;
+/// `BPF_NOEXIST`.
+const NOEXIST: u64 = 1;
+/// `BPF_EXIST`.
+const EXIST: u64 = 2;
 /// `BPF_F_MMAPABLE`.
 const F_MMAPABLE: u32 = 1 << 10;
 
@@ -81,6 +91,19 @@ struct ProgLoad {
     kern_version: u32,
     prog_flags: u32,
     prog_name: [u8; 16],
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -242,6 +265,152 @@ pub fn map_update(map: impl AsFd, key: u32, value: &[u8]) -> io::Result<()> {
     bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
+/// Makes a hash map whose elements take memory only when they are there. `name` has at most 15 characters.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_CREATE`.
+pub fn hash_create(
+    name: &str,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: HASH,
+        key_size,
+        value_size,
+        max_entries,
+        map_flags: F_NO_PREALLOC,
+        ..MapCreate::default()
+    };
+    for (to, from) in attr.map_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bpf(MAP_CREATE, &mut attr).map(owned)
+}
+
+/// Reads the value under a key of a hash map; whether it is there. Key and value are as large as the
+/// kernel's are, here and in what follows.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_LOOKUP_ELEM`.
+pub fn element_lookup(map: impl AsFd, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    let mut attr = MapElement {
+        map_fd: raw(&map),
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        ..MapElement::default()
+    };
+    unless(libc::ENOENT, bpf(MAP_LOOKUP_ELEM, &mut attr))
+}
+
+/// Adds a value under a key; whether there was none.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_UPDATE_ELEM`.
+pub fn element_add(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<bool> {
+    unless(libc::EEXIST, element_update(map, key, value, NOEXIST))
+}
+
+/// Puts a value in the place of the one under a key, if there is one.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_UPDATE_ELEM`.
+pub fn element_replace(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
+    unless(libc::ENOENT, element_update(map, key, value, EXIST)).map(drop)
+}
+
+fn element_update(
+    map: impl AsFd,
+    key: &[u8],
+    value: &[u8],
+    flags: u64,
+) -> io::Result<libc::c_long> {
+    let mut attr = MapElement {
+        map_fd: raw(&map),
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        flags,
+        ..MapElement::default()
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attr)
+}
+
+/// Deletes what is under a key; whether it was there.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_DELETE_ELEM`.
+pub fn element_delete(map: impl AsFd, key: &[u8]) -> io::Result<bool> {
+    let mut attr = MapElement {
+        map_fd: raw(&map),
+        key: key.as_ptr() as u64,
+        ..MapElement::default()
+    };
+    unless(libc::ENOENT, bpf(MAP_DELETE_ELEM, &mut attr))
+}
+
+/// `false` for one error.
+fn unless(error: i32, result: io::Result<libc::c_long>) -> io::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(found) if found.raw_os_error() == Some(error) => Ok(false),
+        Err(found) => Err(found),
+    }
+}
+
+/// Tells every key and value of a hash map, reading at least `batch` of them at once (Linux 5.6).
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_LOOKUP_BATCH`.
+pub fn each_element(
+    map: impl AsFd,
+    key_size: usize,
+    value_size: usize,
+    batch: u32,
+    tell: &mut dyn FnMut(&[u8], &[u8]),
+) -> io::Result<()> {
+    let (mut from, mut to) = (0u32, 0u32);
+    let (mut room, mut begun) = (batch.max(1), false);
+    loop {
+        let mut keys = vec![0; key_size * room as usize];
+        let mut values = vec![0; value_size * room as usize];
+        let mut attr = Batch {
+            in_batch: if begun { (&raw mut from) as u64 } else { 0 },
+            out_batch: (&raw mut to) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: room,
+            map_fd: raw(&map),
+            ..Batch::default()
+        };
+        let result = bpf(MAP_LOOKUP_BATCH, &mut attr);
+        let last = match result {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            // Not even one bucket fits.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                room = room.saturating_mul(2);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let pairs = keys.chunks(key_size).zip(values.chunks(value_size));
+        for (key, value) in pairs.take(attr.count as usize) {
+            tell(key, value);
+        }
+        if last {
+            return Ok(());
+        }
+        (from, begun) = (to, true);
+    }
+}
+
 /// Pins a map, program or link at `path`.
 ///
 /// # Errors
@@ -379,6 +548,8 @@ pub fn tcx_link(link: impl AsFd) -> io::Result<TcxLink> {
 pub struct MapShape {
     /// The kernel's number.
     pub id: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
     /// Values.
@@ -395,6 +566,7 @@ pub fn map_shape(map: impl AsFd) -> io::Result<MapShape> {
     get_info(map, &mut info)?;
     Ok(MapShape {
         id: info.id,
+        key_size: info.key_size,
         value_size: info.value_size,
         max_entries: info.max_entries,
     })

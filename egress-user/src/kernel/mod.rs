@@ -6,6 +6,7 @@ pub mod btf;
 pub mod capability;
 pub mod clsact;
 pub mod device;
+pub mod elements;
 pub mod guard;
 pub mod netns;
 pub mod program;

@@ -54,6 +54,8 @@ pub struct MapPins<'a> {
     pub states: &'a Path,
     /// What the program itself counts; made by [`create_own`].
     pub own: &'a Path,
+    /// Elements of sets that change, where there are such sets.
+    pub elements: Option<&'a Path>,
     /// Ring buffer of its diagnostics; made where it is missing.
     pub logs: &'a Path,
     /// Ring buffer of what statements tell; `None` where they tell nothing.
@@ -184,6 +186,13 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         None => bpf::substitute(placeholder.fd().as_fd(), logs.fd().as_fd()),
     }
     .context("giving a program its events")?;
+    if let Some(pin) = maps.elements {
+        let Some(Map::HashMap(placeholder)) = ebpf.map("ELEMENTS") else {
+            bail!("the eBPF object has no map `ELEMENTS`");
+        };
+        bpf::substitute(placeholder.fd().as_fd(), open(pin)?)
+            .context("giving a program its maps")?;
+    }
     let name = entry_point(settings, rows);
     let program: &mut SchedClassifier = ebpf
         .program_mut(name)

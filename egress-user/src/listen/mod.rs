@@ -18,7 +18,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData, RingBuf};
 use egress_common::{event::Event, layout::own};
-use egress_lang::checked::{Hook, Log, Statement};
+use egress_lang::{
+    checked::{Hook, Log, Statement},
+    interpret,
+};
 use log::debug;
 use nix::{
     fcntl::{Flock, FlockArg},
@@ -29,7 +32,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::{
     generation::{
         compose::{self, Group},
-        counters,
+        counters, elements,
         state::State,
         states,
         store::{Generation, Store},
@@ -131,7 +134,7 @@ impl Follower {
         let (Some(seen), Some(store)) = (&self.current, self.store()) else {
             return Ok(Vec::new());
         };
-        let slots = compose::Slots::new(&seen.state.counters, &seen.state.states);
+        let slots = compose::Slots::new(&seen.state.counters, &seen.state.states, 0);
         self.netns
             .run(|| compose::groups(&seen.state, &slots, &store, &Devices::read()?))
     }
@@ -320,7 +323,10 @@ impl Listener {
             state: &seen.state,
             group,
             device,
-            kept: states::by_slot(&seen.state, &seen.generation)?,
+            kept: interpret::States {
+                elements: elements::by_slot(&seen.state, &seen.generation)?,
+                ..states::by_slot(&seen.state, &seen.generation)?
+            },
         }))
     }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::generation::{
     counters::{self, Live},
+    elements,
     state::{Scope, State},
     store::Store,
 };
@@ -116,6 +117,7 @@ pub fn reset(store: &Store, state: &State, which: &[(u64, StateId)]) -> Result<(
         .collect();
     let (quotas, counters): (Vec<_>, Vec<_>) =
         which.iter().copied().partition(|one| known.contains(one));
+    elements::reset(state, &generation, which)?;
     counters::reset_states(state, &generation, &live, &quotas)?;
     counters::reset(&mut state.clone(), &generation, &live, &counters)
 }

@@ -53,7 +53,7 @@ pub struct Policy<'r> {
     device: Device,
     image: Image,
     /// What statements keep from packet to packet: the tables' and the rules'.
-    states: RefCell<(simulate::States, interpret::States)>,
+    states: RefCell<(simulate::States, simulate::Sets, interpret::States)>,
 }
 
 /// What becomes of a packet.
@@ -211,12 +211,20 @@ impl Rules {
         let states = self.ruleset.states();
         let states = states.iter().map(|(id, start)| (*id, start.value(START)));
         let of_tables = states.clone().map(|(id, value)| (slot(id), value));
-        let of_rules = states;
+        let mut of_tables: simulate::States = of_tables.collect();
+        let mut of_rules: interpret::States = states.collect();
+        let mut sets = simulate::Sets::default();
+        let elements = self.ruleset.elements(START);
+        for (id, key, words) in elements.map_err(anyhow::Error::msg)? {
+            sets.insert(slot(id), &key, words);
+            of_rules.elements.insert((id, key), words);
+            *of_tables.entry(slot(id)).or_default() += 1;
+        }
         Ok(Policy {
             rules: self,
             device,
             image,
-            states: RefCell::new((of_tables.collect(), of_rules.collect())),
+            states: RefCell::new((of_tables, sets, of_rules)),
         })
     }
 }
@@ -229,9 +237,10 @@ impl Policy<'_> {
     /// Where tables and rules do not agree, which is a defect.
     pub fn run(&self, packet: &SimPacket) -> Result<Answer> {
         let mut states = self.states.borrow_mut();
-        let (of_tables, of_rules) = &mut *states;
+        let (of_tables, sets, of_rules) = &mut *states;
         let simulation = Simulation::new(&self.image);
         simulation.set_states(std::mem::take(of_tables));
+        simulation.set_sets(std::mem::take(sets));
         // What rules set is set in a copy: the rules begin with what was sent, too.
         let written = packet.clone();
         let fate = match simulation.run(&written) {
@@ -241,6 +250,7 @@ impl Policy<'_> {
             outcome => bail!("the tables answer {outcome:?}: {}", defect(packet)),
         };
         *of_tables = simulation.states();
+        *sets = simulation.sets();
         let counted = simulation.counters().into_iter();
         let counted = Counted(
             counted

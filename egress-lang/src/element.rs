@@ -1,0 +1,347 @@
+//! Elements of sets that change while packets flow, as they stand in their map
+//! ([`egress_common::set`]).
+
+use egress_common::act::KEY_WORDS;
+use egress_common::set::{UNFINISHED, WORDS, expression, kind, word};
+
+use crate::checked::{
+    Bucket, Counter, Element, ElementData, Limit, MapData, Quota, Ruleset, Set, StateId, Statement,
+    TypePart, Value,
+};
+use crate::datatype::DataType;
+
+/// The words of an element.
+pub type Words = [u64; WORDS as usize];
+
+/// A key's words, without the zeros behind them.
+pub type Key = Vec<u32>;
+
+/// Statements that an element carries at most (`NFT_SET_EXPR_MAX`).
+const MOST_STATEMENTS: usize = 2;
+
+/// Nanoseconds of a millisecond.
+const MILLISECOND: u64 = 1_000_000;
+
+/// Nanoseconds of a second.
+const SECOND: u64 = 1_000_000_000;
+
+/// Elements of a set whose declaration does not say how many there may be.
+const UNLIMITED: u32 = u32::MAX;
+
+/// How often the kernel looks for what is expired where the set does not say it: `HZ` jiffies.
+const GC_INTERVAL: u64 = SECOND;
+
+type Result<T> = std::result::Result<T, String>;
+
+impl Set {
+    /// Whether its elements change while packets flow, or carry statements.
+    pub fn is_dynamic(&self) -> bool {
+        self.dynamic || self.has_timeout || !self.statements.is_empty()
+    }
+
+    /// The same, where that can be: its elements are in a map, not in tables.
+    pub fn changes(&self) -> bool {
+        self.is_dynamic() && supported(self).is_ok()
+    }
+
+    /// Elements it may have.
+    pub fn most(&self) -> u32 {
+        self.size.unwrap_or(UNLIMITED)
+    }
+
+    /// After how many nanoseconds a full set is looked through again.
+    pub fn interval(&self) -> u64 {
+        let given = self.gc_interval.filter(|&interval| interval > 0);
+        given.map_or(GC_INTERVAL, |interval| interval.saturating_mul(MILLISECOND))
+    }
+}
+
+impl Ruleset {
+    /// Every set whose elements change.
+    pub fn changing_sets(&self) -> impl Iterator<Item = &Set> {
+        let sets = self.tables.iter().flat_map(|table| &table.sets);
+        sets.filter(|set| set.changes())
+    }
+
+    /// The same, to be changed.
+    pub fn changing_sets_mut(&mut self) -> impl Iterator<Item = &mut Set> {
+        let sets = self.tables.iter_mut().flat_map(|table| &mut table.sets);
+        sets.filter(|set| set.changes())
+    }
+
+    /// What is declared of the elements of such sets, at a time of the monotonic clock.
+    ///
+    /// # Errors
+    ///
+    /// Says what cannot be in such a set.
+    pub fn elements(&self, now: u64) -> Result<Vec<(StateId, Key, Words)>> {
+        let mut all = Vec::new();
+        for set in self.changing_sets() {
+            for element in &set.elements {
+                all.push((set.id, key(set, &element.key)?, encode(set, element, now)?));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Whether the elements of a set can change while packets flow.
+///
+/// # Errors
+///
+/// Says what is in the way.
+pub fn supported(set: &Set) -> Result<()> {
+    if set.interval {
+        return Err("an interval set whose elements change".to_owned());
+    }
+    for part in &set.key {
+        if part.data_type.is_string() || part.data_type == DataType::IfaceIndex {
+            return Err("interface names in a set whose elements change".to_owned());
+        }
+    }
+    if key_words(set) > KEY_WORDS {
+        return Err("a set of such wide keys whose elements change".to_owned());
+    }
+    match &set.data {
+        None => {}
+        Some(MapData::Value { parts, .. }) => match parts.as_slice() {
+            [part]
+                if part.width <= 64
+                    && !part.data_type.is_string()
+                    && part.data_type != DataType::IfaceIndex => {}
+            _ => return Err("a map to such data whose elements change".to_owned()),
+        },
+        Some(MapData::Verdict) => {
+            return Err("a verdict map whose elements change".to_owned());
+        }
+        Some(MapData::Object(_)) => {
+            return Err("a map of objects whose elements change".to_owned());
+        }
+    }
+    template(0, &set.statements).map(drop)
+}
+
+/// Words of a set's key.
+pub fn key_words(set: &Set) -> u32 {
+    set.key.iter().map(words).sum()
+}
+
+/// Words of a part of a key.
+pub fn words(part: &TypePart) -> u32 {
+    part.width.div_ceil(32)
+}
+
+/// A key as it stands in the map.
+///
+/// # Errors
+///
+/// Where it is not one value.
+pub fn key(set: &Set, key: &Value) -> Result<Key> {
+    let parts = match key {
+        Value::Concat(parts) => parts.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let mut out = Key::new();
+    for (part, value) in set.key.iter().zip(parts) {
+        let Value::Int(number) = value else {
+            return Err(match value {
+                Value::Any => "* in a set whose elements change",
+                _ => "such an element in a set whose elements change",
+            }
+            .to_owned());
+        };
+        out.extend(
+            (0..words(part))
+                .rev()
+                .map(|at| (number >> (32 * at)) as u32),
+        );
+    }
+    Ok(out)
+}
+
+/// What a key of the map is.
+fn value(set: &Set, key: &[u32]) -> Option<Value> {
+    let mut rest = key;
+    let mut values = Vec::with_capacity(set.key.len());
+    for part in &set.key {
+        let (here, behind) = rest.split_at_checked(words(part) as usize)?;
+        let number = here
+            .iter()
+            .fold(0, |number, &word| number << 32 | u128::from(word));
+        values.push(Value::Int(number));
+        rest = behind;
+    }
+    match values.len() {
+        1 => values.pop(),
+        _ => Some(Value::Concat(values)),
+    }
+}
+
+/// An element as rules make it, with a timeout in milliseconds; it is not finished.
+///
+/// # Errors
+///
+/// Where it carries what no element can carry.
+pub fn template(timeout: u64, statements: &[Statement]) -> Result<Words> {
+    if statements.len() > MOST_STATEMENTS {
+        return Err("more than two statements in an element".to_owned());
+    }
+    let too_large = || "a limit of such numbers".to_owned();
+    let mut out = [0; WORDS as usize];
+    let mut put = |word: u32, value: u64| {
+        if let Some(place) = out.get_mut(word as usize) {
+            *place = value;
+        }
+    };
+    put(word::EXPIRES, UNFINISHED);
+    put(word::TIMEOUT, timeout.saturating_mul(MILLISECOND));
+    let mut kinds = 0;
+    for (number, statement) in (0u32..).zip(statements) {
+        let first = word::FIRST + number * expression::WORDS;
+        let what = match statement {
+            Statement::Counter(counter) => {
+                put(first + expression::VALUE, counter.packets);
+                put(first + expression::MORE, counter.bytes);
+                kind::COUNTER
+            }
+            Statement::Limit(limit) => {
+                let Bucket { nanoseconds, most } = limit.bucket().ok_or_else(too_large)?;
+                put(first + expression::RATE, limit.rate);
+                put(first + expression::PERIOD, nanoseconds);
+                put(first + expression::MOST, most);
+                put(first + expression::BURST, limit.burst.into());
+                let over = if limit.over { kind::OVER } else { 0 };
+                over | if limit.bytes {
+                    kind::BYTES
+                } else {
+                    kind::PACKETS
+                }
+            }
+            Statement::Quota(quota) => {
+                put(first + expression::RATE, quota.bytes);
+                put(first + expression::VALUE, quota.used);
+                kind::QUOTA | if quota.over { kind::OVER } else { 0 }
+            }
+            Statement::Last { .. } => return Err("last in an element of a set".to_owned()),
+            _ => return Err("such a statement in an element of a set".to_owned()),
+        };
+        kinds |= u64::from(what) << (8 * number);
+    }
+    put(word::KINDS, kinds);
+    Ok(out)
+}
+
+/// An element that a command or a declaration adds at a time of the monotonic clock.
+///
+/// # Errors
+///
+/// Says what cannot be in such a set.
+pub fn encode(set: &Set, element: &Element, now: u64) -> Result<Words> {
+    let timeout = element.timeout.or(set.timeout).unwrap_or(0);
+    let mut out = template(timeout, &element.statements)?;
+    let left = element.expires.filter(|_| timeout > 0).unwrap_or(timeout);
+    let expires = match left {
+        0 => 0,
+        left => now.saturating_add(left.saturating_mul(MILLISECOND)),
+    };
+    let data = match &element.data {
+        None => 0,
+        Some(ElementData::Value(Value::Int(number))) => {
+            u64::try_from(*number).map_err(|_| "a map to more than 64 bits".to_owned())?
+        }
+        Some(_) => return Err("a map to such data whose elements change".to_owned()),
+    };
+    let mut put = |word: u32, value: u64| {
+        if let Some(place) = out.get_mut(word as usize) {
+            *place = value;
+        }
+    };
+    put(word::EXPIRES, expires);
+    put(word::DATA, data);
+    for (number, statement) in (0u32..).zip(&element.statements) {
+        if let Statement::Limit(limit) = statement {
+            let most = limit.bucket().map_or(0, |bucket| bucket.most);
+            let empty_at = now.wrapping_sub(most);
+            let first = word::FIRST + number * expression::WORDS;
+            put(first + expression::VALUE, empty_at);
+        }
+    }
+    Ok(out)
+}
+
+/// What stands in the map, at a time of the monotonic clock; `None` where it is expired.
+pub fn decode(set: &Set, key: &[u32], words: &Words, now: u64) -> Option<Element> {
+    let get = |word: u32| words.get(word as usize).copied().unwrap_or(0);
+    let expires = match get(word::EXPIRES) {
+        0 => None,
+        at => Some(
+            at.checked_sub(now)
+                .filter(|&left| left > 0)?
+                .div_ceil(MILLISECOND),
+        ),
+    };
+    let timeout = Some(get(word::TIMEOUT) / MILLISECOND).filter(|&timeout| timeout > 0);
+    let data = set.data.is_some().then(|| {
+        let number = u128::from(get(word::DATA));
+        ElementData::Value(Value::Int(number))
+    });
+    let statements = [0u32, 1].into_iter().filter_map(|number| {
+        let what = (get(word::KINDS) >> (8 * number)) as u8;
+        let get = |word: u32| get(word::FIRST + number * expression::WORDS + word);
+        statement(what, &get)
+    });
+    Some(Element {
+        key: value(set, key)?,
+        data,
+        timeout: timeout.filter(|_| timeout != set.timeout),
+        expires,
+        comment: None,
+        statements: statements.collect(),
+    })
+}
+
+/// The identity of what an element's statement keeps: none.
+const IN_ELEMENT: StateId = StateId(u64::MAX);
+
+fn statement(what: u8, get: &dyn Fn(u32) -> u64) -> Option<Statement> {
+    let over = what & kind::OVER != 0;
+    Some(match what & !kind::OVER {
+        kind::COUNTER => Statement::Counter(Counter {
+            id: IN_ELEMENT,
+            packets: get(expression::VALUE),
+            bytes: get(expression::MORE),
+        }),
+        limit @ (kind::PACKETS | kind::BYTES) => Statement::Limit(Limit {
+            id: IN_ELEMENT,
+            rate: get(expression::RATE),
+            bytes: limit == kind::BYTES,
+            per: get(expression::PERIOD) / SECOND,
+            burst: u32::try_from(get(expression::BURST)).unwrap_or(u32::MAX),
+            over,
+        }),
+        kind::QUOTA => Statement::Quota(Quota {
+            id: IN_ELEMENT,
+            bytes: get(expression::RATE),
+            // Listings show no more.
+            used: get(expression::VALUE).min(get(expression::RATE)),
+            over,
+        }),
+        _ => return None,
+    })
+}
+
+/// What `reset` does to an element: its counters and quotas begin at nothing.
+pub fn reset(words: &mut Words) {
+    let kinds = words.get(word::KINDS as usize).copied().unwrap_or(0);
+    for number in [0u32, 1] {
+        let what = (kinds >> (8 * number)) as u8 & !kind::OVER;
+        if matches!(what, kind::COUNTER | kind::QUOTA) {
+            let first = word::FIRST + number * expression::WORDS;
+            for at in [expression::VALUE, expression::MORE] {
+                if let Some(place) = words.get_mut((first + at) as usize) {
+                    *place = 0;
+                }
+            }
+        }
+    }
+}

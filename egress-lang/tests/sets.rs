@@ -1,0 +1,344 @@
+//! Sets whose elements change while packets flow: tables and rules do the same to them, packet after packet.
+
+#[expect(dead_code, reason = "other tests use the rest")]
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::compiled;
+use egress_common::engine::Outcome;
+use egress_common::set::Key;
+use egress_lang::check::CheckOptions;
+use egress_lang::checked::{Hook, Initial, Ruleset};
+use egress_lang::diagnostic::{Diagnostics, SourceFile};
+use egress_lang::element;
+use egress_lang::image::Device;
+use egress_lang::interpret::{States, trace};
+use egress_lang::ir::StateId;
+use egress_lang::lower;
+use egress_lang::parse::ParseOptions;
+use egress_lang::print::{self, PrintOptions};
+use egress_lang::simulate::{self, SimPacket, Simulation};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn load(text: &str) -> Result<Ruleset, Diagnostics> {
+    let file = SourceFile {
+        name: "test",
+        text: text.as_bytes(),
+    };
+    let check = CheckOptions {
+        enforceable: true,
+        ..CheckOptions::default()
+    };
+    Ruleset::default().load(file, &ParseOptions::default(), &check)
+}
+
+fn device() -> Device {
+    Device {
+        name: "foo".into(),
+        ifindex: 7,
+        iftype: 1,
+    }
+}
+
+fn table(sets: &str, rules: &str) -> String {
+    format!(
+        "table netdev t {{\n{sets}\nchain c {{\n\
+         type filter hook egress device \"foo\" priority 0; policy accept;\n{rules}\n}}\n}}\n"
+    )
+}
+
+/// A UDP packet to 10.0.0.`host`, port `port`, at a time.
+fn packet(host: u8, port: u8, len: usize, time: u64) -> SimPacket {
+    let mut bytes = vec![0; 12];
+    bytes.extend([8, 0, 0x45, 0]);
+    bytes.extend((len as u16 - 14).to_be_bytes());
+    bytes.extend([
+        0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 9, 10, 0, 0, host, 0, 1, 0, port,
+    ]);
+    bytes.extend((len as u16 - 34).to_be_bytes());
+    bytes.resize(len, 0);
+    let mut packet = SimPacket::ethernet(&bytes);
+    packet.ifindex = 7;
+    packet.time = time;
+    packet
+}
+
+/// Runs packets through both; returns which were dropped, and what `list` prints then.
+fn run(text: &str, packets: &[SimPacket]) -> (Vec<bool>, String) {
+    let mut ruleset = load(text).unwrap_or_else(|error| panic!("{text}\n{error}"));
+    let hook = lower::hook(&ruleset, "foo", Hook::Egress);
+    let hook = hook.unwrap_or_else(|error| panic!("{text}\n{error}"));
+    let image = compiled(&hook, &[device()], 1 << 20).expect("it is small");
+    let simulation = Simulation::new(&image);
+    let starts = ruleset.states().into_iter();
+    let mut states: States = starts.map(|(id, start)| (id, start.value(0))).collect();
+    let mut sets = simulate::Sets::default();
+    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+    for (id, key, words) in ruleset.elements(0).expect("they can be") {
+        sets.insert(id.0 as u32, &key, words);
+        states.elements.insert((id, key), words);
+        *counts.entry(id.0 as u32).or_default() += 1;
+    }
+    simulation.set_sets(sets);
+    simulation.set_states(counts);
+    let mut dropped = Vec::new();
+    let mut counted: BTreeMap<StateId, u64> = BTreeMap::new();
+    for packet in packets {
+        let by_tables = packet.clone();
+        let outcome = simulation.run(&by_tables);
+        let answer = trace(&hook, &device(), packet, &mut states, &mut |_| {});
+        assert_eq!(
+            outcome == Outcome::Drop,
+            answer.dropped,
+            "{text}\n{packet:?}"
+        );
+        assert_eq!(by_tables.mark.get(), answer.mark, "{text}\n{packet:?}");
+        assert_eq!(by_tables.current(), answer.bytes, "{text}\n{packet:?}");
+        for (id, times) in answer.counted {
+            *counted.entry(id).or_default() += times;
+        }
+        let by_rules: BTreeMap<_, _> = states
+            .elements
+            .iter()
+            .map(|((id, key), words)| {
+                let mut place = Key {
+                    set: id.0 as u32,
+                    ..Key::default()
+                };
+                place.words[..key.len()].copy_from_slice(key);
+                (place, *words)
+            })
+            .collect();
+        let by_tables = simulation.sets().elements;
+        assert_eq!(by_tables, by_rules, "{text}\n{packet:?}");
+        for set in ruleset.changing_sets() {
+            let number = set.id.0 as u32;
+            let there = by_tables.keys().filter(|key| key.set == number).count() as u64;
+            let count = simulation.states().get(&number).copied().unwrap_or(0);
+            assert_eq!(there, count, "{text}\n{packet:?}");
+        }
+        dropped.push(answer.dropped);
+    }
+    let by_tables = simulation.counters().into_iter();
+    let by_tables: BTreeMap<_, _> = by_tables
+        .map(|(slot, (packets, _))| (StateId(slot.into()), packets))
+        .collect();
+    assert_eq!(by_tables, counted, "{text}");
+    let now = packets.last().map_or(0, |packet| packet.time);
+    for set in ruleset.changing_sets_mut() {
+        let here = states.elements.iter().filter(|((id, _), _)| *id == set.id);
+        let here = here.filter_map(|((_, key), words)| element::decode(set, key, words, now));
+        set.elements = here.collect();
+        set.sort_elements();
+    }
+    let listing = print::ruleset(&ruleset, &Initial, &PrintOptions::default());
+    (dropped, listing)
+}
+
+/// What stands in the braces of the first set.
+fn elements(listing: &str) -> String {
+    let inside = listing
+        .split_once("elements = { ")
+        .and_then(|(_, rest)| rest.split_once(" }"));
+    let words = inside.map_or("", |(inside, _)| inside).split_whitespace();
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn elements_come_go_and_expire() {
+    let text = table(
+        "set s { type ipv4_addr; flags dynamic,timeout; timeout 10s; size 2; }",
+        "udp dport 1 add @s { ip daddr }\nudp dport 2 update @s { ip daddr timeout 20s }\n\
+         udp dport 3 delete @s { ip daddr }\nudp dport 4 ip daddr @s drop\n\
+         udp dport 5 ip daddr != @s drop\nudp dport 6 add @s { ip daddr } counter drop",
+    );
+    let (dropped, listing) = run(
+        &text,
+        &[
+            packet(1, 4, 60, SECOND),
+            packet(1, 1, 60, 2 * SECOND),
+            packet(1, 4, 60, 11 * SECOND),
+            packet(1, 5, 60, 11 * SECOND),
+            // It expires at 12 seconds.
+            packet(1, 4, 60, 12 * SECOND),
+            packet(1, 5, 60, 12 * SECOND),
+            packet(1, 1, 60, 13 * SECOND),
+            // From here until 34 seconds.
+            packet(1, 2, 60, 14 * SECOND),
+            packet(1, 4, 60, 33 * SECOND),
+            packet(2, 6, 60, 33 * SECOND),
+            // There are two already.
+            packet(3, 6, 60, 33 * SECOND),
+            packet(2, 3, 60, 33 * SECOND),
+            packet(3, 6, 60, 33 * SECOND),
+        ],
+    );
+    let expected = [
+        false, false, true, false, false, true, false, false, true, true, false, false, true,
+    ];
+    assert_eq!(dropped, expected);
+    assert_eq!(
+        elements(&listing),
+        "10.0.0.1 expires 1s, 10.0.0.3 expires 10s"
+    );
+}
+
+#[test]
+fn elements_carry_statements() {
+    let text = table(
+        "set s { type ipv4_addr . inet_service; flags dynamic; size 9; }",
+        "add @s { ip daddr . udp dport limit rate 2/second burst 2 packets counter } accept\n\
+         drop",
+    );
+    let at = |time| packet(1, 1, 60, time);
+    let (dropped, listing) = run(
+        &text,
+        &[at(1), at(2), at(3), at(SECOND), packet(2, 1, 60, SECOND)],
+    );
+    assert_eq!(dropped, [false, false, true, false, false]);
+    assert_eq!(
+        elements(&listing),
+        "10.0.0.1 . 1 limit rate 2/second burst 2 packets counter packets 3 bytes 180, \
+         10.0.0.2 . 1 limit rate 2/second burst 2 packets counter packets 1 bytes 60"
+    );
+}
+
+#[test]
+fn declared_elements_are_looked_up_and_count() {
+    let text = table(
+        "set s { type ipv4_addr; counter; elements = { 10.0.0.1, 10.0.0.2 }; }\n\
+         map m { type ipv4_addr : mark; flags dynamic; size 3; elements = { 10.0.0.1 : 7 }; }",
+        "udp dport 3 add @m { ip daddr : 3 }\nip daddr @s meta mark set ip daddr map @m\n\
+         meta mark 7 drop\nmeta mark 3 counter",
+    );
+    let (dropped, listing) = run(
+        &text,
+        &[
+            packet(1, 3, 60, 1),
+            packet(2, 3, 80, 2),
+            packet(3, 3, 80, 2),
+        ],
+    );
+    assert_eq!(dropped, [true, false, false]);
+    assert_eq!(
+        elements(&listing),
+        "10.0.0.1 counter packets 1 bytes 60, 10.0.0.2 counter packets 1 bytes 80"
+    );
+    assert!(
+        listing.contains("10.0.0.1 : 0x00000007, 10.0.0.2 : 0x00000003"),
+        "{listing}"
+    );
+}
+
+#[test]
+fn what_cannot_change_is_refused() {
+    for (sets, rules, what) in [
+        (
+            "set s { type ipv4_addr; flags interval,timeout; }",
+            "ip daddr @s drop",
+            "an interval set whose elements change",
+        ),
+        (
+            "set s { type ifname; flags timeout; }",
+            "oifname @s drop",
+            "meta oifname",
+        ),
+        (
+            "map m { type ipv4_addr : verdict; flags timeout; }",
+            "ip daddr vmap @m",
+            "a verdict map whose elements change",
+        ),
+    ] {
+        let text = table(sets, rules);
+        let ruleset = load(&text).unwrap_or_else(|error| panic!("{text}\n{error}"));
+        let error = lower::hook(&ruleset, "foo", Hook::Egress).unwrap_err();
+        assert_eq!(error.what, what, "{text}");
+    }
+}
+
+fn rule() -> impl Strategy<Value = String> {
+    let test = select(vec![
+        "",
+        "udp dport 1",
+        "udp dport < 3",
+        "ip daddr 10.0.0.1",
+        "ip daddr @s",
+        "ip daddr != @s",
+        "meta mark 1",
+    ]);
+    let set = select(vec!["s", "t", "t", "u"]);
+    let key = |set: &str| match set {
+        "u" => "ip daddr . udp dport",
+        _ => "ip daddr",
+    };
+    let kept = select(vec![
+        "",
+        "",
+        "counter",
+        "limit rate 1/second burst 2 packets",
+        "limit rate over 50 bytes/second",
+        "quota 200 bytes",
+        "quota over 300 bytes counter",
+    ]);
+    let timeout = select(vec!["", "", "timeout 1s", "timeout 3s"]);
+    let op = select(vec!["add", "add", "update", "delete"]);
+    let update = (op, set, timeout, kept).prop_map(move |(op, set, timeout, kept)| {
+        let key = key(set);
+        match (op, set) {
+            ("delete", _) => format!("delete @{set} {{ {key} }}"),
+            (_, "s") => format!("{op} @s {{ {key} {timeout} }}"),
+            (_, "u") => format!("{op} @u {{ {key} {kept} }}"),
+            _ => format!("{op} @{set} {{ {key} {timeout} {kept} }}"),
+        }
+    });
+    let end = select(vec![
+        "",
+        "counter",
+        "drop",
+        "accept",
+        "meta mark set 1",
+        "counter ip daddr 10.0.0.2 drop",
+        "meta mark set ip daddr map @m",
+    ]);
+    (
+        test,
+        prop_oneof![3 => update.prop_map(Some), 1 => Just(None)],
+        end,
+    )
+        .prop_map(|(test, update, end)| {
+            let rule = format!("{test} {} {end}", update.unwrap_or_default());
+            if rule.trim().is_empty() {
+                "counter".into()
+            } else {
+                rule
+            }
+        })
+}
+
+const SETS: &str = "
+    set s { type ipv4_addr; flags dynamic,timeout; timeout 2s; counter; size 3; elements = { 10.0.0.3 timeout 9s, 10.0.0.4 }; }
+    set t { type ipv4_addr; flags dynamic,timeout; size 2; gc-interval 3s; }
+    set u { type ipv4_addr . inet_service; flags dynamic; size 4; }
+    map m { type ipv4_addr : mark; flags timeout; counter; elements = { 10.0.0.1 : 5, 10.0.0.2 timeout 4s : 1 }; }";
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_and_rules_agree(
+        rules in vec(rule(), 1..8),
+        packets in vec((1..5u8, 0..4u8, 60..120usize, 0..3u64), 1..40),
+    ) {
+        let mut time = SECOND;
+        let packets: Vec<_> = packets.into_iter().map(|(host, port, len, wait)| {
+            time += wait * SECOND / 2;
+            packet(host, port, len, time)
+        }).collect();
+        run(&table(SETS, &rules.join("\n")), &packets);
+    }
+}

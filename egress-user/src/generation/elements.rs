@@ -1,0 +1,422 @@
+//! Elements of sets that change while packets flow: one hash map for all of them, by the slot of the set
+//! in the map `states`, which says how many there are. The map stays over generations, as they do.
+//!
+//! The state says of such a set only what is still to be added. What is added to a set that is new is in
+//! the map before the generation is in force, all else at once after it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use anyhow::{Context as _, Result, anyhow};
+use egress_common::{act::KEY_WORDS, set::word};
+use egress_lang::{
+    checked::{Set, StateId},
+    element::{self, Key, Words},
+};
+use log::debug;
+
+use crate::{
+    generation::{
+        state::{Counters, Gone, Scope, State},
+        states,
+        store::{Generation, Store},
+    },
+    kernel::{
+        bpf,
+        elements::{self, Elements},
+    },
+};
+
+/// Elements of the smallest map.
+const MIN_ENTRIES: u32 = 1 << 16;
+
+/// Elements that a set without a size counts for.
+const UNSIZED: u32 = 1 << 16;
+
+/// The most elements of a map.
+const MAX_ENTRIES: u64 = 1 << 27;
+
+/// What is in the sets, by scope and set.
+#[derive(Debug, Default)]
+pub struct Live {
+    sets: HashMap<(u64, StateId), BTreeMap<Key, Words>>,
+    now: u64,
+}
+
+/// Of every set that changes, whose it is and where it is.
+fn sets<'s>(scopes: &'s [Scope], slots: &Counters) -> Vec<(u32, &'s Set)> {
+    let slots: HashMap<_, _> = slots
+        .entries
+        .iter()
+        .map(|entry| ((entry.scope, entry.id), entry.slot))
+        .collect();
+    let sets = scopes.iter().flat_map(|scope| {
+        let sets = scope.ruleset.changing_sets();
+        sets.map(|set| ((scope.id, set.id), set))
+    });
+    sets.filter_map(|(key, set)| Some((*slots.get(&key)?, set)))
+        .collect()
+}
+
+impl Live {
+    /// Reads what is in the sets of a state.
+    ///
+    /// # Errors
+    ///
+    /// Where the map cannot be read.
+    pub fn read(store: &Store, state: &State) -> Result<Self> {
+        let mut live = Self {
+            now: elements::now(),
+            ..Self::default()
+        };
+        let generation = store.generation(state.generation);
+        if !generation.elements().exists() {
+            return Ok(live);
+        }
+        let map = Elements::open(&generation.elements())?;
+        let whose: HashMap<u32, (u64, StateId, usize)> = state
+            .scopes
+            .iter()
+            .flat_map(|scope| {
+                let sets = scope.ruleset.changing_sets();
+                sets.map(|set| (scope.id, set.id, element::key_words(set) as usize))
+            })
+            .filter_map(|(scope, id, words)| {
+                let entries = &state.states.entries;
+                let entry = entries.iter().find(|e| e.scope == scope && e.id == id)?;
+                Some((entry.slot, (scope, id, words)))
+            })
+            .collect();
+        map.each(&mut |slot, key, words| {
+            if let Some(&(scope, id, len)) = whose.get(&slot) {
+                let key = key.iter().copied().take(len).collect();
+                live.sets
+                    .entry((scope, id))
+                    .or_default()
+                    .insert(key, *words);
+            }
+        })?;
+        Ok(live)
+    }
+
+    /// Puts into the sets of a state what is in them now.
+    pub fn fill(&self, state: &mut State) {
+        for scope in &mut state.scopes {
+            for set in scope.ruleset.changing_sets_mut() {
+                let Some(found) = self.sets.get(&(scope.id, set.id)) else {
+                    continue;
+                };
+                let live = found.iter();
+                let live =
+                    live.filter_map(|(key, words)| element::decode(set, key, words, self.now));
+                set.elements = live.collect();
+                set.sort_elements();
+            }
+        }
+    }
+
+    /// What a filled state that was changed since wants to be different: what is to be added stays in its
+    /// sets, what is to be taken away is written down.
+    ///
+    /// # Errors
+    ///
+    /// Where something cannot be in such a set.
+    pub fn compare(&self, state: &mut State) -> Result<()> {
+        for scope in &mut state.scopes {
+            for set in scope.ruleset.changing_sets_mut() {
+                let mut wanted = HashSet::with_capacity(set.elements.len());
+                for element in &set.elements {
+                    let key = element::key(set, &element.key);
+                    let key = key
+                        .map_err(|what| anyhow!("set {}: {what} is not supported yet", set.name))?;
+                    wanted.insert(key);
+                }
+                let Some(found) = self.sets.get(&(scope.id, set.id)) else {
+                    continue;
+                };
+                for (key, words) in found {
+                    let expired = element::decode(set, key, words, self.now).is_none();
+                    if !expired && !wanted.contains(key) {
+                        state.gone.push(Gone {
+                            scope: scope.id,
+                            id: set.id,
+                            key: key.clone(),
+                        });
+                    }
+                }
+                let mut elements = std::mem::take(&mut set.elements);
+                elements.retain(|one| {
+                    let key = element::key(set, &one.key).ok();
+                    let there = key.and_then(|key| {
+                        let words = found.get(&key)?;
+                        element::decode(set, &key, words, self.now)
+                    });
+                    there.is_none()
+                });
+                set.elements = elements;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is in all sets, by their slots.
+///
+/// # Errors
+///
+/// Where the map cannot be read.
+pub fn by_slot(state: &State, generation: &Generation) -> Result<BTreeMap<(StateId, Key), Words>> {
+    let mut all = BTreeMap::new();
+    if !generation.elements().exists() {
+        return Ok(all);
+    }
+    let lengths: HashMap<u32, usize> = sets(&state.scopes, &state.states)
+        .iter()
+        .map(|(slot, set)| (*slot, element::key_words(set) as usize))
+        .collect();
+    Elements::open(&generation.elements())?.each(&mut |slot, key, words| {
+        if let Some(&len) = lengths.get(&slot) {
+            let key = key.iter().copied().take(len).collect();
+            all.insert((StateId(slot.into()), key), *words);
+        }
+    })?;
+    Ok(all)
+}
+
+/// Whether there are sets whose elements change.
+pub fn has_sets(state: &State) -> bool {
+    let mut scopes = state.scopes.iter();
+    scopes.any(|scope| scope.ruleset.changing_sets().next().is_some())
+}
+
+/// Whether something is to be added or taken away.
+pub fn is_pending(state: &State) -> bool {
+    let mut sets = state
+        .scopes
+        .iter()
+        .flat_map(|scope| scope.ruleset.changing_sets());
+    !state.gone.is_empty() || sets.any(|set| !set.elements.is_empty())
+}
+
+/// Without what is to be added or taken away.
+pub fn stripped(state: &State) -> State {
+    let mut state = state.clone();
+    state.gone.clear();
+    for set in state
+        .scopes
+        .iter_mut()
+        .flat_map(|scope| scope.ruleset.changing_sets_mut())
+    {
+        set.elements.clear();
+    }
+    state
+}
+
+/// Pins the map for a generation that is being built: that of the generation before, or a larger one that
+/// starts with what is in it. Fills the sets that are new. Returns the kernel's number of the map; 0 where
+/// none is needed.
+///
+/// # Errors
+///
+/// Where the kernel has not the memory, or something cannot be in such a set.
+pub fn prepare(
+    wanted: &State,
+    slots: &Counters,
+    before: Option<(&State, &Generation)>,
+    next: &Generation,
+) -> Result<u32> {
+    let sets = sets(&wanted.scopes, slots);
+    if sets.is_empty() {
+        return Ok(0);
+    }
+    let words = sets.iter().map(|(_, set)| element::key_words(set)).max();
+    let words = words.unwrap_or(1).min(KEY_WORDS);
+    let entries: u64 = sets
+        .iter()
+        .map(|(_, set)| u64::from(set.size.unwrap_or(UNSIZED).max(set.elements.len() as u32)))
+        .sum();
+    let entries = u32::try_from(entries.min(MAX_ENTRIES))?;
+    let entries = entries.next_power_of_two().max(MIN_ENTRIES);
+    let old = before.filter(|(_, generation)| generation.elements().exists());
+    let old = old
+        .map(|(_, generation)| Elements::open(&generation.elements()))
+        .transpose()?;
+    let map = match old {
+        Some(old) if old.key_words >= words && old.max_entries >= entries => old,
+        old => {
+            let (least, most) = old
+                .as_ref()
+                .map_or((0, 0), |old| (old.key_words, old.max_entries));
+            let map = Elements::create(words.max(least), entries.max(most))?;
+            if let Some(old) = old {
+                debug!("elements move to a map of {entries}");
+                old.each(&mut |slot, key, value| {
+                    // What is not to be had now comes again with its packets.
+                    let _ = map.put(slot, key, value);
+                })?;
+            }
+            map
+        }
+    };
+    bpf::pin(&map.map, &next.elements()).context("pinning the elements")?;
+    let is_known = |slot: u32| {
+        let known = before.map(|(state, _)| &state.states.entries);
+        known.is_some_and(|known| known.iter().any(|entry| entry.slot == slot))
+    };
+    let fresh: Vec<_> = sets.iter().filter(|(slot, _)| !is_known(*slot)).collect();
+    if fresh.is_empty() {
+        return Ok(map.id);
+    }
+    // A generation that was taken back may have left something.
+    delete_where(&map, &|slot| fresh.iter().any(|(other, _)| *other == slot))?;
+    let sizes = states::Sizes::open(next)?;
+    for (slot, set) in fresh {
+        add(&map, &sizes, *slot, set)?;
+    }
+    Ok(map.id)
+}
+
+/// Adds and takes away what is still to be, and removes what was in sets that are gone. No program that
+/// uses those may be running any more.
+///
+/// # Errors
+///
+/// Where the map cannot be changed.
+pub fn settle(state: &mut State, generation: &Generation) -> Result<()> {
+    let pending = is_pending(state);
+    let left = !state.states.freed.is_empty() || state.states.before;
+    if generation.elements().exists() && (pending || left) {
+        let map = Elements::open(&generation.elements())?;
+        let sizes = states::Sizes::open(generation)?;
+        if left {
+            let sets = sets(&state.scopes, &state.states);
+            let known: HashSet<u32> = sets.iter().map(|(slot, _)| *slot).collect();
+            delete_where(&map, &|slot| !known.contains(&slot))?;
+        }
+        change(state, &map, &sizes)?;
+    }
+    if pending {
+        *state = stripped(state);
+        state.rewrite(&generation.ruleset())?;
+    }
+    Ok(())
+}
+
+/// Changes elements of the sets of a generation that is in force.
+///
+/// # Errors
+///
+/// Where the map cannot be changed.
+pub fn apply(state: &State, generation: &Generation) -> Result<()> {
+    let map = Elements::open(&generation.elements())?;
+    change(state, &map, &states::Sizes::open(generation)?)
+}
+
+/// Takes away and adds what the state says.
+fn change(state: &State, map: &Elements, sizes: &states::Sizes) -> Result<()> {
+    for gone in &state.gone {
+        let mut entries = state.states.entries.iter();
+        let entry = entries.find(|entry| (entry.scope, entry.id) == (gone.scope, gone.id));
+        if let Some(entry) = entry
+            && map.delete(entry.slot, &gone.key)?
+        {
+            sizes.add(entry.slot, u64::MAX)?;
+        }
+    }
+    for (slot, set) in sets(&state.scopes, &state.states) {
+        add(map, sizes, slot, set)?;
+    }
+    Ok(())
+}
+
+/// Sets the counters and quotas in the elements of these sets back.
+///
+/// # Errors
+///
+/// Where the map cannot be changed.
+pub fn reset(state: &State, generation: &Generation, which: &[(u64, StateId)]) -> Result<()> {
+    if !generation.elements().exists() {
+        return Ok(());
+    }
+    let entries = state.states.entries.iter();
+    let slots: HashSet<u32> = entries
+        .filter(|entry| which.contains(&(entry.scope, entry.id)))
+        .map(|entry| entry.slot)
+        .collect();
+    let map = Elements::open(&generation.elements())?;
+    let mut all = Vec::new();
+    map.each(&mut |slot, key, words| {
+        if slots.contains(&slot) {
+            all.push((slot, key.to_vec(), *words));
+        }
+    })?;
+    for (slot, key, mut words) in all {
+        element::reset(&mut words);
+        map.replace(slot, &key, &words)?;
+    }
+    Ok(())
+}
+
+/// Adds elements that are not there, or are expired.
+fn add(map: &Elements, sizes: &states::Sizes, slot: u32, set: &Set) -> Result<()> {
+    let now = elements::now();
+    let cannot = |what: String| anyhow!("set {}: {what} is not supported yet", set.name);
+    for one in &set.elements {
+        let key = element::key(set, &one.key).map_err(cannot)?;
+        let words = element::encode(set, one, now).map_err(cannot)?;
+        let there = map.get(slot, &key)?;
+        match there {
+            Some(there) if element::decode(set, &key, &there, now).is_some() => {}
+            Some(_) => map.replace(slot, &key, &words)?,
+            None => {
+                if map.put(slot, &key, &words)? {
+                    sizes.add(slot, 1)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what is in some sets, without counting it.
+fn delete_where(map: &Elements, which: &dyn Fn(u32) -> bool) -> Result<()> {
+    let mut found = Vec::new();
+    map.each(&mut |slot, key, _| {
+        if which(slot) {
+            found.push((slot, key.to_vec()));
+        }
+    })?;
+    for (slot, key) in found {
+        map.delete(slot, &key)?;
+    }
+    Ok(())
+}
+
+/// Deletes what is expired.
+///
+/// # Errors
+///
+/// Where the map cannot be changed.
+pub fn sweep(generation: &Generation) -> Result<()> {
+    if !generation.elements().exists() {
+        return Ok(());
+    }
+    let map = Elements::open(&generation.elements())?;
+    let now = elements::now();
+    let mut found = Vec::new();
+    map.each(&mut |slot, key, words| {
+        let expires = words.get(word::EXPIRES as usize).copied().unwrap_or(0);
+        if expires != 0 && expires <= now {
+            found.push((slot, key.to_vec()));
+        }
+    })?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let sizes = states::Sizes::open(generation)?;
+    for (slot, key) in found {
+        if map.delete(slot, &key)? {
+            sizes.add(slot, u64::MAX)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,323 @@
+//! Sets whose elements change while packets flow: in our program and in the kernel's own nft egress hook,
+//! the same verdicts, the same elements; and commands that change them without a reload.
+
+mod common;
+
+use common::{
+    frame::{ip4, ip6, udp},
+    machine::Machine,
+    netns::{DEVICE, Wire},
+};
+
+/// A UDP packet to 198.18.0.`host`.
+fn to(host: u8, port: u16, len: usize) -> Vec<u8> {
+    let data = vec![0; len];
+    ip4(
+        "198.18.0.1",
+        &format!("198.18.0.{host}"),
+        17,
+        0,
+        &udp(1, port, &data),
+    )
+}
+
+fn to6(host: u8, port: u16) -> Vec<u8> {
+    ip6(
+        "fd00:9::1",
+        &format!("fd00:9::{host}"),
+        17,
+        &udp(1, port, &[0; 20]),
+    )
+}
+
+fn table(sets: &str, rules: &str) -> String {
+    format!(
+        "table netdev t {{\n{sets}\nchain c {{\n\
+         type filter hook egress device \"{DEVICE}\" priority 0; policy accept;\n{rules}\n}}\n}}\n"
+    )
+}
+
+/// A listing without what depends on the moment.
+fn steady(listing: &str) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    let mut skip = false;
+    for word in listing.split_whitespace() {
+        let expires = word == "expires";
+        if skip {
+            if word.ends_with(',') {
+                words.push(",");
+            }
+        } else if !expires && !word.starts_with('#') {
+            words.push(word);
+        }
+        skip = expires;
+    }
+    // Elements stand in the order in which a hash table has them.
+    let text = words.join(" ").replace(" ,", ",");
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while let Some((before, behind)) = rest.split_once("elements = { ") {
+        let (inside, behind) = behind.split_once(" }").expect("a brace");
+        // Older kernels also say a timeout that is the set's.
+        let inside = inside.replace(" timeout 1h", "");
+        let mut elements: Vec<&str> = inside.split(", ").collect();
+        elements.sort_unstable();
+        out.push_str(&format!("{before}elements = {{ {} }}", elements.join(", ")));
+        rest = behind;
+    }
+    out + rest
+}
+
+/// Sets, rules, and commands that are run between two rounds of packets. Where something is deleted the set
+/// is large: the kernel counts what is deleted until it collects it.
+const CASES: &[(&str, &str, &[&str])] = &[
+    (
+        "set s { type ipv4_addr; flags dynamic,timeout; timeout 1h; size 100; }",
+        "udp dport 1 add @s { ip daddr } counter\nudp dport 2 ip daddr @s counter drop\n\
+         udp dport 3 ip daddr != @s counter drop\nudp dport 4 delete @s { ip daddr } counter",
+        &[
+            "add element netdev t s { 198.18.0.9 timeout 2h }",
+            "delete element netdev t s { 198.18.0.3 }",
+        ],
+    ),
+    (
+        "set s { type ipv4_addr . inet_service; flags dynamic; size 100; }",
+        "update @s { ip daddr . udp dport limit rate 1/hour burst 2 packets counter } counter accept\ncounter drop",
+        &["flush set netdev t s"],
+    ),
+    (
+        "set s { type ipv4_addr; counter; elements = { 198.18.0.2, 198.18.0.3 }; }\n\
+         set q { type ipv4_addr; flags dynamic; size 100; }",
+        "ip daddr @s counter\nadd @q { ip daddr quota over 200 bytes } counter drop",
+        &["add element netdev t s { 198.18.0.4 }"],
+    ),
+    (
+        "map m { type ipv4_addr : mark; flags dynamic,timeout; timeout 1h; size 100; }",
+        "udp dport 1 add @m { ip daddr : 0x7 }\nudp dport 2 meta mark set ip daddr map @m\n\
+         meta mark 0x7 counter drop",
+        &["add element netdev t m { 198.18.0.9 : 0x7 }"],
+    ),
+    (
+        "set s { type ipv6_addr; flags dynamic; size 100; }\nset l { type ether_addr . ipv6_addr . inet_service; flags dynamic; size 2; }",
+        "update @s { ip6 daddr limit rate over 100 bytes/hour burst 100 bytes } counter drop\n\
+         udp dport 1 add @l { ether saddr . ip6 daddr . udp dport } counter\n\
+         ip6 daddr @s counter",
+        &["add element netdev t s { fd00:9::7 }"],
+    ),
+];
+
+fn rounds() -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for (host, port) in [
+        (2, 2),
+        (2, 1),
+        (2, 2),
+        (3, 3),
+        (3, 1),
+        (3, 3),
+        (4, 1),
+        (5, 1),
+        (5, 2),
+        (2, 4),
+        (5, 1),
+        (9, 2),
+    ] {
+        frames.push(to(host, port, 20 + usize::from(host)));
+        frames.push(to6(host, port));
+    }
+    frames
+}
+
+#[test]
+fn sets_change_as_nfts_do() {
+    if !common::is_root() {
+        return;
+    }
+    let (machine, ours, oracle) = (Machine::new(), Wire::new(), Wire::new());
+    let probe = oracle.near.nft(&table("", "counter"));
+    if probe.stderr.contains("not supported") || probe.stderr.contains("No such file") {
+        common::skip("nft's egress hook (Linux 5.16) is not there to compare with");
+        return;
+    }
+    for (sets, rules, commands) in CASES {
+        let text = table(sets, rules);
+        oracle.near.nft("flush ruleset").success();
+        oracle.near.nft(&text).success();
+        let flush = format!("flush ruleset\n{text}");
+        machine
+            .egress_with(&ours.near, &["nft", "-f", "-"], flush.as_bytes())
+            .success();
+        for round in 0..=commands.len() {
+            let frames = rounds();
+            let send = |wire: &Wire| -> Vec<bool> {
+                let sender = wire.sender();
+                frames.iter().map(|frame| sender.send(frame)).collect()
+            };
+            let (passed, expected) = (send(&ours), send(&oracle));
+            assert_eq!(passed, expected, "round {round} of\n{text}");
+            let listed = machine
+                .egress(&ours.near, &["nft", "list", "ruleset"])
+                .success();
+            let nft = oracle.near.nft_list();
+            assert_eq!(
+                steady(&listed),
+                steady(&nft),
+                "round {round} of\n{listed}{nft}"
+            );
+            if let Some(command) = commands.get(round) {
+                machine.egress(&ours.near, &["nft", command]).success();
+                oracle.near.nft(command).success();
+            }
+        }
+    }
+    machine
+        .egress(&ours.near, &["nft", "flush", "ruleset"])
+        .success();
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+#[test]
+fn elements_change_without_a_reload_and_survive_one() {
+    if !common::is_root() {
+        return;
+    }
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let nft = |line: &str| machine.egress(&wire.near, &["nft", line]);
+    let text = table(
+        "set s { type ipv4_addr; flags dynamic,timeout; timeout 1h; size 4; elements = { 198.18.0.7 }; }",
+        "udp dport 1 add @s { ip daddr }\nip daddr @s udp dport 2 counter drop",
+    );
+    machine
+        .egress_with(&wire.near, &["nft", "-f", "-"], text.as_bytes())
+        .success();
+    let sender = wire.sender();
+    let generation = |machine: &Machine| -> Vec<String> {
+        let pins = machine.pins().into_iter();
+        pins.filter(|pin| pin.contains("/gen-") && pin.ends_with("/ruleset"))
+            .collect()
+    };
+    let first = generation(&machine);
+    assert!(!sender.send(&to(7, 2, 9)), "what is declared is there");
+    assert!(sender.send(&to(8, 2, 9)));
+    nft("add element netdev t s { 198.18.0.8 }").success();
+    assert!(!sender.send(&to(8, 2, 9)));
+    nft("add element netdev t s { 198.18.0.8 }").success();
+    assert!(
+        !nft("create element netdev t s { 198.18.0.8 }")
+            .stderr
+            .is_empty()
+    );
+    nft("delete element netdev t s { 198.18.0.8 }").success();
+    assert!(sender.send(&to(8, 2, 9)));
+    assert!(
+        nft("delete element netdev t s { 198.18.0.8 }")
+            .stderr
+            .contains("No such file")
+    );
+    assert!(
+        nft("get element netdev t s { 198.18.0.7 }")
+            .success()
+            .contains("198.18.0.7")
+    );
+    assert!(
+        nft("get element netdev t s { 198.18.0.6 }")
+            .stderr
+            .contains("No such file")
+    );
+    assert_eq!(generation(&machine), first, "no generation for an element");
+    // A rule more, which is another generation: what packets added stays.
+    assert!(sender.send(&to(3, 1, 9)));
+    nft("add rule netdev t c udp dport 9 drop").success();
+    assert_ne!(generation(&machine), first);
+    assert!(!sender.send(&to(3, 2, 9)));
+    assert!(!sender.send(&to(7, 2, 9)));
+    // A set of wider keys: elements move to another map.
+    nft("add set netdev t wide { type ipv6_addr . inet_service; flags dynamic; size 9; }")
+        .success();
+    assert!(!sender.send(&to(3, 2, 9)));
+    // It is full with four.
+    nft("add element netdev t s { 198.18.0.20, 198.18.0.21 }").success();
+    assert!(sender.send(&to(30, 1, 9)));
+    assert!(sender.send(&to(30, 2, 9)));
+    assert!(
+        !nft("add element netdev t s { 198.18.0.22 }")
+            .stderr
+            .is_empty()
+    );
+    nft("flush set netdev t s").success();
+    assert!(sender.send(&to(3, 2, 9)));
+    assert!(sender.send(&to(30, 1, 9)));
+    assert!(!sender.send(&to(30, 2, 9)));
+    nft("flush ruleset").success();
+    machine
+        .egress_with(&wire.near, &["nft", "-f", "-"], text.as_bytes())
+        .success();
+    assert!(sender.send(&to(30, 2, 9)), "gone with the ruleset");
+    nft("flush ruleset").success();
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+#[test]
+fn elements_expire() {
+    if !common::is_root() {
+        return;
+    }
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let text = table(
+        "set s { type ipv4_addr; flags dynamic,timeout; timeout 300ms; size 2; gc-interval 100ms; }",
+        "udp dport 1 add @s { ip daddr } drop\nip daddr @s drop",
+    );
+    machine
+        .egress_with(&wire.near, &["nft", "-f", "-"], text.as_bytes())
+        .success();
+    let sender = wire.sender();
+    assert!(!sender.send(&to(2, 1, 9)));
+    assert!(!sender.send(&to(2, 2, 9)));
+    assert!(!sender.send(&to(3, 1, 9)));
+    assert!(sender.send(&to(4, 1, 9)), "full");
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert!(sender.send(&to(2, 2, 9)));
+    let listed = machine
+        .egress(&wire.near, &["nft", "list set netdev t s"])
+        .success();
+    assert!(!listed.contains("elements"), "{listed}");
+    assert!(!sender.send(&to(4, 1, 9)), "there is room again");
+    assert!(!sender.send(&to(5, 1, 9)));
+    assert!(sender.send(&to(6, 1, 9)), "full again");
+}
+
+const RATE_LIMIT: &str = include_str!("../../rulesets/rate-limit.nft");
+
+#[test]
+fn each_destination_gets_its_rate() {
+    if !common::is_root() {
+        return;
+    }
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let sender = wire.sender();
+    let passed =
+        |host: u8, count: usize| (0..count).filter(|_| sender.send(&to(host, 9, 20))).count();
+    assert_eq!(passed(2, 30), 30, "without the ruleset");
+    machine.attach(&wire.near, DEVICE, RATE_LIMIT);
+    assert_eq!(passed(2, 30), 10);
+    assert_eq!(passed(3, 5), 5);
+    assert_eq!(passed(2, 5), 0);
+    let listed = machine
+        .egress(&wire.near, &["nft", "list", "ruleset"])
+        .success();
+    assert!(
+        listed.contains("198.18.0.2") && listed.contains("counter packets 10 bytes 620"),
+        "{listed}"
+    );
+    assert!(listed.contains("counter packets 5 bytes 310"), "{listed}");
+    // What is attached again keeps what it knows.
+    machine.attach(
+        &wire.near,
+        DEVICE,
+        &format!("{RATE_LIMIT}\ntable netdev another {{}}\n"),
+    );
+    assert_eq!(passed(2, 5), 0);
+    machine.egress(&wire.near, &["detach", DEVICE]).success();
+    assert_eq!(passed(2, 5), 5);
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}
