@@ -49,8 +49,8 @@ pub trait Maps {
     fn swept(&self, set: u32) -> u64;
     /// Sets that to `new` if it is `old`; whether it was.
     fn swept_swap(&self, set: u32, old: u64, new: u64) -> bool;
-    /// Deletes the elements of a set that are expired, and takes them off what it has; whether that was
-    /// [due](set::is_due).
+    /// Deletes elements of a set that are expired, all or many, and takes them off what it has; whether
+    /// that was [due](set::is_due).
     fn sweep(&self, set: u32, interval: u64, now: u64) -> bool;
     /// Makes all words of the key zero. It is what is hashed, in the order of the wire (a part of less than
     /// 32 bits is left-aligned in a word of its own, as in nft's registers), or looked up ([`set::Key`]).

@@ -6,8 +6,8 @@
 //! How many elements a set has is the [state](crate::layout::State) whose slot is the set's number.
 //!
 //! An element that is expired is not there (`nft_rhash_cmp()`, net/netfilter/nft_set_hash.c). It goes where
-//! it is added again; the others go when their set is full, at most once in its interval, which is when
-//! the kernel looks for them, too.
+//! it is added again; the others go when their set is full. Where none is expired, they are looked for again after
+//! the set's interval, which is when the kernel looks for them, too.
 
 use crate::act::{KEY_WORDS, Registers, TRIES, change, end, lookup, take};
 use crate::engine::Maps;

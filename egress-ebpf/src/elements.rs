@@ -5,7 +5,8 @@ use core::{cell::UnsafeCell, ffi::c_void, ptr::NonNull};
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_HASH},
     helpers::generated::{
-        bpf_for_each_map_elem, bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem,
+        bpf_for_each_map_elem, bpf_ktime_get_ns, bpf_map_delete_elem, bpf_map_lookup_elem,
+        bpf_map_update_elem,
     },
 };
 use egress_common::set::{Key, WORDS, expression, word};
@@ -89,25 +90,39 @@ pub fn delete(key: *const c_void) -> bool {
     unsafe { bpf_map_delete_elem(map(), key) == 0 }
 }
 
+/// For how long a packet waits for what is expired to go, once some is found: nanoseconds. By time and not
+/// by number, which the verifier would count through.
+const PATIENCE: u64 = 500_000;
+
 /// What is looked for, and how much of it was found.
 struct Sweep {
     now: u64,
     gone: u64,
+    /// When it is to end; 0 while nothing is found.
+    until: u64,
     set: u32,
+    /// Whether it ended before the last element.
+    early: u32,
 }
 
-/// Deletes the elements of a set that are expired; returns how many.
+/// Deletes elements of a set that are expired: how many, and whether there may be more.
 #[inline(always)]
-pub fn sweep(set: u32, now: u64) -> u64 {
-    let mut sweep = Sweep { now, gone: 0, set };
+pub fn sweep(set: u32, now: u64) -> (u64, bool) {
+    let mut sweep = Sweep {
+        now,
+        gone: 0,
+        until: 0,
+        set,
+        early: 0,
+    };
     // SAFETY: the callback is called with the pointer given here, and only until this returns.
     unsafe {
         bpf_for_each_map_elem(map(), delete_expired as *mut _, (&raw mut sweep).cast(), 0);
     }
-    sweep.gone
+    (sweep.gone, sweep.early != 0)
 }
 
-/// Returns 0 to go on.
+/// Returns 0 to go on, 1 to end.
 unsafe extern "C" fn delete_expired(
     map: *mut c_void,
     key: *const u32,
@@ -117,12 +132,22 @@ unsafe extern "C" fn delete_expired(
     // SAFETY: `sweep` passes a pointer to its `Sweep`, the kernel one to a key and an element.
     unsafe {
         let sweep = &mut *sweep.cast::<Sweep>();
-        if *key == sweep.set {
-            let expires = *value.add(word::EXPIRES as usize);
-            if expires != 0 && expires <= sweep.now && bpf_map_delete_elem(map, key.cast()) == 0 {
-                sweep.gone += 1;
-            }
+        if *key != sweep.set {
+            return 0;
         }
+        let expires = *value.add(word::EXPIRES as usize);
+        if expires == 0 || expires > sweep.now || bpf_map_delete_elem(map, key.cast()) != 0 {
+            return 0;
+        }
+        sweep.gone += 1;
+        let now = bpf_ktime_get_ns();
+        if sweep.until == 0 {
+            sweep.until = now.wrapping_add(PATIENCE);
+        }
+        if now < sweep.until {
+            return 0;
+        }
+        sweep.early = 1;
     }
-    0
+    1
 }

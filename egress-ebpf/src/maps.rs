@@ -450,15 +450,19 @@ pub extern "C" fn count_element(set: u32, size: u32) -> u32 {
     set::count(&Tables::<ANY>::get(), set, size).into()
 }
 
-/// Deletes what is expired in a set, if that is due; returns whether it was.
+/// Deletes some of what is expired in a set, if that is due; returns whether it was.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sweep_set(set: u32, interval: u64, now: u64) -> u32 {
     if !set::is_due(&Tables::<ANY>::get(), set, interval, now) {
         return 0;
     }
-    let gone = elements::sweep(set, now);
+    let (gone, more) = elements::sweep(set, now);
     Shared::of(set).add(gone.wrapping_neg());
+    if more {
+        // The next packet need not wait for its turn.
+        Shared::more(set).set(0);
+    }
     1
 }
 

@@ -231,6 +231,8 @@ fn elements_change_without_a_reload_and_survive_one() {
     assert_ne!(generation(&machine), first);
     assert!(!sender.send(&to(3, 2, 9)));
     assert!(!sender.send(&to(7, 2, 9)));
+    let metrics = machine.egress(&wire.near, &["metrics"]).success();
+    assert!(metrics.contains("set=\"s\"} 2\n"), "{metrics}");
     // A set of wider keys: elements move to another map.
     nft("add set netdev t wide { type ipv6_addr . inet_service; flags dynamic; size 9; }")
         .success();

@@ -277,6 +277,10 @@ impl Object {
 pub trait StateValues {
     /// Packets and bytes; `None` where nothing runs, so that the initial values are shown.
     fn counter(&self, id: StateId) -> Option<(u64, u64)>;
+    /// Elements of a set that changes, with those that are expired and not collected yet.
+    fn elements(&self, _set: StateId) -> Option<u64> {
+        None
+    }
     /// Bytes used of a quota.
     fn quota_used(&self, _id: StateId) -> Option<u64> {
         None

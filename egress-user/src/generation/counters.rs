@@ -305,6 +305,10 @@ impl checked::StateValues for LiveScope<'_> {
         Some((count.packets, count.bytes))
     }
 
+    fn elements(&self, set: StateId) -> Option<u64> {
+        self.live.states.get(&(self.scope, set)).copied()
+    }
+
     fn quota_used(&self, id: StateId) -> Option<u64> {
         self.live.states.get(&(self.scope, id)).copied()
     }

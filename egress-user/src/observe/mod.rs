@@ -243,7 +243,10 @@ impl Namespace {
         self.sets.extend(table.sets.iter().map(|set| Named {
             place: place.clone(),
             name: set.name.clone(),
-            value: set.elements.len() as u64,
+            value: match states.elements(set.id).filter(|_| set.changes()) {
+                Some(elements) => elements,
+                None => set.elements.len() as u64,
+            },
         }));
     }
 }
