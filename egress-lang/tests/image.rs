@@ -372,10 +372,15 @@ fn chain(index: u32) -> impl Strategy<Value = Chain> {
         rules: rules
             .into_iter()
             .zip(0..)
-            // Two neighbours each are of one rule.
-            .map(|(steps, number)| Rule {
-                handle: number / 2,
-                steps,
+            // Two neighbours each are of one rule, of which at most one matches where something acts: then
+            // they are not.
+            .map(|(steps, number): (Vec<Step>, u64)| {
+                let acts = steps.iter().any(|step| {
+                    matches!(step, Step::Act(_))
+                        || matches!(step, Step::Test(test) if test.key.source == Source::Meta(Meta::Random))
+                });
+                let handle = if acts { 1000 + number } else { number / 2 };
+                Rule { handle, steps }
             })
             .collect(),
     })
