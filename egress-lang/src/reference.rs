@@ -31,16 +31,25 @@ const STATEMENTS: &str = "\
 
 | statement | what it does |
 |---|---|
-| `counter`, `counter name NAME` | counts packets and bytes |
 | `accept`, `drop`, `continue`, `return`, `jump CHAIN`, `goto CHAIN` | verdicts |
 | `KEY vmap MAP` | the verdict of the element that matches |
-| `meta mark set NUMBER` | writes `skb->mark` |
-| `meta priority set MAJOR:MINOR` | writes `skb->priority`, which queueing disciplines read |
+| `counter`, `counter name NAME` | counts packets and bytes |
+| `limit rate [over] N/UNIT [burst N packets\\|UNIT]`, `limit name NAME` | matches while there is something in the bucket (`over`: while there is not); exact over all CPUs |
+| `quota [over\\|until] N UNIT`, `quota name NAME` | matches until so many bytes have passed (`over`: from then on) |
+| `last` | remembers when a packet came by |
+| `FIELD set VALUE` | writes a header field, or raw bytes (`@nh,64,8 set 5`), and mends the checksums |
+| `meta mark set VALUE` | writes `skb->mark` |
+| `meta priority set VALUE` | writes `skb->priority`, which queueing disciplines read |
+| `dup to DEVICE` | sends a copy |
+| `fwd to DEVICE`, `fwd ip\\|ip6 to ADDRESS device DEVICE` | sends the packet there instead; the second to a neighbour, with one hop less to live |
 | `log [prefix TEXT] [level LEVEL] [flags FLAGS]`, `log [prefix TEXT] group N [snaplen BYTES]` | tells `egress monitor` of the packet; `queue-threshold` is read and has no effect |
 | `meta nftrace set 0\\|1` | `egress monitor trace` tells the packet's way from here on |
 | `add @SET { KEY [timeout TIME] [STATEMENTS] [: VALUE] }` | adds an element to a set or map that is `dynamic` or has timeouts; runs its `counter`, `limit` and `quota`, up to two |
 | `update @SET { ... }` | the same, and begins the element's time again |
 | `delete @SET { KEY }` | takes an element away |
+
+A VALUE or DEVICE is a constant, a field or meta key, `KEY map MAP`, `numgen` or `jhash`; what not, the list of what is
+refused says.
 
 What a rule sets, the tests behind it see: in the same rule, in the rules after it and in the other base
 chains of the hook; tc programs and queueing disciplines behind the hook see it, too. Rules that read
@@ -48,22 +57,70 @@ what others set cost a packet a further diagram. The skip mark (`--skip-mark`) i
 once, before all rules: a rule that sets its bits does not exempt the packet on this hook, but on the
 next one that it comes to with that mark, such as the one of the device below a tunnel.
 
-nft's other statements can be written, and are refused where rules are loaded to be enforced.
+";
+
+const REFUSED: &str = "\
+## Refused at load
+
+These rules can be written, and loading them fails, as they could not be enforced; `egress check FILE DEVICE` says so
+beforehand. A test loads each line, so that this list is what is refused.
+
+    meta rtclassid 7 drop
+    meta iifgroup 7 drop                                # oifgroup, too
+    meta iifkind \"veth\" drop                          # oifkind, too
+    meta time > \"2026-01-01\" drop                     # day and hour, too
+    notrack
+    log level audit
+    ip option rr exists drop                            # all IP options
+    fib saddr type local drop
+    udp dport 4789 vxlan vni 7 drop                     # fields of and in vxlan, geneve, gre, gretap
+    gre ip saddr 10.0.0.1 drop
+    @nh,0,160 0 drop                                    # more than 128 bits
+    numgen inc mod 2 0 drop                             # tests of numbers: as a VALUE they are enforced
+    jhash ip saddr mod 2 seed 0x1 vmap { 0 : drop }
+    meta mark set symhash mod 2
+    vlan id set 5                                       # what may be in a tag beside the packet
+    ether type set ip
+    ip protocol set 17                                  # what says where headers are: also version, hdrlength,
+    ip6 nexthdr set 17                                  # length and frag-off of ip, version and length of ip6
+    sctp dport set 5                                    # dccp, too
+    tcp option maxseg size set 1400
+    reset tcp option sack-perm
+    @ih,0,32 set 5
+    ip ttl set ip daddr map { 10.0.0.1 : 9 }            # other than constants into what is under a checksum and no
+    ip6 daddr set ip6 saddr                             # whole words of 16 bits, or is more than 8 bytes
+    ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
+    fwd ip6 to ip6 daddr device \"eth1\"                # an IPv6 neighbour that is no constant
+    counter name ip daddr map { 10.0.0.1 : \"n\" }      # objects by maps: limit, quota, too
+    add @prefixes { ip daddr }                          # sets whose elements change, with intervals,
+    update @names { meta oifname }                      # with interface names
+    ip daddr vmap @verdicts                             # or verdicts
+    update @s { ip daddr last }                         # `last` in elements
+    update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements
+
+On ingress, where alone nft's hook has them:
+
+    meta ipsec exists drop
+    meta pkttype set host
+
+What nft refuses in tables of this family is refused with its words: `ct`, `socket`, `snat`, `dnat`, `redirect`, `reject`,
+`queue`, and others.
 
 ";
 
 const COMPUTED: &str = "\
 ## Computed expressions and tunnels
 
-| expression | what it reads |
-|---|---|
-| `numgen inc\\|random mod N [offset N]` | a number that counts, or a random one |
-| `jhash FIELD mod N [seed N] [offset N]`, `symhash mod N [offset N]` | a hash |
-| `fib saddr\\|daddr [. mark] [. iif\\|oif] type\\|oif\\|oifname` | a look-up in the routing table; `oif` and `iif` on ingress only |
-| `vxlan FIELD`, `geneve FIELD`, `gre FIELD` | a field of a tunnel's header; of the first two behind a match on `udp dport` |
-| `vxlan ip saddr`, `gretap ether type`, ... | a header field inside of the tunnel |
+| expression | what it is | enforced |
+|---|---|---|
+| `numgen inc\\|random mod N [offset N]` | a number that counts, or a random one | as a value in statements |
+| `jhash FIELD mod N [seed N] [offset N]` | a hash | as a value in statements |
+| `symhash mod N [offset N]` | a hash of the flow | no |
+| `fib saddr\\|daddr [. mark] [. iif\\|oif] type\\|oif\\|oifname` | a look-up in the routing table; `oif` and `iif` on ingress only | no |
+| `vxlan FIELD`, `geneve FIELD`, `gre FIELD` | a field of a tunnel's header; of the first two behind a match on `udp dport` | no |
+| `vxlan ip saddr`, `gretap ether type`, ... | a header field inside of the tunnel | no |
 
-These can be written, checked and listed, and are refused where rules are loaded to be enforced.
+What is not enforced can be written, checked and listed, and is [refused](#refused-at-load) where rules are loaded.
 
 ";
 
@@ -76,6 +133,7 @@ pub fn markdown() -> String {
     let _ = options(&mut out);
     out.push_str(COMPUTED);
     out.push_str(STATEMENTS);
+    out.push_str(REFUSED);
     let _ = types(&mut out);
     out
 }
