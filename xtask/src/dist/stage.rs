@@ -83,7 +83,13 @@ fn documents(to: &Path) -> Result<()> {
     for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         copy(&source.join(name), &to.join(name), 0o644)?;
     }
-    let guides = ["operations", "containers", "SECURITY", "language", "use-cases"];
+    let guides = [
+        "operations",
+        "containers",
+        "SECURITY",
+        "language",
+        "use-cases",
+    ];
     for name in guides.map(|name| format!("{name}.md")) {
         copy(&source.join("docs").join(&name), &to.join(&name), 0o644)?;
     }
