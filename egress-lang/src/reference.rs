@@ -102,9 +102,10 @@ On ingress, where alone nft's hook has them:
 
     meta ipsec exists drop
     meta pkttype set host
+    reject
 
-What nft refuses in tables of this family is refused with its words: `ct`, `socket`, `snat`, `dnat`, `redirect`, `reject`,
-`queue`, and others.
+What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect`, `queue`, and on
+egress `reject`.
 
 ";
 
