@@ -1,6 +1,6 @@
 //! What tests said: reads libtest's output (as printed with `--show-output`) and adds it up.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 /// The line that a test prints when it cannot run here, with the reason after it.
 const SKIPPED: &str = "SKIPPED:";
@@ -11,7 +11,11 @@ pub struct Report {
     passed: usize,
     failures: Vec<Failure>,
     skips: Vec<Skip>,
+    times: Vec<(String, Duration)>,
 }
+
+/// How many of the programs that took longest are named.
+const SLOWEST: usize = 12;
 
 struct Failure {
     test: String,
@@ -37,11 +41,17 @@ impl Report {
         });
     }
 
+    /// Notes how long the test program `program` took.
+    pub fn took(&mut self, program: impl Into<String>, time: Duration) {
+        self.times.push((program.into(), time));
+    }
+
     /// Takes in another report.
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failures.extend(other.failures);
         self.skips.extend(other.skips);
+        self.times.extend(other.times);
     }
 
     /// Takes in the output of one test program that ended as `ended` says. `place` is where it ran,
@@ -89,9 +99,14 @@ impl Report {
         format!("{} passed, {failed} failed, {skipped} skipped", self.passed)
     }
 
-    /// Failures with their output, then what was skipped and why.
+    /// What took longest, failures with their output, then what was skipped and why.
     pub fn details(&self) -> String {
         let mut text = String::new();
+        let mut times: Vec<_> = self.times.iter().collect();
+        times.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+        for (program, time) in times.iter().take(SLOWEST) {
+            text += &format!("{:>7.1} s  {program}\n", time.as_secs_f32());
+        }
         for Failure { test, output } in &self.failures {
             text += &format!("\n---- FAILED {test}\n{output}\n");
         }

@@ -30,7 +30,7 @@ use crate::{
 const HOST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// How long one virtual machine may run; the emulation takes about ten times as long.
-const VM_TIMEOUT: Duration = Duration::from_secs(20 * 60);
+const VM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// The guest prints this before and after each test program.
 const BEGIN: &str = "xtask: begin ";
@@ -257,6 +257,7 @@ fn run_here(name: &str, test: &mut Command, report: &mut Report) -> Result<()> {
     };
     let output = fs::read(&log).with_context(|| format!("reading {}", log.display()))?;
     let mut this = Report::default();
+    this.took(format!("here: {name}"), began.elapsed());
     this.read("here", name, &String::from_utf8_lossy(&output), ended);
     progress.finish(&this.summary());
     report.add(this);
@@ -343,14 +344,27 @@ fn in_virtual_machine(
     machine.script = Some(script);
 
     let mut output = String::new();
+    let mut times = Vec::new();
+    let mut began = Instant::now();
     let status = machine.boot(Some(&mut |line| {
         output += line;
         output.push('\n');
+        // The console may have a line's end of a test that was stopped in front of it.
+        if let Some((_, name)) = line.split_once(BEGIN) {
+            (began, _) = (Instant::now(), times.push((name.to_owned(), None)));
+        } else if line.starts_with(END)
+            && let Some((_, time)) = times.last_mut()
+        {
+            *time = Some(began.elapsed());
+        }
     }));
     let log = step::log_file(&format!("Testing on {place}"))?;
     fs::write(&log, &output).with_context(|| format!("writing {}", log.display()))?;
 
     let mut report = Report::default();
+    for (name, time) in times {
+        report.took(format!("{place}: {name}"), time.unwrap_or(began.elapsed()));
+    }
     let mut rest = programs.iter();
     for part in output.split(BEGIN).skip(1) {
         let (name, part) = part.split_once('\n').unwrap_or((part, ""));

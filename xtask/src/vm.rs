@@ -4,7 +4,7 @@
 //! nanosecond is one guest instruction, so that rates measured inside repeat to about 0.1 %, whatever
 //! else this machine does. The kernel runs with its default mitigations, as on a real machine.
 //!
-//! Inside: bash, busybox's applets, ip, tc, nft, ethtool, bpftool, tcpdump as on this machine, and
+//! Inside: bash, busybox's applets, ip, tc, nft, ethtool, bpftool, tcpdump, setpriv as on this machine, and
 //! `egress` if it was built. Where busybox has an applet of the same name (ip, tc), the applet is left
 //! out.
 
@@ -41,14 +41,14 @@ const MODULES: &[&str] = &[
     "cls_matchall", "cls_flower", "cls_basic", "act_bpf", "act_gact", "act_mirred", "act_pedit",
     "act_skbedit", "act_vlan", "act_police",
     // Packet sockets and netfilter
-    "af_packet", "nf_tables", "nft_limit", "nft_quota", "nft_log", "nf_dup_netdev", "nft_fwd_netdev",
+    "af_packet", "nf_tables", "nft_objref", "nft_limit", "nft_quota", "nft_log", "nf_dup_netdev", "nft_fwd_netdev",
     "nft_dup_netdev", "nft_hash", "nft_numgen", "nft_reject_netdev", "nft_fib_netdev", "nft_ct",
     "nf_log_syslog", "nfnetlink_log",
 ];
 
 /// Programs of this machine that the guest gets, where they are installed.
 const PROGRAMS: &[&str] = &[
-    "ip", "tc", "bridge", "ss", "nft", "ethtool", "bpftool", "tcpdump",
+    "ip", "tc", "bridge", "ss", "nft", "ethtool", "bpftool", "tcpdump", "setpriv",
 ];
 
 /// Data files of those programs: names of protocols and services, iproute2's tables.

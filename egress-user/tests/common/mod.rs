@@ -25,6 +25,21 @@ pub fn in_vm() -> bool {
     std::env::var_os("EGRESS_VM").is_some_and(|value| value == "1")
 }
 
+/// Whether this kernel is of that version, its first two numbers, or newer; or says nothing of itself.
+pub fn is_kernel(version: (u32, u32)) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    kernel_version(&release).is_none_or(|running| running >= version)
+}
+
+/// The first two numbers of a kernel's release.
+pub fn kernel_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text
+        .trim()
+        .split(['.', '-'])
+        .map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
 /// Says why a test does not run.
 pub fn skip(reason: &str) {
     println!("SKIPPED: {reason}");

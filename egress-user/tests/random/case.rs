@@ -74,7 +74,7 @@ impl Case {
                         .map(|word| word.split_once('/').unwrap());
                     case.counters = counts.map(|(a, b)| (number(a), number(b))).collect();
                 }
-                "since" => case.since = version(rest),
+                "since" => case.since = crate::common::kernel_version(rest),
                 _ => case.about.push(comment.to_owned()),
             }
         }
@@ -115,19 +115,8 @@ impl Case {
 
     /// Whether this kernel's hook is known to do what the case says.
     pub fn is_for_this_kernel(&self) -> bool {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        self.since
-            .is_none_or(|since| version(&release).is_none_or(|running| running >= since))
+        self.since.is_none_or(crate::common::is_kernel)
     }
-}
-
-/// The first two numbers of a kernel's release.
-fn version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text
-        .trim()
-        .split(['.', '-'])
-        .map(|number| number.parse().ok());
-    Some((numbers.next()??, numbers.next()??))
 }
 
 /// Where the named cases are.
