@@ -154,15 +154,16 @@ impl Pktgen {
                 let _ = done.send(command(Path::new(CONTROL), "start"));
             });
             loop {
-                let left = end.map_or(POLL, |end| end.saturating_duration_since(Instant::now()));
+                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                let left = left.filter(|left| !left.is_zero()).unwrap_or(POLL);
                 match ended.recv_timeout(left.min(POLL)) {
                     Ok(result) => return result,
                     Err(mpsc::RecvTimeoutError::Disconnected) => bail!("pktgen: start panicked"),
                     Err(mpsc::RecvTimeoutError::Timeout) => {}
                 }
+                // Again and again: pktgen forgets what it is told before it has started.
                 if stop.requested() || end.is_some_and(|end| Instant::now() >= end) {
                     command(Path::new(CONTROL), "stop")?;
-                    return ended.recv().context("pktgen: start panicked")?;
                 }
             }
         })?;
