@@ -173,7 +173,7 @@ pub async fn run(args: Args) -> Result<()> {
         };
         let traffic = args.traffic(ipv6);
         rules.suit(&traffic).with_context(|| name.clone())?;
-        return output::print(&rules.file(&traffic, None));
+        return output::print(&rules.file(&traffic, None, &format!("{}1", device::PREFIX)));
     }
     if !args.from.is_empty() {
         return args.show(&args.earlier()?);

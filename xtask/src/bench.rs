@@ -24,13 +24,18 @@ use crate::{
 
 /// What is measured, by the names of `egress bench --list`.
 const SCENARIOS: &str = "commit,count,empty,match-1,ports-1000,miss6-1000,count-10,vmap,\
-                         set-addresses,set-prefixes,set-ranges";
+                         set-addresses,set-prefixes,set-ranges,statements";
 
 /// What is measured of our program alone: it would take the others long.
 const OURS_ONLY: &str = "mixed-1000,mixed-10000,acl-10000,fw-10000,ipc-10000";
 
 /// Lines that differ between two runs by nature: nft's hash tables begin with a random number.
-const RANDOM: &[(&str, &str)] = &[("nft", "vmap"), ("nft", "set-addresses")];
+const RANDOM: &[(&str, &str)] = &[
+    ("nft", "vmap"),
+    ("nft", "set-addresses"),
+    ("nft", "update"),
+    ("nft", "meter"),
+];
 const RANDOM_SUBJECT: &str = "nft set";
 
 /// Two runs may differ by so many per cent.

@@ -60,7 +60,7 @@ impl Installer {
             }
             match one {
                 Install::Ours(on, rules) => {
-                    let rules = rules.file(traffic, None);
+                    let rules = rules.file(traffic, None, self.name(On::Other));
                     installed.ours(self.name(on), self.mode, &rules)?;
                 }
                 Install::OursFile => {
@@ -70,7 +70,8 @@ impl Installer {
                     installed.ours(&self.device, self.mode, &rules)?;
                 }
                 Install::Nft(on, rules) => {
-                    installed.nft(&rules.file(traffic, Some(self.name(on))))?;
+                    let other = self.name(On::Other);
+                    installed.nft(&rules.file(traffic, Some(self.name(on)), other))?;
                 }
                 Install::Tc(verdict) => installed.tc(&self.device, verdict)?,
                 Install::ClsBpf(count) => {

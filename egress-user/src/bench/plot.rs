@@ -52,6 +52,10 @@ pub fn svg(report: &Report) -> String {
             "The table of the commit \u{201c}netfilter: Introduce egress hook\u{201d}",
         ),
         (Group::Rules, "Cost by ruleset"),
+        (
+            Group::Statements,
+            "Cost of a rule that matches, by its statement",
+        ),
     ] {
         panels.extend(bars::panel(title, &of(group), unit));
     }

@@ -313,6 +313,10 @@ impl Report {
             ),
             (Group::Count, "Cost by number of rules"),
             (Group::Rules, "Cost by ruleset"),
+            (
+                Group::Statements,
+                "Cost of a rule that matches, by its statement",
+            ),
         ] {
             let of = |name: &'static str| self.lines.iter().filter(move |line| line.table == name);
             let name = group.name();

@@ -37,6 +37,17 @@ pub enum Rules {
     Prefixes(u32),
     /// A set of prefixes and port ranges without the packets'.
     Ranges(u32),
+    /// One rule that matches every packet and does something.
+    Does(&'static Statement),
+}
+
+/// What a rule does.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// In nft's language; `%` is the other interface.
+    pub text: &'static str,
+    /// What it needs in the table.
+    pub object: &'static str,
 }
 
 /// What becomes of a packet that matches.
@@ -73,8 +84,9 @@ impl Rules {
                 | Self::Shaped(..)
                 | Self::Map(_)
                 | Self::Ranges(_)
+                | Self::Does(_)
         );
-        let ipv4 = matches!(self, Self::Mixed(_) | Self::Shaped(..));
+        let ipv4 = matches!(self, Self::Mixed(_) | Self::Shaped(..) | Self::Does(_));
         // As to nft, which looks for a transport header behind IPv4 and IPv6 alone.
         ensure!(
             traffic.vlan.is_none() || !ports,
@@ -85,7 +97,8 @@ impl Rules {
     }
 
     /// A file for nft: one table with one base chain, bound to `device` where one is given.
-    pub fn file(self, traffic: &Traffic, device: Option<&str>) -> String {
+    /// `other` is the interface that packets may be sent to instead.
+    pub fn file(self, traffic: &Traffic, device: Option<&str>, other: &str) -> String {
         let mut text = format!("table netdev {TABLE} {{\n");
         self.objects(&mut text, traffic.ipv6);
         let device = device.map_or_else(String::new, |name| format!(" device \"{name}\""));
@@ -94,7 +107,7 @@ impl Rules {
         text.push_str(" priority 0; policy accept;\n");
         for rule in self.rules(traffic) {
             text.push_str("\t\t");
-            text.push_str(&rule);
+            text.push_str(&rule.replace('%', &format!("\"{other}\"")));
             text.push('\n');
         }
         text.push_str("\t}\n}\n");
@@ -136,6 +149,11 @@ impl Rules {
                 "\tset s {{ {kind}; elements = {{ {elements} }}; }}\n"
             ));
         }
+        if let Self::Does(statement) = self
+            && !statement.object.is_empty()
+        {
+            text.push_str(&format!("\t{}\n", statement.object));
+        }
         if matches!(self, Self::Map(_)) {
             text.push_str("\tchain there { counter accept; }\n");
         }
@@ -160,6 +178,9 @@ impl Rules {
                 "{family} daddr {target}{own} counter {}",
                 verdict.word()
             )],
+            Self::Does(statement) => {
+                vec![format!("{family} daddr {target}{own} {}", statement.text)]
+            }
             Self::Miss(count) => (0..count)
                 .map(|number| {
                     let (address, port) = (address(ipv6, number), dport(&port(number).to_string()));
@@ -319,10 +340,25 @@ mod tests {
     fn files() {
         let traffic = Traffic::new(false, None, 60, Flows::ONE);
         assert_eq!(
-            Rules::Hit(Verdict::Drop).file(&traffic, Some("foo")),
+            Rules::Hit(Verdict::Drop).file(&traffic, Some("foo"), "bar"),
             "table netdev egress_bench {\n\tchain out {\n\t\ttype filter hook egress device \
              \"foo\" priority 0; policy accept;\n\t\tip daddr 198.18.0.1 udp dport 9 counter drop\
              \n\t}\n}\n"
+        );
+    }
+
+    #[test]
+    fn statements() {
+        let traffic = Traffic::new(false, None, 60, Flows::ONE);
+        let statement = &Statement {
+            text: "add @s { ip saddr } fwd to %",
+            object: "set s { type ipv4_addr; flags dynamic; }",
+        };
+        assert_eq!(
+            Rules::Does(statement).file(&traffic, None, "bar"),
+            "table netdev egress_bench {\n\tset s { type ipv4_addr; flags dynamic; }\n\tchain out {\n\t\t\
+             type filter hook egress priority 0; policy accept;\n\t\tip daddr 198.18.0.1 udp dport 9 \
+             add @s { ip saddr } fwd to \"bar\"\n\t}\n}\n"
         );
     }
 

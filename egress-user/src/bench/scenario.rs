@@ -3,7 +3,7 @@
 use egress_lang::classbench::Shape;
 
 use super::{
-    rules::{Rules, Verdict},
+    rules::{Rules, Statement, Verdict},
     sender::Fate,
 };
 
@@ -75,6 +75,8 @@ pub enum Group {
     Count,
     /// Cost by ruleset.
     Rules,
+    /// Cost by statement.
+    Statements,
 }
 
 impl Group {
@@ -85,6 +87,7 @@ impl Group {
             Self::Commit => "commit",
             Self::Count => "count",
             Self::Rules => "rules",
+            Self::Statements => "statements",
         }
     }
 }
@@ -136,6 +139,7 @@ pub fn all(file: bool) -> Vec<Case> {
     let mut cases = commit();
     cases.extend(count());
     cases.extend(rules());
+    cases.extend(statements());
     if file {
         cases.push(Case {
             group: Group::Rules,
@@ -267,6 +271,62 @@ pub fn rules_of(name: &str) -> Option<(Rules, bool)> {
             Install::Ours(_, rules) => Some((rules, ipv6)),
             _ => None,
         })
+}
+
+/// Statements, each of a rule that matches every packet. Limits and quotas are wider than what is sent;
+/// nobody reads what is logged.
+#[rustfmt::skip]
+const STATEMENTS: &[(&str, &str, Statement)] = &[
+    ("nothing", "no statement", Statement { text: "continue", object: "" }),
+    ("counter", "counter", Statement { text: "counter", object: "" }),
+    ("named-counter", "named counter", Statement { text: "counter name c", object: "counter c { }" }),
+    ("limit", "limit rate", Statement { text: "limit rate 4000000/second", object: "" }),
+    ("limit-bytes", "limit rate, bytes", Statement { text: "limit rate 1000 mbytes/second", object: "" }),
+    ("limit-over", "limit rate over", Statement { text: "limit rate over 4000000/second drop", object: "" }),
+    ("quota", "quota", Statement { text: "quota over 1000000 mbytes drop", object: "" }),
+    ("last", "last", Statement { text: "last", object: "" }),
+    ("log", "log to a group", Statement { text: "log group 1", object: "" }),
+    ("mark", "meta mark set", Statement { text: "meta mark set 0x1", object: "" }),
+    ("mark-bits", "meta mark set, some bits", Statement { text: "meta mark set meta mark | 0x10", object: "" }),
+    ("mark-field", "meta mark set from a map",
+     Statement { text: "meta mark set ip daddr map { 198.18.0.0/24 : 0x1, 198.19.0.0/24 : 0x2 }", object: "" }),
+    ("priority", "meta priority set", Statement { text: "meta priority set 1:2", object: "" }),
+    ("dscp", "ip dscp set", Statement { text: "ip dscp set cs1", object: "" }),
+    ("ttl", "ip ttl set", Statement { text: "ip ttl set 7", object: "" }),
+    ("daddr", "ip daddr set", Statement { text: "ip daddr set 198.18.0.2", object: "" }),
+    ("dport", "udp dport set", Statement { text: "udp dport set 10", object: "" }),
+    ("mac", "ether daddr set", Statement { text: "ether daddr set 00:00:5e:00:53:02", object: "" }),
+    ("numgen", "meta mark set numgen inc",
+     Statement { text: "meta mark set numgen inc mod 4", object: "" }),
+    ("jhash", "meta mark set jhash",
+     Statement { text: "meta mark set jhash ip saddr . ip daddr mod 4", object: "" }),
+    ("update", "update of a set with timeouts",
+     Statement { text: "update @s { ip daddr }", object: "set s { type ipv4_addr; flags dynamic,timeout; timeout 1m; size 1000; }" }),
+    ("meter", "a limit for each address",
+     Statement { text: "update @s { ip daddr limit rate 4000000/second }",
+                 object: "set s { type ipv4_addr; flags dynamic,timeout; timeout 1m; size 1000; }" }),
+    ("dup", "dup to", Statement { text: "dup to %", object: "" }),
+    ("fwd", "fwd to", Statement { text: "fwd to %", object: "" }),
+];
+
+fn statements() -> Vec<Case> {
+    let both = |(scenario, title, statement): &'static (&'static str, &'static str, Statement)| {
+        let rules = Rules::Does(statement);
+        [
+            (Subject::Ours, Install::Ours(On::Measured, rules)),
+            (Subject::Nft, Install::Nft(On::Measured, rules)),
+        ]
+        .map(|(subject, install)| Case {
+            group: Group::Statements,
+            scenario,
+            title,
+            subject,
+            install: vec![install],
+            ipv6: false,
+            fate: Fate::Sent,
+        })
+    };
+    STATEMENTS.iter().flat_map(both).collect()
 }
 
 fn rules() -> Vec<Case> {

@@ -17,6 +17,7 @@ const PICTURES: &[(&str, &str)] = &[
     ("count", "cost against the number of rules"),
     ("commit", "the table of the commit"),
     ("rules", "cost by ruleset"),
+    ("statements", "cost by statement"),
 ];
 
 /// Writes it. The second of the runs is a repetition of the first.

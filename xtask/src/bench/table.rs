@@ -23,6 +23,7 @@ pub fn markdown_with(runs: &[Value], picture: &dyn Fn(&str) -> String) -> Result
         ),
         ("count", "By number of rules"),
         ("rules", "By ruleset"),
+        ("statements", "A rule that matches, by its statement"),
     ] {
         let mut seen = Vec::new();
         let mut rows = String::new();
