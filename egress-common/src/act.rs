@@ -36,7 +36,8 @@ pub const KEY_WORDS: u32 = 8;
 /// What instructions do.
 pub mod code {
     /// `reg` becomes what the fetch code in `a` (bits 0 to 7) reads at offset `arg`, right-aligned; of a
-    /// wide one, as many bytes as bits 8 to 15 say. Ends the rule where that is absent.
+    /// wide one, as many bytes as bits 8 to 15 say. Ends the rule where that is absent. With words in bits
+    /// 16 to 17, it is appended to the key instead, as by [`KEY`], shifted left by `b` bits.
     pub const LOAD: u8 = 0;
     /// `reg` becomes `b`.
     pub const CONSTANT: u8 = 1;
@@ -48,15 +49,16 @@ pub mod code {
     pub const SHIFT_RIGHT: u8 = 4;
     /// Whether `reg` is from `b` to `b + c`; see [`super::test`] for `arg`.
     pub const TEST: u8 = 5;
-    /// The metadata that `a` names ([`super::writable`]) becomes `reg`.
+    /// The metadata that `a` names ([`super::writable`]) becomes `(reg & b) ^ c`.
     pub const SET_META: u8 = 6;
-    /// `reg` is written into the packet at offset `arg`; see [`super::write`] for `a`. Ends the rule
-    /// where that cannot be.
+    /// `(reg & b) ^ c`, of which `b` and `c` are left-aligned, is written into the packet at offset `arg`; see
+    /// [`super::write`] for `a`. Ends the rule where that cannot be.
     pub const WRITE: u8 = 7;
     /// `reg` becomes the packet's length, times `b`, divided by `c`.
     pub const LENGTH_COST: u8 = 8;
     /// Takes `reg` out of the bucket in state slot `a`, which holds at most `b`: nanoseconds. Ends the
-    /// rule where there is not that much in it; with `arg` 1 where there is.
+    /// rule where there is not that much in it; with bit 0 of `arg` where there is. With bit 1, `c` instead of
+    /// `reg`.
     pub const LIMIT: u8 = 9;
     /// Adds the packet's length to state slot `a`. Ends the rule where that is then more than `b`; with
     /// `arg` 1 where it is not.
@@ -82,7 +84,8 @@ pub mod code {
     pub const LOG: u8 = 18;
     /// `reg` becomes `reciprocal_scale(jhash, b) + c`: of `arg` bytes of the key, with the seed `a`.
     pub const JHASH: u8 = 19;
-    /// `reg` is appended to the key: its lower 32 bits, or with `arg` 2 all 64, the upper ones first.
+    /// `reg`, shifted left by `b` bits, is appended to the key: its lower 32 bits, or with `arg` 2 all 64, the
+    /// upper ones first.
     pub const KEY: u8 = 20;
     /// Register `arg` becomes `a` where `reg` is from `b` to `b + c`, and no such instruction before it
     /// did.
@@ -143,9 +146,22 @@ pub mod write {
     pub const CHECKSUM: u32 = 1 << 12;
     /// The transport header's checksum is mended, which covers what is written by a pseudo header.
     pub const PSEUDO: u32 = 1 << 13;
+    /// What is in the packet takes the register's place.
+    pub const OLD: u32 = 1 << 14;
     /// Where the checksum is, in bytes from the base: where the 16 bits stand.
     pub const CHECKSUM_SHIFT: u32 = 16;
 }
+
+/// The `arg` of [`code::LIMIT`].
+pub mod limit {
+    /// Ends the rule where there is enough.
+    pub const OVER: u16 = 1;
+    /// The cost is a constant.
+    pub const CONSTANT: u16 = 2;
+}
+
+/// The `a` of [`code::LOAD`]: words of the key, where these two bits stand.
+pub const LOAD_KEY_SHIFT: u32 = 16;
 
 /// How an act, or an instruction of it, ended.
 pub mod end {
@@ -188,6 +204,29 @@ impl Registers {
         }
     }
 
+    /// All zero. Not what `Default` makes of it: that would be a call of `memset()`, byte by byte.
+    #[inline(always)]
+    fn new<P: Packet>(packet: &P) -> Self {
+        let zero = u64::from(packet.opaque(0));
+        Self {
+            values: [zero; REGISTERS],
+            key_len: 0,
+            hit: 0,
+        }
+    }
+
+    /// Appends one word to the key, or two, the upper first.
+    #[inline(always)]
+    fn append<M: Maps>(&mut self, maps: &M, value: u64, words: u32) {
+        if self.key_len == 0 {
+            maps.key_clear();
+        }
+        if words == 2 {
+            self.push(maps, (value >> 32) as u32);
+        }
+        self.push(maps, value as u32);
+    }
+
     /// Appends to the key.
     #[inline(always)]
     fn push<M: Maps>(&mut self, maps: &M, word: u32) {
@@ -200,21 +239,23 @@ impl Registers {
 #[inline(always)]
 pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> u32 {
     let count = maps.table32(at);
-    let mut registers = Registers::default();
+    let mut registers = Registers::new(packet);
     let mut at = at.wrapping_add(HEADER);
     for number in 0..MAX_INSTRUCTIONS {
         if number >= count {
             return end::ON;
         }
-        // Sets stand deep on the kernel's small stack: the way to them is a short one.
-        let code = match maps.features() & feature::ELEMENTS {
-            0 => 0,
-            _ => maps.table32(at) as u8,
-        };
-        let ended = match code {
-            code::LOOKUP => maps.lookup(packet, at, &mut registers),
-            code::CHANGE => {
-                let data = registers.get(maps.table32(at) >> 8);
+        let word = maps.table32(at);
+        let elements = maps.features() & feature::ELEMENTS != 0;
+        let ended = match word as u8 {
+            code::WRITE => {
+                let value = registers.get(word >> 8);
+                ended(maps.write(packet, headers, at, value))
+            }
+            // Sets stand deep on the kernel's small stack: the way to them is a short one.
+            code::LOOKUP if elements => maps.lookup(packet, at, &mut registers),
+            code::CHANGE if elements => {
+                let data = registers.get(word >> 8);
                 maps.change(packet, at, data)
             }
             _ => maps.instruction(packet, headers, at, &mut registers),
@@ -243,10 +284,17 @@ pub fn instruction<P: Packet, M: Maps>(
     let (b, c) = (maps.node64(node, 8), maps.node64(node, 16));
     let value = registers.get(reg);
     let computed = match word as u8 {
-        code::LOAD => match maps.fetch(packet, headers, a, arg) {
-            Some(value) => value,
-            None => return end::RULE,
-        },
+        code::LOAD => {
+            let Some(value) = maps.fetch(packet, headers, a, arg) else {
+                return end::RULE;
+            };
+            let words = a >> LOAD_KEY_SHIFT & 3;
+            if words != 0 {
+                registers.append(maps, value << (b & 63), words);
+                return end::ON;
+            }
+            value
+        }
         code::CONSTANT => b,
         code::BITWISE => (value & b) ^ c,
         code::SHIFT_LEFT => (value << (arg & 63)) & b,
@@ -262,20 +310,25 @@ pub fn instruction<P: Packet, M: Maps>(
             return if hit == wanted { end::ON } else { end::RULE };
         }
         code::SET_META => {
+            let value = (value & b) ^ c;
             match a {
                 writable::MARK => packet.set_mark(value as u32),
                 _ => packet.set_priority(value as u32),
             }
             return end::ON;
         }
-        code::WRITE => return ended(maps.write(packet, headers, arg, a, value)),
         code::LENGTH_COST => u64::from(packet.counted_len())
             .wrapping_mul(b)
             .checked_div(c)
             .unwrap_or(0),
         code::LIMIT => {
-            let taken = maps.take(a, value, b, packet.now());
-            return ended(taken == (arg & 1 == 0));
+            let cost = if arg & u32::from(limit::CONSTANT) != 0 {
+                c
+            } else {
+                value
+            };
+            let taken = maps.take(a, cost, b, packet.now());
+            return ended(taken == (arg & u32::from(limit::OVER) == 0));
         }
         code::QUOTA => {
             let len = u64::from(packet.counted_len());
@@ -322,13 +375,7 @@ pub fn instruction<P: Packet, M: Maps>(
             return ended(hit);
         }
         code::KEY => {
-            if registers.key_len == 0 {
-                maps.key_clear();
-            }
-            if arg == 2 {
-                registers.push(maps, (value >> 32) as u32);
-            }
-            registers.push(maps, value as u32);
+            registers.append(maps, value << (b & 63), arg);
             return end::ON;
         }
         code::NEW_KEY => {
@@ -371,13 +418,29 @@ pub fn fetch<P: Packet, M: Maps>(
     Some(value >> (64u32.wrapping_sub(len << 3) & 63))
 }
 
-/// Writes `value` into the packet, by the bits of [`write`] in `what`; whether that could be.
+/// Runs a [`code::WRITE`] at an offset in the tables, with what is in its register; whether it could.
 #[inline(always)]
-pub fn write<P: Packet>(packet: &P, headers: Headers, offset: u32, what: u32, value: u64) -> bool {
+pub fn write<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    at: u32,
+    value: u64,
+) -> bool {
+    let node = maps.node(at);
+    let what = maps.node32(node, 4);
+    let (and, xor) = (maps.node64(node, 8), maps.node64(node, 16));
+    let len = what >> write::LEN_SHIFT & 0xf;
+    let (keep, value) = if what & write::OLD != 0 {
+        (and, xor)
+    } else {
+        (0, (store::left_aligned(value, len) & and) ^ xor)
+    };
     let write = store::Write {
         base: what as u8,
-        offset,
-        len: what >> write::LEN_SHIFT & 0xf,
+        offset: maps.node32(node, 0) >> 16,
+        len,
+        keep,
         value,
     };
     let checksum = what >> write::CHECKSUM_SHIFT;

@@ -19,6 +19,11 @@ pub trait Maps {
     type Node: Copy;
     /// What the ruleset uses ([`feature`]).
     fn features(&self) -> u32;
+    /// Whether the verifier shall not remember what kind of value a node is about: where there are many, it
+    /// would go through the rest of the way for each.
+    fn forgets(&self) -> bool {
+        false
+    }
     /// The node at an offset.
     fn node(&self, offset: u32) -> Self::Node;
     /// One byte of a node. `at` is less than [`layout::TABLE_SLACK`], here and in what follows.
@@ -161,18 +166,11 @@ pub trait Maps {
         act::fetch(packet, self, headers, what, offset)
     }
     /// [`act::write`].
-    fn write<P: Packet>(
-        &self,
-        packet: &P,
-        headers: Headers,
-        offset: u32,
-        what: u32,
-        value: u64,
-    ) -> bool
+    fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool
     where
         Self: Sized,
     {
-        act::write(packet, headers, offset, what, value)
+        act::write(packet, self, headers, at, value)
     }
     /// [`act::forward_to`].
     fn forward_to<P: Packet>(
@@ -266,26 +264,30 @@ pub struct State {
 }
 
 impl State {
-    /// The beginning.
+    /// The beginning. The zeroes are such that the compiler makes no call of `memset()` of them, which would
+    /// be byte by byte.
     #[inline(always)]
-    pub fn new(root: u32) -> Self {
+    pub fn new<P: Packet>(packet: &P, root: u32) -> Self {
+        let zero = packet.opaque(0);
         Self {
             target: root,
-            accept: 0,
+            accept: zero,
             depth: 0,
-            act: 0,
-            stack: [0; MAX_JUMPS],
+            act: zero,
+            stack: [zero; MAX_JUMPS],
         }
     }
 }
 
-/// The whole way of a packet through tables that need but one round: no [`feature::ROUNDS`].
+/// The whole way of a packet through tables that need but one round: no [`feature::ROUNDS`]. `acts` is a
+/// constant: whether there may be [`feature::ACT`].
 #[inline(always)]
 pub fn only_round<P: Packet, M: Maps>(
     packet: &P,
     maps: &M,
     headers: Headers,
     root: u32,
+    acts: bool,
 ) -> Outcome {
     let Some(leaf) = walk(packet, maps, headers, root) else {
         return Outcome::Broken;
@@ -293,17 +295,15 @@ pub fn only_round<P: Packet, M: Maps>(
     if leaf & VERDICT != 0 {
         return verdict(leaf);
     }
+    if acts || maps.features() & feature::SET != 0 {
+        return act_list(packet, maps, headers, leaf, acts);
+    }
     let list = maps.node(leaf);
     let bytes = packet.counted_len();
     let mut at = 0;
     while at < MAX_OPS << 2 {
         let word = maps.node32(list, at);
         at = at.wrapping_add(4);
-        if maps.features() & feature::SET != 0 && word >= op::SET_MARK << op::SHIFT {
-            set(packet, word >> op::SHIFT, maps.node32(list, at));
-            at = at.wrapping_add(4);
-            continue;
-        }
         if word >= op::PASS << op::SHIFT {
             return match word >> op::SHIFT {
                 op::PASS => Outcome::Pass,
@@ -321,6 +321,68 @@ pub fn only_round<P: Packet, M: Maps>(
         }
     }
     Outcome::Broken
+}
+
+/// The action list of tables that need but one round, with more in it than counters and a verdict.
+#[inline(always)]
+fn act_list<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    leaf: u32,
+    acts: bool,
+) -> Outcome {
+    /// Offsets in a list, which is not longer than that.
+    const MASK: u32 = (MAX_OPS - 1) << 2;
+    const { assert!(MAX_OPS.is_power_of_two() && MAX_OPS << 2 <= layout::TABLE_SLACK) };
+    let list = maps.node(leaf);
+    // Else the verifier would go through the rest for each place that an operation may stand at.
+    let mut at = packet.opaque(0);
+    for _ in 0..MAX_OPS {
+        let word = maps.node32(list, at & MASK);
+        let next = at.wrapping_add(4);
+        let argument = word & op::ARGUMENT;
+        match word >> op::SHIFT {
+            op::ACT if acts => {
+                let behind = maps.node32(list, next & MASK);
+                at = match maps.act(packet, headers, argument << 3) {
+                    act::end::ON => next.wrapping_add(4),
+                    act::end::RULE => at.wrapping_add(behind),
+                    ended => return act_ended(ended),
+                };
+                continue;
+            }
+            op::COUNTER => maps.count(argument, packet.counted_len()),
+            op::PASS => return Outcome::Pass,
+            op::DROP => return Outcome::Drop,
+            op::COUNTER_PASS => {
+                maps.count(argument, packet.counted_len());
+                return Outcome::Pass;
+            }
+            op::COUNTER_DROP => {
+                maps.count(argument, packet.counted_len());
+                return Outcome::Drop;
+            }
+            code @ (op::SET_MARK | op::SET_PRIORITY) if maps.features() & feature::SET != 0 => {
+                set(packet, code, maps.node32(list, next & MASK));
+                at = next.wrapping_add(4);
+                continue;
+            }
+            _ => return Outcome::Broken,
+        }
+        at = next;
+    }
+    Outcome::Broken
+}
+
+/// What an act makes of the packet that ended with more than its rule.
+#[inline(always)]
+fn act_ended(ended: u32) -> Outcome {
+    match ended {
+        act::end::REDIRECTED => Outcome::Redirect,
+        act::end::DROPPED => Outcome::Drop,
+        _ => Outcome::Broken,
+    }
 }
 
 /// Writes metadata.
@@ -427,9 +489,7 @@ pub fn act<P: Packet, M: Maps>(
     let on = match maps.act(packet, headers, state.act) {
         act::end::ON => at.wrapping_add(4),
         act::end::RULE => at.wrapping_sub(4).wrapping_add(maps.table32(at)),
-        act::end::REDIRECTED => return Outcome::Redirect,
-        act::end::DROPPED => return Outcome::Drop,
-        _ => return Outcome::Broken,
+        ended => return act_ended(ended),
     };
     state.target = on | LEAF;
     Outcome::Again
@@ -450,6 +510,7 @@ fn walk<P: Packet, M: Maps>(
         }
         let node = maps.node(target);
         target = match short_fetch(packet, maps, headers, node) {
+            Some(value) if maps.forgets() => search(maps, target, node, packet.opaque(value)),
             Some(value) => search(maps, target, node, value),
             None => maps.step(packet, headers, target),
         };
@@ -730,23 +791,7 @@ fn fetch_wide<P: Packet, M: Maps>(
 fn search<M: Maps>(maps: &M, mut at: u32, mut node: M::Node, value: u32) -> u32 {
     let value = value & maps.node32(node, node::MASK);
     for _ in 0..MAX_SAME {
-        let how = maps.node8(node, node::STORAGE);
-        let low = maps.node32(node, node::VALUE);
-        if how == storage::EXACT {
-            let target = if value == low {
-                node::EQUAL
-            } else {
-                node::OTHER
-            };
-            return maps.node32(node, target);
-        }
-        if how != storage::RADIX {
-            return search_node(maps, node, value, how, low);
-        }
-        let entry = value.wrapping_sub(low) >> (maps.node32(node, node::EQUAL) & 31);
-        let last = maps.node32(node, node::OTHER);
-        let entry = if entry < last { entry } else { last };
-        at = maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2));
+        at = search_one(maps, at, node, value);
         if at & SAME == 0 {
             return at;
         }
@@ -754,6 +799,28 @@ fn search<M: Maps>(maps: &M, mut at: u32, mut node: M::Node, value: u32) -> u32 
     }
     // Read again, it leads to the same.
     at & !SAME
+}
+
+/// The target for a value, masked already: one with [`SAME`] is a node that the same value is for.
+#[inline(always)]
+fn search_one<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> u32 {
+    let how = maps.node8(node, node::STORAGE);
+    let low = maps.node32(node, node::VALUE);
+    if how == storage::EXACT {
+        let target = if value == low {
+            node::EQUAL
+        } else {
+            node::OTHER
+        };
+        return maps.node32(node, target);
+    }
+    if how != storage::RADIX {
+        return search_node(maps, node, value, how, low);
+    }
+    let entry = value.wrapping_sub(low) >> (maps.node32(node, node::EQUAL) & 31);
+    let last = maps.node32(node, node::OTHER);
+    let entry = if entry < last { entry } else { last };
+    maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2))
 }
 
 /// The target for a value at a node that has it in itself.

@@ -94,7 +94,7 @@ pub const L4_TARGETS: u32 = 257;
 pub const MAX_NODES: u32 = 24;
 
 /// Nodes on one field, one behind the other, that a packet passes without reading it again.
-pub const MAX_SAME: u32 = 8;
+pub const MAX_SAME: u32 = 2;
 
 /// One round runs at most this many operations of an action list; what is longer is continued in
 /// the next round.

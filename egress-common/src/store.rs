@@ -13,7 +13,10 @@ pub struct Write {
     pub offset: u32,
     /// Bytes, 1 to 8.
     pub len: u32,
-    /// Right-aligned, in the order of the wire.
+    /// Bits that stay, left-aligned like the value.
+    pub keep: u64,
+    /// What the other bits become, and which of those that stay are flipped: [`left_aligned`], in the order
+    /// of the wire.
     pub value: u64,
 }
 
@@ -53,11 +56,13 @@ pub fn write<P: Packet>(
         return false;
     };
     let at = base.wrapping_add(write.offset);
-    if checksum.is_some() || pseudo {
+    let mut new = write.value;
+    if checksum.is_some() || pseudo || write.keep != 0 {
         let Some(old) = packet.far(at, write.len) else {
             return false;
         };
-        let difference = difference(old, left_aligned(write.value, write.len));
+        new ^= old & write.keep;
+        let difference = difference(old, new);
         if let Some(checksum) = checksum {
             let place = base.wrapping_add(checksum);
             let mended = if write.base & fetch::TRANSPORT != 0 {
@@ -73,7 +78,7 @@ pub fn write<P: Packet>(
             return false;
         }
     }
-    packet.store(at, write.len, left_aligned(write.value, write.len))
+    packet.store(at, write.len, new)
 }
 
 /// Mends the checksum of the transport header, where it has one that covers addresses.
@@ -125,7 +130,7 @@ fn base<P: Packet>(packet: &P, headers: Headers, base: u8) -> Option<u32> {
 
 /// The lower `len` bytes of a value, left-aligned.
 #[inline(always)]
-fn left_aligned(value: u64, len: u32) -> u64 {
+pub fn left_aligned(value: u64, len: u32) -> u64 {
     value << (64u32.wrapping_sub(len << 3) & 63)
 }
 

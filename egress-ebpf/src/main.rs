@@ -29,53 +29,77 @@ const SHOT: i32 = 2;
 /// The packet goes where a helper was told (`TCX_REDIRECT`, `TC_ACT_REDIRECT`).
 const REDIRECTED: i32 = 7;
 
-/// Egress: before all other tc programs. Any ruleset of one round.
+/// Egress: before all other tc programs. Any ruleset of one round that does not act.
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
-    classify::<ANY, false>(&ctx)
+    classify::<ANY, ONE>(&ctx)
 }
 
-/// Ingress: after all other tc programs. Any ruleset of one round.
+/// Ingress: after all other tc programs. Any ruleset of one round that does not act.
 #[classifier]
 pub fn ingress(ctx: TcContext) -> i32 {
-    classify::<ANY, false>(&ctx)
+    classify::<ANY, ONE>(&ctx)
 }
 
-/// Egress, for rulesets that need more than one round. A program of its own, as the verifier counts the stack
-/// of code that never runs, too.
+/// Egress, for rulesets of one round that act. A program of its own, as the verifier counts the stack of code
+/// that never runs, too.
+#[classifier]
+pub fn egress_acts(ctx: TcContext) -> i32 {
+    classify::<ANY, ACTS>(&ctx)
+}
+
+/// Ingress, likewise.
+#[classifier]
+pub fn ingress_acts(ctx: TcContext) -> i32 {
+    classify::<ANY, ACTS>(&ctx)
+}
+
+/// Egress, for rulesets that need more than one round.
 #[classifier]
 pub fn egress_rounds(ctx: TcContext) -> i32 {
-    classify::<ANY, true>(&ctx)
+    classify::<ANY, ROUNDS>(&ctx)
 }
 
 /// Ingress, likewise.
 #[classifier]
 pub fn ingress_rounds(ctx: TcContext) -> i32 {
-    classify::<ANY, true>(&ctx)
+    classify::<ANY, ROUNDS>(&ctx)
 }
 
 /// Egress, for rulesets of [`feature::LEAN`].
 #[classifier]
 pub fn egress_lean(ctx: TcContext) -> i32 {
-    classify::<{ feature::LEAN }, false>(&ctx)
+    classify::<{ feature::LEAN }, ONE>(&ctx)
 }
 
 /// Ingress, likewise.
 #[classifier]
 pub fn ingress_lean(ctx: TcContext) -> i32 {
-    classify::<{ feature::LEAN }, false>(&ctx)
+    classify::<{ feature::LEAN }, ONE>(&ctx)
+}
+
+/// Egress, for rulesets of [`feature::LEAN`] that act.
+#[classifier]
+pub fn egress_lean_acts(ctx: TcContext) -> i32 {
+    classify::<{ feature::LEAN | feature::SET | feature::ACT }, ACTS>(&ctx)
+}
+
+/// Ingress, likewise.
+#[classifier]
+pub fn ingress_lean_acts(ctx: TcContext) -> i32 {
+    classify::<{ feature::LEAN | feature::SET | feature::ACT }, ACTS>(&ctx)
 }
 
 /// Egress, for rulesets that test nothing: one action list for all packets.
 #[classifier]
 pub fn egress_list(ctx: TcContext) -> i32 {
-    classify::<{ feature::COUNTER }, false>(&ctx)
+    classify::<{ feature::COUNTER }, ONE>(&ctx)
 }
 
 /// Ingress, likewise.
 #[classifier]
 pub fn ingress_list(ctx: TcContext) -> i32 {
-    classify::<{ feature::COUNTER }, false>(&ctx)
+    classify::<{ feature::COUNTER }, ONE>(&ctx)
 }
 
 /// Egress, for rulesets that do nothing, where there is no skip mark.
@@ -96,8 +120,15 @@ fn idle() -> i32 {
     NEXT
 }
 
+/// One round, without acts.
+const ONE: u32 = 0;
+/// One round, with acts.
+const ACTS: u32 = 1;
+/// Any number of rounds.
+const ROUNDS: u32 = 2;
+
 #[inline(always)]
-fn classify<const FEATURES: u32, const ROUNDS: bool>(ctx: &TcContext) -> i32 {
+fn classify<const FEATURES: u32, const WAY: u32>(ctx: &TcContext) -> i32 {
     let skb = SkBuff::new(ctx);
     let skip_mask = settings::skip_mask();
     let row = maps::cpu_row();
@@ -118,10 +149,9 @@ fn classify<const FEATURES: u32, const ROUNDS: bool>(ctx: &TcContext) -> i32 {
         other: settings::root(),
     };
     let (headers, root) = engine::enter(&skb, &tables, roots);
-    let outcome = if ROUNDS {
-        rounds(ctx, headers, root)
-    } else {
-        engine::only_round(&skb, &tables, headers, root)
+    let outcome = match WAY {
+        ROUNDS => rounds(&skb, ctx, headers, root),
+        way => engine::only_round(&skb, &tables, headers, root, way == ACTS),
     };
     match outcome {
         Outcome::Pass => NEXT,
@@ -156,8 +186,8 @@ struct Rounds {
 }
 
 #[inline(always)]
-fn rounds(ctx: &TcContext, headers: Headers, root: u32) -> Outcome {
-    let state = State::new(root);
+fn rounds(packet: &SkBuff<'_>, ctx: &TcContext, headers: Headers, root: u32) -> Outcome {
+    let state = State::new(packet, root);
     let mut rounds = Rounds {
         skb: ctx.skb.skb,
         state,
@@ -188,34 +218,17 @@ unsafe extern "C" fn next_round(_index: u32, rounds: *mut core::ffi::c_void) -> 
     // SAFETY: the state is a field of what this callback alone uses.
     rounds.outcome = unsafe { round(rounds.skb, rounds.headers, &raw mut rounds.state) };
     if rounds.outcome == ACT {
-        // SAFETY: as above.
-        rounds.outcome = unsafe { run_act(rounds.skb, rounds.headers, &raw mut rounds.state) };
+        let ctx = TcContext::new(rounds.skb);
+        let headers = Headers::from_bits(rounds.headers);
+        let tables = Tables::<ANY>::get();
+        rounds.outcome = number(engine::act(
+            &SkBuff::new(&ctx),
+            &tables,
+            headers,
+            &mut rounds.state,
+        ));
     }
     if rounds.outcome == AGAIN { 0 } else { 1 }
-}
-
-/// The act that a round came to; a function of its own for the same reason as [`round`].
-///
-/// # Safety
-///
-/// As of [`round`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn run_act(skb: *mut __sk_buff, headers: u32, state: *mut State) -> u32 {
-    if state.is_null() {
-        return BROKEN;
-    }
-    // SAFETY: not null, and what the caller promises.
-    let state = unsafe { &mut *state };
-    let ctx = TcContext::new(skb);
-    let tables = Tables::<ANY>::get();
-    let outcome = engine::act(
-        &SkBuff::new(&ctx),
-        &tables,
-        Headers::from_bits(headers),
-        state,
-    );
-    number(outcome)
 }
 
 /// How the verifier sees an outcome.

@@ -340,6 +340,15 @@ pub extern "C" fn step(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
     engine::step(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
 }
 
+/// An act: a function of its own to the verifier, which looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn run_act(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    let tables = Tables::<ANY>::get();
+    act::run(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
+}
+
 /// One instruction of an act: a function of its own for the same reason, as are those that follow.
 ///
 /// # Safety
@@ -469,16 +478,11 @@ pub extern "C" fn sweep_set(set: u32, interval: u64, now: u64) -> u32 {
 /// Writes into the packet; returns whether it could be.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn write_packet(
-    skb: *mut __sk_buff,
-    headers: u32,
-    offset: u32,
-    what: u32,
-    value: u64,
-) -> u32 {
+pub extern "C" fn write_packet(skb: *mut __sk_buff, headers: u32, at: u32, value: u64) -> u32 {
     let ctx = TcContext::new(skb);
     let headers = Headers::from_bits(headers);
-    act::write(&SkBuff::new(&ctx), headers, offset, what, value).into()
+    let tables = Tables::<ANY>::get();
+    act::write(&SkBuff::new(&ctx), &tables, headers, at, value).into()
 }
 
 /// Sends the packet to a next hop.
@@ -512,6 +516,11 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
         } else {
             FEATURES
         }
+    }
+
+    #[inline(always)]
+    fn forgets(&self) -> bool {
+        FEATURES == ANY
     }
 
     #[inline(always)]
@@ -709,6 +718,11 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     }
 
     #[inline(always)]
+    fn act<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32 {
+        run_act(packet.context().cast(), headers.to_bits(), at)
+    }
+
+    #[inline(always)]
     fn instruction<P: Packet>(
         &self,
         packet: &P,
@@ -722,16 +736,9 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     }
 
     #[inline(always)]
-    fn write<P: Packet>(
-        &self,
-        packet: &P,
-        headers: Headers,
-        offset: u32,
-        what: u32,
-        value: u64,
-    ) -> bool {
+    fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool {
         let skb = packet.context().cast();
-        write_packet(skb, headers.to_bits(), offset, what, value) != 0
+        write_packet(skb, headers.to_bits(), at, value) != 0
     }
 
     #[inline(always)]

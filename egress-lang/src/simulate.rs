@@ -437,9 +437,10 @@ impl<'a> Simulation<'a> {
     pub fn run(&self, packet: &SimPacket) -> Outcome {
         let (headers, root) = engine::enter(packet, self, self.image.roots);
         if self.image.features & feature::ROUNDS == 0 {
-            return engine::only_round(packet, self, headers, root);
+            let acts = self.image.features & feature::ACT != 0;
+            return engine::only_round(packet, self, headers, root, acts);
         }
-        let mut state = State::new(root);
+        let mut state = State::new(packet, root);
         for _ in 0..=MAX_ROUNDS {
             let mut outcome = engine::round(packet, self, headers, &mut state);
             if outcome == Outcome::Act {

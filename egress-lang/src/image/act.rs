@@ -1,8 +1,9 @@
 //! Acts as bytes, by [`egress_common::act`].
 
-use egress_common::act::{change, code, lookup, test, writable, write};
+use egress_common::act::{LOAD_KEY_SHIFT, change, code, limit, lookup, test, writable, write};
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::{feature, fetch};
+use egress_common::store;
 
 use crate::image::atom::{Half, Variable};
 use crate::image::encode::{Encoder, push32, push64};
@@ -44,7 +45,7 @@ impl Encoder {
         for instruction in act {
             self.instruction(instruction, slot, &mut out);
         }
-        out
+        fuse(out)
     }
 
     fn instruction(
@@ -116,6 +117,7 @@ impl Encoder {
                 negated,
             } => return tests(register, values, negated, out),
             Act::SetMeta { what, from } => Instruction {
+                b: u64::MAX,
                 a: match what {
                     Writable::Mark => writable::MARK,
                     Writable::Priority => writable::PRIORITY,
@@ -137,6 +139,7 @@ impl Encoder {
                         write::CHECKSUM | u32::from(at) << write::CHECKSUM_SHIFT
                     })
                     | if pseudo { write::PSEUDO } else { 0 },
+                b: u64::MAX,
                 ..new(code::WRITE, from)
             },
             Act::LengthCost {
@@ -154,7 +157,7 @@ impl Encoder {
                 most,
                 over,
             } => Instruction {
-                arg: over.into(),
+                arg: if over { limit::OVER } else { 0 },
                 a: slot(id),
                 b: most,
                 ..new(code::LIMIT, cost)
@@ -297,6 +300,145 @@ impl Encoder {
             half: Half::Whole,
         };
         u32::from(self.fetch(variable).0 & (fetch::NETWORK | fetch::TRANSPORT))
+    }
+}
+
+/// Makes one instruction of several where one can do it.
+fn fuse(instructions: Vec<Instruction>) -> Vec<Instruction> {
+    let mut out: Vec<Instruction> = Vec::with_capacity(instructions.len());
+    for (number, &instruction) in instructions.iter().enumerate() {
+        out.push(instruction);
+        let behind = instructions.get(number + 1..).unwrap_or_default();
+        while let [.., first, second] = out[..]
+            && first.register == second.register
+            && let Some(both) = first.with(second)
+            && is_unused(second.register, behind)
+        {
+            out.truncate(out.len() - 2);
+            out.push(both);
+        }
+    }
+    out
+}
+
+/// Whether nothing reads a register before it is set.
+fn is_unused(register: Register, instructions: &[Instruction]) -> bool {
+    for instruction in instructions {
+        if instruction.reads(register) {
+            return false;
+        }
+        if instruction.sets(register) {
+            return true;
+        }
+    }
+    true
+}
+
+impl Instruction {
+    /// Whether it reads or writes at an offset from the network header.
+    pub fn is_about_network(&self) -> bool {
+        let of_payload = match self.code {
+            code::LOAD => self.a as u8 & fetch::META == 0,
+            code::WRITE => true,
+            _ => false,
+        };
+        of_payload && self.a as u8 & fetch::INNER == fetch::NETWORK
+    }
+
+    fn reads(&self, register: Register) -> bool {
+        match self.code {
+            code::LOAD
+            | code::CONSTANT
+            | code::LENGTH_COST
+            | code::QUOTA
+            | code::LAST
+            | code::NUMGEN_INC
+            | code::RANDOM
+            | code::LOG
+            | code::JHASH
+            | code::SELECTED
+            | code::NEW_KEY
+            | code::LOOKUP => false,
+            // The address, too.
+            code::FWD_NEIGH => true,
+            _ => self.register == register,
+        }
+    }
+
+    /// Whether it surely sets a register to what is another value than before.
+    fn sets(&self, register: Register) -> bool {
+        let sets = match self.code {
+            code::LOAD => self.a >> LOAD_KEY_SHIFT == 0,
+            code::CONSTANT | code::LENGTH_COST | code::NUMGEN_INC | code::RANDOM | code::JHASH => {
+                true
+            }
+            _ => false,
+        };
+        sets && self.register == register
+    }
+
+    /// One that does what this one and then the next does, of the same register, but for what is in that
+    /// register then.
+    fn with(self, next: Self) -> Option<Self> {
+        let plain = |instruction: Self| instruction.b == u64::MAX && instruction.c == 0;
+        let len = next.a >> write::LEN_SHIFT & 0xf;
+        // As the bits of what is written stand.
+        let aligned = |value: u64| match next.code {
+            code::WRITE => store::left_aligned(value, len),
+            _ => value,
+        };
+        let fused = match (self.code, next.code) {
+            (code::CONSTANT, code::SET_META | code::WRITE) if plain(next) => Self {
+                b: 0,
+                c: aligned(self.b),
+                ..next
+            },
+            (code::BITWISE, code::SET_META | code::WRITE) if plain(next) => Self {
+                b: aligned(self.b),
+                c: aligned(self.c),
+                ..next
+            },
+            (code::LOAD, code::WRITE) if self.loads_what_is_written_by(next) => Self {
+                a: next.a | write::OLD,
+                ..next
+            },
+            (code::CONSTANT, code::LIMIT) => Self {
+                arg: next.arg | limit::CONSTANT,
+                c: self.b,
+                ..next
+            },
+            // The key has no more bits there than the register.
+            (code::SHIFT_LEFT, code::KEY)
+                if next.b == 0 && (next.arg, self.b) == (1, u32::MAX.into()) =>
+            {
+                Self {
+                    b: self.arg.into(),
+                    ..next
+                }
+            }
+            (code::LOAD, code::KEY) if self.a >> LOAD_KEY_SHIFT == 0 => Self {
+                a: self.a | u32::from(next.arg.max(1)) << LOAD_KEY_SHIFT,
+                b: next.b,
+                ..self
+            },
+            _ => return None,
+        };
+        Some(fused)
+    }
+
+    /// Whether this reads, by nft's fast path, the bytes that an instruction writes.
+    fn loads_what_is_written_by(self, write: Self) -> bool {
+        let bases = u32::from(fetch::NETWORK | fetch::TRANSPORT);
+        let len = match self.a as u8 & !(fetch::NETWORK | fetch::TRANSPORT) {
+            fetch::LEN4 => 4,
+            fetch::LEN2 => 2,
+            fetch::LEN1 => 1,
+            _ => return false,
+        };
+        self.a >> LOAD_KEY_SHIFT == 0
+            && write.a & write::OLD == 0
+            && (self.a & bases, self.arg) == (write.a & bases, write.arg)
+            && write.a >> write::LEN_SHIFT & 0xf == len
     }
 }
 

@@ -164,7 +164,7 @@ fn cut_rule(
     for step in steps {
         // What the rule itself has set is known.
         if let Step::Test(test) = step
-            && !by_acts.meets(Written::of(test.key.source))
+            && !by_acts.meets(Written::read_from(test.key.source))
             && let Some((_, value)) = written.iter().rfind(|(w, _)| *w == test.key.source)
         {
             if test.values.contains(u128::from(*value) & test.key.mask) {
@@ -236,7 +236,7 @@ fn cut_rule(
             }
         };
         let drawn = test.key.source == Source::Meta(Meta::Random);
-        if may_have_ended || drawn || by_acts.meets(Written::of(test.key.source)) {
+        if may_have_ended || drawn || by_acts.meets(Written::read_from(test.key.source)) {
             may_have_ended = true;
             // As it was written, where it is still of the same field: with fewer ranges.
             let written = match step {

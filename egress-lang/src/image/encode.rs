@@ -9,6 +9,7 @@ use egress_common::option::carrier;
 
 use crate::element::Words;
 use crate::image::Stats;
+use crate::image::act::Instruction;
 use crate::image::atom::{Half, Variable};
 use crate::ir::{Act, Base, Carrier, Meta, Source, StateId, Writable};
 
@@ -65,8 +66,10 @@ pub struct Encoder {
     depths: HashMap<Target, usize>,
     /// Instructions of the longest way from each node on, about.
     costs: HashMap<Target, usize>,
-    /// Nodes from which on the network header is read.
+    /// Nodes and action lists from which on the network header is read or written.
     network: HashSet<Target>,
+    /// Acts that do so.
+    network_acts: HashSet<u32>,
     /// Equal acts are stored once.
     known_acts: HashMap<Vec<u8>, u32>,
     /// Bytes of the link header.
@@ -163,7 +166,7 @@ impl Encoder {
         target
     }
 
-    /// Whether the network header is read from a node on.
+    /// Whether the network header is read or written from a node or an action list on.
     pub fn reads_network(&self, target: Target) -> bool {
         self.network.contains(&target)
     }
@@ -412,6 +415,7 @@ impl Encoder {
         self.depths.retain(|target, _| (target.0 as usize) < to.len);
         self.costs.retain(|target, _| (target.0 as usize) < to.len);
         self.network.retain(|target| (target.0 as usize) < to.len);
+        self.network_acts.retain(|at| (*at as usize) < to.len);
         (self.features, self.stats) = (to.features, to.stats);
     }
 
@@ -441,6 +445,12 @@ impl Encoder {
             self.features |= feature::ROUNDS;
         }
         let place = |at: usize| words.get(at).map_or(start, |word| start + word * 4);
+        if ops
+            .iter()
+            .any(|op| matches!(op, Op::Act(at, _) if self.network_acts.contains(at)))
+        {
+            self.network.insert(target);
+        }
         for (at, &op) in ops.iter().enumerate() {
             let here = place(at);
             if place(at + 1) == here {
@@ -471,10 +481,11 @@ impl Encoder {
 
     /// Puts an act into the tables; returns its offset.
     pub fn act(&mut self, act: &[Act], slot: &dyn Fn(StateId) -> u32) -> u32 {
-        self.features |= feature::ACT | feature::ROUNDS;
+        self.features |= feature::ACT;
         let instructions = self.instructions(act, slot);
         let mut out = Vec::new();
         push32(&mut out, [instructions.len() as u32, 0]);
+        let network = instructions.iter().any(Instruction::is_about_network);
         for instruction in instructions {
             instruction.write(&mut out);
         }
@@ -485,6 +496,9 @@ impl Encoder {
         let at = self.bytes.len() as u32;
         self.bytes.extend_from_slice(&out);
         self.known_acts.insert(out, at);
+        if network {
+            self.network_acts.insert(at);
+        }
         at
     }
 

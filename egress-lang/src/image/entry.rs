@@ -28,6 +28,7 @@ pub fn image(encoder: Encoder, root: Target) -> Image {
 
     // A tag in the frame hides where the network header is.
     let tagged = [ETH_P_8021Q, ETH_P_8021AD];
+    // What is read in further rounds is not looked for here.
     let rounds = image.features & feature::ROUNDS != 0;
     if !rounds && !tagged.iter().any(|&tag| reads_network(image.start(tag))) {
         image.features &= !feature::NETWORK;

@@ -37,7 +37,7 @@ pub fn hidden_rules(chain: &Chain, unsteady: &HashSet<u64>, explained: usize) ->
     };
     let written = written_in(chain);
     let unsure = |rule: &ir::Rule| {
-        asks(rule, |source| written.meets(Written::of(source)))
+        asks(rule, |source| written.meets(Written::read_from(source)))
             || asks_device(rule)
             || unsteady.contains(&rule.handle)
     };
@@ -116,7 +116,7 @@ fn written_in(chain: &Chain) -> Written {
     let mut written = Written::default();
     for step in chain.rules.iter().flat_map(|rule| &rule.steps) {
         match step {
-            Step::Set(what, _) => written |= Written::of(what.source()),
+            Step::Set(what, _) => written |= Written::written_to(what.source()),
             Step::Act(act) => written |= Written::written_in(act.iter()),
             Step::Verdict(Verdict::Jump(_)) => written |= Written::ALL,
             _ => {}

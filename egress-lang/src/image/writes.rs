@@ -35,11 +35,11 @@ impl Written {
     /// This one alone.
     #[cfg(test)]
     pub fn only(what: Writable) -> Self {
-        Self::of(what.source())
+        Self::written_to(what.source())
     }
 
-    /// What a source reads, or what is written where it is written.
-    pub fn of(source: Source) -> Self {
+    /// What a source reads, as that header's.
+    pub fn read_from(source: Source) -> Self {
         match source {
             Source::Meta(Meta::Mark) => Self(1 << MARK),
             Source::Meta(Meta::Priority) => Self(1 << PRIORITY),
@@ -55,8 +55,17 @@ impl Written {
             }
             Source::Payload { base, offset, len } => {
                 let (from, to) = (u32::from(offset), u32::from(offset) + u32::from(len));
-                let mut all = Self::bytes(layer(base), from, to);
-                // The same bytes, as another header's.
+                Self::bytes(layer(base), from, to)
+            }
+        }
+    }
+
+    /// What is written where a source is: the same bytes may be another header's, too.
+    pub fn written_to(source: Source) -> Self {
+        let mut all = Self::read_from(source);
+        match source {
+            Source::Payload { base, offset, len } => {
+                let to = u32::from(offset) + u32::from(len);
                 let beyond = match base {
                     Base::Link if to > LINK_HLEN => {
                         Self::bytes(NETWORK, 0, u32::MAX) | Self::bytes(TRANSPORT, 0, u32::MAX)
@@ -72,9 +81,10 @@ impl Written {
                     Base::Link | Base::Inner => Self::default(),
                 };
                 all |= beyond;
-                all
             }
+            Source::Meta(_) | Source::Option { .. } => {}
         }
+        all
     }
 
     /// Bytes of a header from one to below another.
@@ -88,14 +98,14 @@ impl Written {
     /// What tests ask for.
     pub fn read_by(tests: &[Test]) -> Self {
         let sources = tests.iter().map(|test| test.key.source);
-        sources.fold(Self::default(), |all, source| all | Self::of(source))
+        sources.fold(Self::default(), |all, source| all | Self::read_from(source))
     }
 
     /// What actions write themselves: without the chains that they go to.
     pub fn written_by(actions: &[Action], acts: &[Vec<Act>]) -> Self {
         actions.iter().fold(Self::default(), |all, action| {
             all | match action {
-                Action::Set(what, _) => Self::of(what.source()),
+                Action::Set(what, _) => Self::written_to(what.source()),
                 Action::Act(number) => {
                     let act = acts.get(*number as usize);
                     Self::written_in(act.into_iter().flatten())
@@ -109,7 +119,7 @@ impl Written {
     pub fn written_in<'a>(instructions: impl Iterator<Item = &'a Act>) -> Self {
         instructions.fold(Self::default(), |all, instruction| {
             all | match *instruction {
-                Act::SetMeta { what, .. } => Self::of(what.source()),
+                Act::SetMeta { what, .. } => Self::written_to(what.source()),
                 Act::Write {
                     base,
                     offset,
@@ -119,12 +129,12 @@ impl Written {
                     ..
                 } => {
                     let payload = |base, offset, len| Source::Payload { base, offset, len };
-                    let mut here = Self::of(payload(base, offset, len));
+                    let mut here = Self::written_to(payload(base, offset, len));
                     if let Some(offset) = checksum {
-                        here |= Self::of(payload(base, offset, 2));
+                        here |= Self::written_to(payload(base, offset, 2));
                     }
                     if pseudo {
-                        here |= Self::of(payload(Base::Transport, 0, 20));
+                        here |= Self::written_to(payload(Base::Transport, 0, 20));
                     }
                     here
                 }

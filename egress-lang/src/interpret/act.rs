@@ -142,7 +142,8 @@ impl Run<'_> {
                     },
                     offset: offset.into(),
                     len: len.into(),
-                    value: registers.get(from),
+                    keep: 0,
+                    value: store::left_aligned(registers.get(from), len.into()),
                 };
                 let checksum = checksum.map(u32::from);
                 return goes_on(store::write(

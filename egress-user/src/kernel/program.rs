@@ -230,12 +230,15 @@ fn entry_point(settings: &Settings, rows: u32) -> &'static str {
         }
     } else if features & !feature::COUNTER == 0 && roots.other & layout::LEAF != 0 {
         Size::List
-    } else if features & lean == lean
-        && !uses(feature::ROUNDS | feature::NETWORK | feature::SET | feature::ACT)
-    {
-        Size::Lean
+    } else if features & lean == lean && !uses(feature::ROUNDS | feature::NETWORK) {
+        match uses(feature::SET | feature::ACT) {
+            false => Size::Lean,
+            true => Size::LeanActs,
+        }
     } else if uses(feature::ROUNDS) {
         Size::Rounds
+    } else if uses(feature::ACT) {
+        Size::Acts
     } else {
         Size::Any
     };
@@ -243,7 +246,11 @@ fn entry_point(settings: &Settings, rows: u32) -> &'static str {
         (Hook::Egress, Size::Idle) => "egress_idle",
         (Hook::Egress, Size::List) => "egress_list",
         (Hook::Egress, Size::Lean) => "egress_lean",
+        (Hook::Egress, Size::LeanActs) => "egress_lean_acts",
+        (Hook::Ingress, Size::LeanActs) => "ingress_lean_acts",
         (Hook::Egress, Size::Any) => "egress",
+        (Hook::Egress, Size::Acts) => "egress_acts",
+        (Hook::Ingress, Size::Acts) => "ingress_acts",
         (Hook::Egress, Size::Rounds) => "egress_rounds",
         (Hook::Ingress, Size::Rounds) => "ingress_rounds",
         (Hook::Ingress, Size::Idle) => "ingress_idle",
@@ -261,8 +268,12 @@ enum Size {
     List,
     /// What common rulesets need.
     Lean,
-    /// Everything in one round.
+    /// The same, and acts.
+    LeanActs,
+    /// Everything in one round, without acts.
     Any,
+    /// Everything in one round.
+    Acts,
     /// Everything.
     Rounds,
 }
