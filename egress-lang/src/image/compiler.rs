@@ -10,6 +10,7 @@ use crate::image::context::{self, Problem};
 use crate::image::diagram::{self, Diagrams, Plan};
 use crate::image::emit::{self, Way};
 use crate::image::encode::{Encoder, Op, Target};
+use crate::image::fold::Fast;
 use crate::image::graph::{Leaf, Limit};
 use crate::image::writes::{self, Effects};
 use crate::image::{CompileError, Part, names, stats};
@@ -231,7 +232,7 @@ impl<'a> Compiler<'a> {
             let behind_target = behind.take().map(|way| way.target(&mut self.encoder));
             let measure = |target| (self.encoder.depth(target), self.encoder.cost(target));
             others.extend(behind_target.map(measure));
-            let mut lists: HashMap<Vec<Op>, Target> = HashMap::new();
+            let mut lists: HashMap<Vec<Op>, Target, Fast> = HashMap::default();
             let mut list = |encoder: &mut Encoder, leaf: &Leaf| {
                 let act = |encoder: &mut Encoder, number: u32| {
                     let act = acts.get(number as usize).map(Vec::as_slice);

@@ -8,6 +8,7 @@ use crate::image::atom::{Half, Variable};
 use crate::image::context::{L4PROTO, PROTOCOL, Protocol};
 use crate::image::diagram::Diagrams;
 use crate::image::encode::{Encoder, Target};
+use crate::image::fold::Fast;
 use crate::image::graph::{Id, Leaf};
 use crate::ir::Key;
 
@@ -125,7 +126,7 @@ pub fn diagram(diagrams: &Diagrams, root: Id, encoder: &mut Encoder, list: &mut 
         diagrams,
         encoder,
         list,
-        done: HashMap::new(),
+        done: HashMap::default(),
     }
     .way(root)
 }
@@ -134,7 +135,7 @@ struct Emitter<'a> {
     diagrams: &'a Diagrams,
     encoder: &'a mut Encoder,
     list: &'a mut ListOf<'a>,
-    done: HashMap<Id, Target>,
+    done: HashMap<Id, Target, Fast>,
 }
 
 impl Emitter<'_> {

@@ -1,6 +1,7 @@
 //! Nodes and action lists as bytes, by [`egress_common::layout`].
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hasher;
 
 use egress_common::layout::{
     INTERVALS, LEAF, SAME, TARGET_DROP, TARGET_PASS, feature, fetch, meta, node, op, storage,
@@ -11,6 +12,7 @@ use crate::element::Words;
 use crate::image::Stats;
 use crate::image::act::Instruction;
 use crate::image::atom::{Half, Variable};
+use crate::image::fold::{Fast, Fold};
 use crate::ir::{Act, Base, Carrier, Meta, Source, StateId, Writable};
 
 /// A node or an action list, as the program reads it.
@@ -60,15 +62,11 @@ impl Checkpoint {
 #[derive(Debug, Default)]
 pub struct Encoder {
     bytes: Vec<u8>,
-    /// Equal nodes are stored once.
-    known: HashMap<Vec<u8>, Target>,
-    /// The most nodes from each node on, itself included.
-    depths: HashMap<Target, usize>,
-    /// Instructions of the longest way from each node on, about.
-    costs: HashMap<Target, usize>,
-    /// Nodes and action lists from which on the network header is read or written.
-    network: HashSet<Target>,
-    /// Acts that do so.
+    /// Equal nodes are stored once: the first of each hash of a node's bytes.
+    known: HashMap<u64, Target, Fast>,
+    /// Of nodes, and of the action lists that there is something to say of.
+    ahead: HashMap<Target, Ahead, Fast>,
+    /// Acts that read or write the network header.
     network_acts: HashSet<u32>,
     /// Equal acts are stored once.
     known_acts: HashMap<Vec<u8>, u32>,
@@ -76,6 +74,30 @@ pub struct Encoder {
     link_len: u16,
     pub features: u32,
     pub stats: Stats,
+    /// Emptied buffers of nodes.
+    spare: Vec<Vec<u8>>,
+}
+
+/// What comes from a node or an action list on, itself included.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ahead {
+    /// The most nodes.
+    depth: u32,
+    /// Instructions of the longest way, about.
+    cost: u32,
+    /// Whether the network header is read or written.
+    network: bool,
+}
+
+impl Ahead {
+    /// On the worse of both ways.
+    fn or(self, other: Self) -> Self {
+        Self {
+            depth: self.depth.max(other.depth),
+            cost: self.cost.max(other.cost),
+            network: self.network || other.network,
+        }
+    }
 }
 
 impl Encoder {
@@ -129,62 +151,83 @@ impl Encoder {
         bounds: &[u64],
         targets: &[Target],
     ) -> Target {
-        let mut out = Vec::with_capacity(32 + bounds.len() * 12);
+        let mut out = self.spare.pop().unwrap_or_default();
+        let behind = targets
+            .iter()
+            .fold(Ahead::default(), |all, &target| all.or(self.ahead(target)));
         let (code, offset) = self.fetch(variable);
         // Storage is filled in below.
         out.extend([code, 0]);
         out.extend(offset.to_ne_bytes());
         push32(&mut out, [absent.0]);
+        let rest = behind.cost as usize;
         let (how, search) = if is_wide(variable) {
-            self.wide_body(variable, bounds, targets, &mut out)
+            self.wide_body(variable, rest, bounds, targets, &mut out)
         } else {
             push32(&mut out, [variable.mask as u32]);
-            self.narrow_body(variable, absent, values, bounds, targets, &mut out)
+            self.narrow_body(variable, absent, values, rest, bounds, targets, &mut out)
         };
         if let Some(byte) = out.get_mut(node::STORAGE as usize) {
             *byte = how;
         }
-        if let Some(&known) = self.known.get(&out) {
-            return known;
+        let target = self.put(&out).unwrap_or_else(|target| {
+            let missing = self.ahead(absent);
+            let all = behind.or(missing);
+            let search = search as u32;
+            let ahead = Ahead {
+                depth: all.depth + 1,
+                cost: cost::read(code) as u32 + search.max(missing.cost),
+                network: all.network || code & (fetch::META | fetch::INNER) == fetch::NETWORK,
+            };
+            self.ahead.insert(target, ahead);
+            target
+        });
+        out.clear();
+        self.spare.push(out);
+        target
+    }
+
+    /// A node that is there already, or where it stands now.
+    fn put(&mut self, node: &[u8]) -> Result<Target, Target> {
+        let mut hasher = Fold::default();
+        hasher.write(node);
+        let hash = hasher.finish();
+        let known = self.known.get(&hash).copied();
+        if let Some(known) = known
+            && let Some(other) = self.bytes.get(known.0 as usize..)
+            && other.starts_with(node)
+        {
+            return Ok(known);
         }
         self.stats.nodes += 1;
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         let target = Target(self.bytes.len() as u32);
-        self.bytes.extend_from_slice(&out);
-        self.known.insert(out, target);
-        let depth = targets.iter().map(|&target| self.depth(target));
-        let depth = depth.fold(self.depth(absent), usize::max);
-        self.depths.insert(target, depth + 1);
-        let cost = cost::read(code) + search.max(self.cost(absent));
-        self.costs.insert(target, cost);
-        if code & (fetch::META | fetch::INNER) == fetch::NETWORK
-            || targets.iter().any(|&target| self.reads_network(target))
-            || self.reads_network(absent)
-        {
-            self.network.insert(target);
+        self.bytes.extend_from_slice(node);
+        // Two nodes of the same hash, which are not to be expected, are kept both.
+        self.known.entry(hash).or_insert(target);
+        Err(target)
+    }
+
+    fn ahead(&self, target: Target) -> Ahead {
+        if target.0 & LEAF != 0 && self.network_acts.is_empty() {
+            return Ahead::default();
         }
-        target
+        self.ahead.get(&target).copied().unwrap_or_default()
     }
 
     /// Whether the network header is read or written from a node or an action list on.
     pub fn reads_network(&self, target: Target) -> bool {
-        self.network.contains(&target)
+        self.ahead(target).network
     }
 
     /// The most nodes from a target on.
     pub fn depth(&self, target: Target) -> usize {
-        self.depths.get(&target).copied().unwrap_or(0)
+        self.ahead(target).depth as usize
     }
 
     /// The instructions of the longest way from a target on, about.
     pub fn cost(&self, target: Target) -> usize {
-        self.costs.get(&target).copied().unwrap_or(0)
-    }
-
-    /// The most that a way takes from any of the targets on.
-    fn highest_cost(&self, targets: &[Target]) -> usize {
-        let costs = targets.iter().map(|&target| self.cost(target));
-        costs.max().unwrap_or(0)
+        self.ahead(target).cost as usize
     }
 
     /// Returns the storage, and the instructions from there on.
@@ -193,12 +236,12 @@ impl Encoder {
         variable: Variable,
         absent: Target,
         values: (u64, u64),
+        rest: usize,
         bounds: &[u64],
         targets: &[Target],
         out: &mut Vec<u8>,
     ) -> (u8, usize) {
         let mask = variable.mask as u32;
-        let rest = self.highest_cost(targets);
         if let Some((value, equal, other)) = exact(bounds, targets, mask.into()) {
             push32(out, [value as u32, equal.0, other.0]);
             return (storage::EXACT, cost::SEARCH + rest);
@@ -209,7 +252,7 @@ impl Encoder {
         }
         if mask <= 0xff && targets.len() >= DIRECT_FROM {
             push32(out, [0]);
-            push32(out, (0..256u64).map(|value| at(bounds, targets, value).0));
+            push_direct(out, bounds, targets);
             return (storage::DIRECT, cost::SEARCH + rest);
         }
         let (&[low, ..], &[.., high]) = (bounds, bounds) else {
@@ -238,12 +281,14 @@ impl Encoder {
         let low = if wraps { 0 } else { low };
         let (shift, entries) = radix(low, end, bounds.len());
         push32(out, [low as u32, shift, entries as u32]);
+        out.reserve((entries as usize + 1) * 4);
         let mut rest = rest;
+        let mut at = 0;
         for entry in 0..entries {
             let start = low + (entry << shift);
             // The last part reaches beyond the highest bound.
             let end = start + (1 << shift) - 1;
-            let (inner, inner_targets) = cut(bounds, targets, start, end);
+            let (inner, inner_targets) = cut(bounds, targets, start, end, &mut at);
             let (target, flag) = match inner_targets {
                 [only] => (*only, 0),
                 _ => {
@@ -270,11 +315,11 @@ impl Encoder {
     fn wide_body(
         &mut self,
         variable: Variable,
+        rest: usize,
         bounds: &[u64],
         targets: &[Target],
         out: &mut Vec<u8>,
     ) -> (u8, usize) {
-        let rest = self.highest_cost(targets);
         self.features |= feature::WIDE;
         let width = variable.source.width();
         let (need, mask) = match variable.half {
@@ -412,9 +457,8 @@ impl Encoder {
         self.bytes.truncate(to.len);
         self.known.retain(|_, target| (target.0 as usize) < to.len);
         self.known_acts.retain(|_, at| (*at as usize) < to.len);
-        self.depths.retain(|target, _| (target.0 as usize) < to.len);
-        self.costs.retain(|target, _| (target.0 as usize) < to.len);
-        self.network.retain(|target| (target.0 as usize) < to.len);
+        self.ahead
+            .retain(|target, _| ((target.0 & !LEAF) as usize) < to.len);
         self.network_acts.retain(|at| (*at as usize) < to.len);
         (self.features, self.stats) = (to.features, to.stats);
     }
@@ -449,7 +493,11 @@ impl Encoder {
             .iter()
             .any(|op| matches!(op, Op::Act(at, _) if self.network_acts.contains(at)))
         {
-            self.network.insert(target);
+            let ahead = Ahead {
+                network: true,
+                ..Ahead::default()
+            };
+            self.ahead.insert(target, ahead);
         }
         for (at, &op) in ops.iter().enumerate() {
             let here = place(at);
@@ -689,30 +737,44 @@ fn radix(low: u64, end: u64, bounds: usize) -> (u32, u64) {
     (shift, ((span - 1) >> shift) + 1)
 }
 
-/// The part of a node for values from `start` to `end`.
+/// The part of a node for values from `start` to `end`; no bound before that at `at` is above `start`.
 fn cut<'a>(
     bounds: &'a [u64],
     targets: &'a [Target],
     start: u64,
     end: u64,
+    at: &mut usize,
 ) -> (&'a [u64], &'a [Target]) {
-    let first = bounds.partition_point(|&bound| bound <= start);
-    let last = bounds.partition_point(|&bound| bound <= end);
+    let mut up_to = |value: u64| {
+        let more = bounds.get(*at..).unwrap_or_default().iter();
+        *at += more.take_while(|&&bound| bound <= value).count();
+        *at
+    };
+    let (first, last) = (up_to(start), up_to(end));
     (
         bounds.get(first..last).unwrap_or_default(),
         targets.get(first..=last).unwrap_or_default(),
     )
 }
 
-fn at(bounds: &[u64], targets: &[Target], value: u64) -> Target {
-    let index = bounds.partition_point(|&bound| bound <= value);
-    targets.get(index).copied().unwrap_or(Target(LEAF))
+/// The targets of all values of eight bits.
+fn push_direct(out: &mut Vec<u8>, bounds: &[u64], targets: &[Target]) {
+    let mut low = 0;
+    for (at, target) in targets.iter().enumerate() {
+        let end = bounds.get(at).map_or(256, |&bound| bound.min(256));
+        push32(out, (low..end).map(|_| target.0));
+        low = end;
+    }
 }
 
 pub(super) fn push32(out: &mut Vec<u8>, words: impl IntoIterator<Item = u32>) {
-    out.extend(words.into_iter().flat_map(u32::to_ne_bytes));
+    for word in words {
+        out.extend_from_slice(&word.to_ne_bytes());
+    }
 }
 
 pub(super) fn push64(out: &mut Vec<u8>, words: impl IntoIterator<Item = u64>) {
-    out.extend(words.into_iter().flat_map(u64::to_ne_bytes));
+    for word in words {
+        out.extend_from_slice(&word.to_ne_bytes());
+    }
 }

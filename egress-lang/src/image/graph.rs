@@ -6,9 +6,10 @@
 //! front decide takes nothing from those behind: a rule that can never match leaves no trace.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 
 use crate::image::atom::Action;
+use crate::image::fold::{Fast, Fold};
 
 /// A node, or a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,7 +84,7 @@ pub struct Graph {
     targets: Vec<Id>,
     known: HashMap<u64, Id, Fast>,
     leaves: Vec<Leaf>,
-    leaf_ids: HashMap<Leaf, Id>,
+    leaf_ids: HashMap<Leaf, Id, Fast>,
     then: HashMap<u64, Id, Fast>,
     when: HashMap<u64, Id, Fast>,
     scratch: Vec<(u64, Id)>,
@@ -544,34 +545,5 @@ impl Cursor {
     fn next_low(&self, graph: &Graph) -> Option<u64> {
         let next = self.at + 1;
         (next < self.end).then(|| graph.lows.get(next as usize).copied())?
-    }
-}
-
-type Fast = BuildHasherDefault<Fold>;
-
-/// A fast hash of numbers, the same on every run. What is hashed is made here, not outside.
-#[derive(Debug, Default, Clone, Copy)]
-struct Fold(u64);
-
-impl Hasher for Fold {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(byte.into());
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(number.into());
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The halves of a product of 128 bits, folded.
-        let product = u128::from(self.0.rotate_left(23) ^ number ^ 0x9e37_79b9_7f4a_7c15)
-            * 0xd6e8_feb8_6659_fd93_u128;
-        self.0 = (product as u64) ^ (product >> 64) as u64;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

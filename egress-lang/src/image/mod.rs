@@ -10,6 +10,7 @@ mod emit;
 mod encode;
 mod entry;
 mod field;
+mod fold;
 mod graph;
 mod hidden;
 mod names;
