@@ -639,6 +639,46 @@ fn the_way_through_many_rules_is_short() {
     );
 }
 
+/// Each of them matches or not whatever the others do: one diagram would be twice as large with each.
+#[test]
+fn many_rules_that_only_count_are_cut_soon() {
+    let rule = |number: u8| Rule {
+        handle: number.into(),
+        steps: vec![
+            Step::Test(Test {
+                key: Key::whole(Source::Payload {
+                    base: Base::Network,
+                    offset: (20 + number).into(),
+                    len: 1,
+                }),
+                values: RangeSet::single(number.into()),
+            }),
+            Step::Counter(StateId(number.into())),
+        ],
+    };
+    let hook = Hook {
+        chains: vec![Chain {
+            name: "c".into(),
+            rules: (0..24).map(rule).collect(),
+        }],
+        base_chains: vec![BaseChain {
+            chain: ChainId(0),
+            policy_drop: false,
+        }],
+    };
+    let image = compiled(&hook, 64 << 20).expect("it is small");
+    assert!(image.stats.diagrams <= 3, "{:?}", image.stats);
+    assert!(image.tables.len() < 1 << 20, "{} bytes", image.tables.len());
+    let devices = devices();
+    let packet = SimPacket {
+        ifindex: 7,
+        ..SimPacket::ethernet(&[[0; 34].as_slice(), &[0, 1, 9, 3, 4, 9, 6, 9, 9, 9, 10]].concat())
+    };
+    let expected = interpret(&hook, &devices[1], &packet);
+    assert_eq!(expected.counted.len(), 7);
+    assert_eq!(from_tables(&image, &packet), expected);
+}
+
 #[test]
 fn a_circle_of_jumps_is_refused() {
     let jump = |to| Rule {

@@ -88,6 +88,7 @@ impl<'a> Compiler<'a> {
             intervals: self.budget / BYTES_PER_INTERVAL / WRITTEN_OUT,
             depth: layout::MAX_NODES as usize,
             actions: layout::MAX_OPS as usize - 1,
+            ..Limit::default()
         };
         let before = self.encoder.checkpoint();
         let chains: Vec<&[Atom]> = self.chains.atoms.iter().map(Vec::as_slice).collect();
@@ -145,6 +146,7 @@ impl<'a> Compiler<'a> {
             intervals: self.budget.saturating_sub(before.len()) / BYTES_PER_INTERVAL,
             depth: layout::MAX_NODES as usize,
             actions: MAX_LIST,
+            ..Limit::default()
         };
         loop {
             let name = self.hook.chains.get(id.0 as usize);

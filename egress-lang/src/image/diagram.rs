@@ -37,6 +37,11 @@ pub const ATTEMPTS: usize = 4;
 const FIRST: usize = 8;
 /// Nodes that are looked at to see whether a rule is hidden.
 const STEPS: usize = 500;
+/// What one diagram may be so many times larger than are the rules alone: access lists come to 20 times.
+/// Rules that are not alternatives of each other double it one by one.
+const WORTH: usize = 64;
+/// What a diagram may come to in any case.
+const ALWAYS: usize = 1 << 15;
 
 /// The diagrams for a problem, in an order of its fields that keeps them small. `None` where what is to
 /// be one diagram would be too large.
@@ -64,27 +69,18 @@ pub fn build(problem: &Problem<'_>, plan: Plan<'_>, limit: Limit) -> Option<Diag
     })
 }
 
-/// The intervals of the one diagram for each `step`th of the rules, if the limit allows it.
+/// The intervals of the one diagram for each `step`th of the rules, if the limit allows it; and all that
+/// were made.
 pub fn measure(
     problem: &Problem<'_>,
     plan: Plan<'_>,
     order: &[usize],
     step: usize,
     limit: Limit,
-) -> Option<usize> {
+) -> (Option<usize>, usize) {
     let mut builder = Builder::new(problem, order, step, limit);
-    let roots = match plan {
-        Plan::Chain => {
-            let stages = builder.stage_count();
-            let roots = builder.stages(1)?;
-            if roots.is_empty() || roots.len() > stages {
-                return None;
-            }
-            roots
-        }
-        Plan::Hook(bases) => vec![builder.hook(bases).ok()?],
-    };
-    Some(builder.graph.size(&roots).1)
+    let size = builder.trial(plan);
+    (size, builder.graph.len())
 }
 
 /// Makes diagrams, with the fields in a given order.
@@ -122,6 +118,22 @@ impl<'p, 'a> Builder<'p, 'a> {
         }
     }
 
+    /// The intervals of what is to be one diagram, if it becomes one.
+    fn trial(&mut self, plan: Plan<'_>) -> Option<usize> {
+        let roots = match plan {
+            Plan::Chain => {
+                let stages = self.stage_count();
+                let roots = self.stages(1)?;
+                if roots.is_empty() || roots.len() > stages {
+                    return None;
+                }
+                roots
+            }
+            Plan::Hook(bases) => vec![self.hook(bases).ok()?],
+        };
+        Some(self.graph.size(&roots).1)
+    }
+
     /// The function of each rule of a chain.
     ///
     /// # Errors
@@ -137,7 +149,11 @@ impl<'p, 'a> Builder<'p, 'a> {
         let mut roots = Vec::new();
         for Stage { atoms, whole } in self.first_stages() {
             let functions = self.functions_of(0, atoms, false).ok()?;
-            let joined = self.join(functions, if whole { 1 } else { attempts });
+            let joined = if whole {
+                self.joined(functions, 1)
+            } else {
+                self.join(functions, attempts)
+            };
             if whole && joined.len() > 1 {
                 return None;
             }
@@ -285,9 +301,19 @@ impl<'p, 'a> Builder<'p, 'a> {
         self.graph.combine(all, accept, self.limit)
     }
 
-    /// Joins neighbours, two at a time, to as few diagrams as the limit allows; gives up after so many
-    /// that proved too large.
+    /// Joins neighbours, two at a time, to as few diagrams as the limit allows and as are worth it; gives
+    /// up after so many that proved too large.
     pub fn join(&mut self, functions: Vec<Id>, attempts: usize) -> Vec<Id> {
+        let limit = self.limit;
+        let worth = self.graph.len().saturating_mul(WORTH).max(ALWAYS);
+        self.limit.intervals = limit.intervals.min(worth);
+        let joined = self.joined(functions, attempts);
+        self.limit = limit;
+        joined
+    }
+
+    /// The same, whatever they come to within the limit.
+    fn joined(&mut self, functions: Vec<Id>, attempts: usize) -> Vec<Id> {
         let visible = self.visible(functions);
         self.pairs(visible, attempts)
     }

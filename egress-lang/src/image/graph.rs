@@ -84,6 +84,8 @@ pub struct Graph {
     targets: Vec<Id>,
     known: HashMap<u64, Id, Fast>,
     leaves: Vec<Leaf>,
+    /// Actions of all leaves.
+    actions: usize,
     leaf_ids: HashMap<Leaf, Id, Fast>,
     then: HashMap<u64, Id, Fast>,
     when: HashMap<u64, Id, Fast>,
@@ -94,8 +96,10 @@ pub struct Graph {
 /// What a diagram may come to.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
-    /// Intervals that one call of [`Graph::combine`] may add.
+    /// Intervals and actions that one call of [`Graph::combine`] may add.
     pub intervals: usize,
+    /// What there may be in all, that included which is of no more use.
+    pub made: usize,
     /// Nodes from the root to a leaf.
     pub depth: usize,
     /// Actions of one leaf.
@@ -106,6 +110,7 @@ impl Default for Limit {
     fn default() -> Self {
         Self {
             intervals: MOST,
+            made: MOST,
             depth: usize::MAX,
             actions: usize::MAX,
         }
@@ -113,7 +118,7 @@ impl Default for Limit {
 }
 
 /// Intervals that fit the numbers by which they are found.
-const MOST: usize = 1 << 30;
+pub const MOST: usize = 1 << 30;
 
 impl Graph {
     /// Without any node.
@@ -133,9 +138,9 @@ impl Graph {
         graph
     }
 
-    /// All intervals made so far, of nodes that are still of use and others.
+    /// All intervals made so far, of nodes that are still of use and others, and the actions of leaves.
     pub fn len(&self) -> usize {
-        self.targets.len()
+        self.targets.len() + self.actions
     }
 
     /// The leaf for what is done.
@@ -148,6 +153,7 @@ impl Graph {
 
     fn add_leaf(&mut self, leaf: Leaf) -> Id {
         let id = Id(LEAF | self.leaves.len() as u32);
+        self.actions += leaf.actions.len();
         self.leaf_ids.insert(leaf.clone(), id);
         self.leaves.push(leaf);
         id
@@ -310,7 +316,11 @@ impl Graph {
 
     fn run(&mut self, op: Op, first: Id, second: Id, limit: Limit) -> Result<Id, TooLarge> {
         self.limit = Limit {
-            intervals: limit.intervals.saturating_add(self.len()).min(MOST),
+            intervals: limit
+                .intervals
+                .saturating_add(self.len())
+                .min(limit.made)
+                .min(MOST),
             ..limit
         };
         let result = self.apply(op, first, second);
@@ -334,7 +344,7 @@ impl Graph {
         if let Some(&id) = memo.get(&key) {
             return Ok(id);
         }
-        if self.targets.len() + self.scratch.len() > self.limit.intervals {
+        if self.len() + self.scratch.len() > self.limit.intervals {
             return Err(TooLarge);
         }
         let id = self.merge(op, first, second)?;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::image::atom::{self, Action, Acts};
 use crate::image::context::{self, Problem};
 use crate::image::diagram::{ATTEMPTS, Builder, Plan};
-use crate::image::graph::{Id, Limit};
+use crate::image::graph::{Id, Limit, MOST};
 use crate::image::order;
 use crate::image::writes::Written;
 use crate::ir::{self, Act, Chain, Meta, Source, Step, Verdict};
@@ -13,6 +13,7 @@ use crate::ir::{self, Act, Chain, Meta, Source, Step, Verdict};
 /// What may be built to find them. Where it is not enough, some are not found.
 const LIMIT: Limit = Limit {
     intervals: 2 << 20,
+    made: MOST,
     depth: 64,
     actions: 64,
 };

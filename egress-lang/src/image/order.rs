@@ -1,15 +1,25 @@
 //! The order of fields, which decides over the size of diagrams: between a good and a bad one lie
 //! factors of ten to hundred. Orders are tried on a sample of the rules.
 
+use std::collections::HashSet;
+
 use crate::image::context::{L4PROTO, PROTOCOL, Problem};
 use crate::image::diagram::{self, Plan};
 use crate::image::field::Field;
-use crate::image::graph::Limit;
+use crate::image::graph::{Limit, MOST};
 
 /// Rules of a sample, at most.
 const SAMPLE: usize = 400;
+/// Rules of the sample on which all orders are tried before the best ones are tried on the other.
+const FEW: usize = 100;
+/// How many are the best ones.
+const FINAL: usize = 4;
 /// Orders that are tried, at most.
 const TRIES: usize = 40;
+/// Intervals and actions that are made to try orders, about.
+const WORK: usize = 1 << 19;
+/// Or, if that is more, so many times what is made for the first of them.
+const FIRST: usize = 8;
 
 /// An order in which the diagrams of the problem are small: indexes of its fields.
 pub fn choose(problem: &Problem<'_>, plan: Plan<'_>, limit: Limit) -> Vec<usize> {
@@ -33,26 +43,38 @@ pub fn choose(problem: &Problem<'_>, plan: Plan<'_>, limit: Limit) -> Vec<usize>
     if order.len() - fixed < 2 || problem.rules().count() < 3 {
         return order;
     }
-    let mut trial = Trial {
-        problem,
-        plan,
-        step: step(problem),
-        limit,
-        best: usize::MAX,
-        left: TRIES,
-    };
-    trial.improves(&order);
-    if order.len() - fixed <= 4 {
-        trial.permute(&mut order.clone(), fixed, &mut order);
-    } else {
-        trial.climb(fixed, &mut order);
+    let trial = |sample| Trial::new(problem, plan, limit, sample);
+    if order.len() - fixed > 4 {
+        trial(SAMPLE).climb(fixed, &mut order);
+        return order;
+    }
+    let mut orders = Vec::new();
+    permute(&mut order, fixed, &mut orders);
+    if orders.len() > FINAL && step(problem, SAMPLE) < step(problem, FEW) {
+        let mut few = trial(FEW);
+        let mut sizes: Vec<(usize, Vec<usize>)> = orders
+            .into_iter()
+            .map(|order| (few.size(&order).unwrap_or(usize::MAX), order))
+            .collect();
+        sizes.sort_by_key(|&(size, _)| size);
+        orders = sizes
+            .into_iter()
+            .map(|(_, order)| order)
+            .take(FINAL)
+            .collect();
+    }
+    let mut all = trial(SAMPLE);
+    for tried in orders {
+        if all.improves(&tried) {
+            order = tried;
+        }
     }
     order
 }
 
 /// How many different sets of values each field is tested for.
 fn distinct_tests(problem: &Problem<'_>) -> Vec<usize> {
-    let every = step(problem);
+    let every = step(problem, SAMPLE);
     let of_field = |field: &Field| {
         let tests = problem.rules().step_by(every).flat_map(|rule| &rule.tests);
         let mut values: Vec<_> = tests
@@ -66,9 +88,22 @@ fn distinct_tests(problem: &Problem<'_>) -> Vec<usize> {
     problem.fields.iter().map(of_field).collect()
 }
 
-/// Every how manieth rule is in the sample.
-fn step(problem: &Problem<'_>) -> usize {
-    problem.rules().count().div_ceil(SAMPLE).max(1)
+/// Every how manieth rule is in a sample of so many.
+fn step(problem: &Problem<'_>, sample: usize) -> usize {
+    problem.rules().count().div_ceil(sample).max(1)
+}
+
+/// All orders of the fields from `from` on, this one first.
+fn permute(order: &mut Vec<usize>, from: usize, all: &mut Vec<Vec<usize>>) {
+    if from + 1 >= order.len() {
+        all.push(order.clone());
+        return;
+    }
+    for other in from..order.len() {
+        order.swap(from, other);
+        permute(order, from + 1, all);
+        order.swap(from, other);
+    }
 }
 
 struct Trial<'a> {
@@ -76,50 +111,64 @@ struct Trial<'a> {
     plan: Plan<'a>,
     step: usize,
     limit: Limit,
-    /// Intervals with the best order so far.
+    /// Intervals with the best order so far, and all that was made on the way there.
     best: usize,
+    made: usize,
     /// How many more orders may be tried.
     left: usize,
+    /// What may be made for them.
+    work: Option<usize>,
 }
 
-impl Trial<'_> {
+impl<'a> Trial<'a> {
+    fn new(problem: &'a Problem<'a>, plan: Plan<'a>, limit: Limit, sample: usize) -> Self {
+        Self {
+            problem,
+            plan,
+            step: step(problem, sample),
+            limit,
+            best: usize::MAX,
+            made: MOST,
+            left: TRIES,
+            work: None,
+        }
+    }
+
     /// Whether the order is better than all that were tried.
     fn improves(&mut self, order: &[usize]) -> bool {
-        if self.left == 0 {
-            return false;
+        let best = self.best;
+        self.size(order).is_some_and(|size| size < best)
+    }
+
+    /// The intervals with the order, where they are not far more than with the best one.
+    fn size(&mut self, order: &[usize]) -> Option<usize> {
+        if self.left == 0 || self.work == Some(0) {
+            return None;
         }
         self.left -= 1;
         let limit = Limit {
             // What is made on the way is a multiple of what is left in the end.
             intervals: self.limit.intervals.min(self.best.saturating_mul(2)),
+            made: self.made.saturating_add(self.made / 4).min(MOST),
             ..self.limit
         };
-        match diagram::measure(self.problem, self.plan, order, self.step, limit) {
-            Some(size) if size < self.best => {
-                self.best = size;
-                true
-            }
-            _ => false,
+        let (size, made) = diagram::measure(self.problem, self.plan, order, self.step, limit);
+        let work = self
+            .work
+            .unwrap_or_else(|| WORK.max(made.saturating_mul(FIRST)));
+        self.work = Some(work.saturating_sub(made));
+        if let Some(size) = size
+            && size < self.best
+        {
+            (self.best, self.made) = (size, made);
         }
-    }
-
-    /// Tries all orders of the fields from `from` on.
-    fn permute(&mut self, order: &mut Vec<usize>, from: usize, best: &mut Vec<usize>) {
-        if from + 1 >= order.len() {
-            if order != best && self.improves(order) {
-                best.clone_from(order);
-            }
-            return;
-        }
-        for other in from..order.len() {
-            order.swap(from, other);
-            self.permute(order, from + 1, best);
-            order.swap(from, other);
-        }
+        size
     }
 
     /// Moves one field at a time to a better place, until none is better.
     fn climb(&mut self, fixed: usize, best: &mut Vec<usize>) {
+        let mut tried = HashSet::from([best.clone()]);
+        self.improves(best);
         let mut moved = true;
         while moved && self.left > 0 {
             moved = false;
@@ -128,7 +177,7 @@ impl Trial<'_> {
                     let mut order = best.clone();
                     let field = order.remove(from);
                     order.insert(to, field);
-                    if order != *best && self.improves(&order) {
+                    if tried.insert(order.clone()) && self.improves(&order) {
                         *best = order;
                         moved = true;
                     }
