@@ -235,7 +235,7 @@ impl<'a> Compiler<'a> {
             let measure = |target| (self.encoder.depth(target), self.encoder.cost(target));
             others.extend(behind_target.map(measure));
             let mut lists: HashMap<Vec<Op>, Target, Fast> = HashMap::default();
-            let mut list = |encoder: &mut Encoder, leaf: &Leaf| {
+            let mut list = |encoder: &mut Encoder, leaf: Leaf<'_>| {
                 let act = |encoder: &mut Encoder, number: u32| {
                     let act = acts.get(number as usize).map(Vec::as_slice);
                     encoder.act(act.unwrap_or_default(), slot)
@@ -313,7 +313,7 @@ impl Ending<'_> {
     /// The action list of a leaf.
     fn ops(
         &self,
-        leaf: &Leaf,
+        leaf: Leaf<'_>,
         slot: &dyn Fn(StateId) -> u32,
         act: &mut dyn FnMut(u32) -> u32,
     ) -> Vec<Op> {

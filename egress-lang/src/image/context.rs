@@ -4,12 +4,13 @@
 //! IP header is there: no field of it needs to be looked for.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use egress_common::packet::{ETH_P_IP, ETH_P_IPV6};
 
 use crate::image::atom::{Action, Atom};
 use crate::image::field::{Field, Known, fields, lengthened, same_field};
+use crate::image::fold::Fast;
 use crate::image::writes::Effects;
 use crate::ir::{Base, Carrier, Key, Meta, Source, Test};
 use crate::ranges::RangeSet;
@@ -91,19 +92,18 @@ impl<'a> Problem<'a> {
             protocol,
             transport,
         };
-        let one = Self::new(chains, context(None));
-        let asks = |rule: &Rule<'_>| {
-            rule.tests
-                .iter()
-                .any(|(key, _)| key.source == L4PROTO.source)
+        let asks = |rule: Rule<'_>| {
+            let mut tests = rule.tests.iter();
+            tests.any(|(key, _)| key.source == L4PROTO.source)
         };
-        if one.rules().any(asks) {
+        let mut atoms = chains.iter().copied().flatten();
+        if atoms.any(|atom| context(None).rule(atom).is_some_and(asks)) {
             return vec![
                 Self::new(chains, context(Some(true))),
                 Self::new(chains, context(Some(false))),
             ];
         }
-        vec![one]
+        vec![Self::new(chains, context(None))]
     }
 
     fn new(chains: &[&'a [Atom]], context: Context) -> Self {
@@ -117,7 +117,8 @@ impl<'a> Problem<'a> {
             fields: Vec::new(),
         };
         let tests = problem.rules().flat_map(|rule| &rule.tests);
-        let keys: BTreeSet<Key> = tests.map(|&(key, _)| key).collect();
+        let keys: HashSet<Key, Fast> = tests.map(|&(key, _)| key).collect();
+        let keys: BTreeSet<Key> = keys.into_iter().collect();
         problem.fields = fields(&keys, context.known());
         problem
     }

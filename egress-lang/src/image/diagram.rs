@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::image::atom::{Action, Variable};
 use crate::image::context::{Problem, Protocol, Rule};
 use crate::image::field::{Field, FieldTest, function};
-use crate::image::graph::{Graph, Id, Leaf, Limit, TooLarge};
+use crate::image::graph::{Graph, Id, Limit, TooLarge};
 use crate::image::order;
 use crate::image::writes::{self, Effects, Stage};
 use crate::ir::{BaseChain, Carrier, ChainId, Key, Meta, Source};
@@ -199,10 +199,7 @@ impl<'p, 'a> Builder<'p, 'a> {
             functions.push(match called {
                 Some(chain) => self.call(rule, chain)?,
                 None => {
-                    let leaf = self.graph.leaf(Leaf {
-                        actions: rule.actions.to_vec(),
-                        ends: rule.ends,
-                    });
+                    let leaf = self.graph.leaf(rule.actions, rule.ends);
                     self.where_it_matches(rule, leaf)
                 }
             });
@@ -239,10 +236,7 @@ impl<'p, 'a> Builder<'p, 'a> {
     fn call(&mut self, rule: &Rule<'_>, chain: ChainId) -> Result<Id, TooLarge> {
         let condition = self.condition(rule);
         let (last, before) = rule.actions.split_last().ok_or(TooLarge)?;
-        let before = self.graph.leaf(Leaf {
-            actions: before.to_vec(),
-            ends: false,
-        });
+        let before = self.graph.leaf(before, false);
         let mut called = self.chain(chain)?;
         if matches!(last, Action::Goto(_)) {
             let back = self.ending(Action::Return);
@@ -274,10 +268,7 @@ impl<'p, 'a> Builder<'p, 'a> {
     }
 
     fn ending(&mut self, action: Action) -> Id {
-        self.graph.leaf(Leaf {
-            actions: vec![action],
-            ends: true,
-        })
+        self.graph.leaf(&[action], true)
     }
 
     /// All base chains, one after the other.
@@ -354,38 +345,40 @@ impl<'p, 'a> Builder<'p, 'a> {
         }
     }
 
-    fn pairs(&mut self, functions: Vec<Id>, mut attempts: usize) -> Vec<Id> {
-        let mut runs: Vec<Vec<Id>> = functions.into_iter().map(|id| vec![id]).collect();
+    fn pairs(&mut self, mut functions: Vec<Id>, mut attempts: usize) -> Vec<Id> {
+        // How many functions each run is of: those that proved too large to be joined.
+        let mut runs = vec![1; functions.len()];
         while runs.len() > 1 {
-            let mut joined = Vec::with_capacity(runs.len().div_ceil(2));
-            let mut rest = runs.into_iter();
-            while let Some(mut first) = rest.next() {
-                let Some(second) = rest.next() else {
-                    joined.push(first);
-                    break;
-                };
-                let both = match (first.last(), second.first()) {
-                    (Some(&end), Some(&start)) if attempts > 0 => {
-                        self.graph.combine(end, start, self.limit)
-                    }
+            let mut joined = Vec::with_capacity(functions.len());
+            let mut lens = Vec::with_capacity(runs.len().div_ceil(2));
+            let mut rest = functions.as_slice();
+            for pair in runs.chunks(2) {
+                let both: usize = pair.iter().sum();
+                let (run, behind) = rest.split_at(both.min(rest.len()));
+                rest = behind;
+                let (first, second) =
+                    run.split_at(pair.first().map_or(0, |&len| run.len().min(len)));
+                let middle = match (first.split_last(), second.split_first()) {
+                    (Some((&end, before)), Some((&start, after))) if attempts > 0 => self
+                        .graph
+                        .combine(end, start, self.limit)
+                        .map(|both| (before, both, after)),
                     _ => Err(TooLarge),
                 };
-                match both {
-                    Ok(both) => {
-                        first.pop();
-                        first.push(both);
-                        first.extend(second.into_iter().skip(1));
-                    }
-                    Err(TooLarge) => {
-                        attempts = attempts.saturating_sub(1);
-                        first.extend(second);
-                    }
+                if let Ok((before, both, after)) = middle {
+                    joined.extend_from_slice(before);
+                    joined.push(both);
+                    joined.extend_from_slice(after);
+                    lens.push(run.len() - 1);
+                } else {
+                    attempts = attempts.saturating_sub(usize::from(!second.is_empty()));
+                    joined.extend_from_slice(run);
+                    lens.push(run.len());
                 }
-                joined.push(first);
             }
-            runs = joined;
+            (functions, runs) = (joined, lens);
         }
-        runs.pop().unwrap_or_default()
+        functions
     }
 }
 

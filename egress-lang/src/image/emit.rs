@@ -118,7 +118,7 @@ pub fn by_protocol(ways: Vec<(Protocol, Way)>, encoder: &mut Encoder) -> Target 
 }
 
 /// What makes the action list of a leaf.
-pub type ListOf<'a> = dyn FnMut(&mut Encoder, &Leaf) -> Target + 'a;
+pub type ListOf<'a> = dyn FnMut(&mut Encoder, Leaf<'_>) -> Target + 'a;
 
 /// Puts the diagram of a root into the tables, but for the root itself.
 pub fn diagram(diagrams: &Diagrams, root: Id, encoder: &mut Encoder, list: &mut ListOf<'_>) -> Way {

@@ -297,20 +297,24 @@ fn narrow(
     target: Id,
     absent: Id,
 ) -> Id {
-    let mut intervals = Vec::new();
+    let base = graph.begin();
     let mut next = Some(0);
     for (low, high) in ranges {
         if low > highest {
             break;
         }
-        if next < Some(low) {
-            intervals.extend(next.map(|next| (next, Id::NOTHING)));
+        if let Some(next) = next
+            && next < low
+        {
+            graph.push(base, next, Id::NOTHING);
         }
-        intervals.push((low, target));
+        graph.push(base, low, target);
         next = high.checked_add(1).filter(|&next| next <= highest);
     }
-    intervals.extend(next.map(|next| (next, Id::NOTHING)));
-    graph.branch(level, absent, intervals)
+    if let Some(next) = next {
+        graph.push(base, next, Id::NOTHING);
+    }
+    graph.finish(level as u32, absent, base)
 }
 
 /// Two nodes for ranges of more than 64 bits, `shift` short of 128.
@@ -366,15 +370,19 @@ fn halves(
         pieces.push((upper, upper, below));
     }
     pieces.sort_unstable();
-    let mut intervals = Vec::new();
+    let base = graph.begin();
     let mut next = Some(0);
     for (low, high, target) in pieces {
-        if next < Some(low) {
-            intervals.extend(next.map(|next| (next, Id::NOTHING)));
+        if let Some(next) = next
+            && next < low
+        {
+            graph.push(base, next, Id::NOTHING);
         }
-        intervals.push((low, target));
+        graph.push(base, low, target);
         next = high.checked_add(1);
     }
-    intervals.extend(next.map(|next| (next, Id::NOTHING)));
-    graph.branch(level, absent, intervals)
+    if let Some(next) = next {
+        graph.push(base, next, Id::NOTHING);
+    }
+    graph.finish(level as u32, absent, base)
 }

@@ -6,7 +6,7 @@
 //! front decide takes nothing from those behind: a rule that can never match leaves no trace.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::Hasher;
+use std::hash::{Hash as _, Hasher as _};
 
 use crate::image::atom::Action;
 use crate::image::fold::{Fast, Fold};
@@ -30,12 +30,21 @@ impl Id {
 }
 
 /// What is done with a packet.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Leaf {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Leaf<'g> {
     /// In order.
-    pub actions: Vec<Action>,
+    pub actions: &'g [Action],
     /// Whether nothing behind has its turn.
     pub ends: bool,
+}
+
+/// A leaf as it is kept.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// Its actions, in [`Graph::actions`].
+    start: u32,
+    len: u32,
+    ends: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,10 +92,10 @@ pub struct Graph {
     lows: Vec<u64>,
     targets: Vec<Id>,
     known: HashMap<u64, Id, Fast>,
-    leaves: Vec<Leaf>,
-    /// Actions of all leaves.
-    actions: usize,
-    leaf_ids: HashMap<Leaf, Id, Fast>,
+    leaves: Vec<Kept>,
+    /// Of all leaves, one after the other.
+    actions: Vec<Action>,
+    leaf_ids: HashMap<u64, Id, Fast>,
     then: HashMap<u64, Id, Fast>,
     when: HashMap<u64, Id, Fast>,
     scratch: Vec<(u64, Id)>,
@@ -125,43 +134,55 @@ impl Graph {
     pub fn new() -> Self {
         let mut graph = Self::default();
         for ends in [false, true] {
-            let actions = Vec::new();
-            graph.leaves.push(Leaf { actions, ends });
+            graph.leaf(&[], ends);
         }
-        graph.leaf_ids.insert(
-            Leaf {
-                actions: Vec::new(),
-                ends: false,
-            },
-            Id::NOTHING,
-        );
         graph
     }
 
     /// All intervals made so far, of nodes that are still of use and others, and the actions of leaves.
     pub fn len(&self) -> usize {
-        self.targets.len() + self.actions
+        self.targets.len() + self.actions.len()
     }
 
     /// The leaf for what is done.
-    pub fn leaf(&mut self, leaf: Leaf) -> Id {
-        match self.leaf_ids.get(&leaf) {
-            Some(&id) => id,
-            None => self.add_leaf(leaf),
-        }
+    pub fn leaf(&mut self, actions: &[Action], ends: bool) -> Id {
+        let start = self.actions.len();
+        self.actions.extend_from_slice(actions);
+        self.last_leaf(start, ends)
     }
 
-    fn add_leaf(&mut self, leaf: Leaf) -> Id {
+    /// The leaf for the actions from `start` on, which were added for it.
+    fn last_leaf(&mut self, start: usize, ends: bool) -> Id {
+        let actions = self.actions.get(start..).unwrap_or_default();
+        let mut hasher = Fold::default();
+        Leaf { actions, ends }.hash(&mut hasher);
+        let hash = hasher.finish();
+        let known = self.leaf_ids.get(&hash).copied();
+        if let Some(known) = known
+            && self.leaf_of(known) == Some(Leaf { actions, ends })
+        {
+            self.actions.truncate(start);
+            return known;
+        }
         let id = Id(LEAF | self.leaves.len() as u32);
-        self.actions += leaf.actions.len();
-        self.leaf_ids.insert(leaf.clone(), id);
-        self.leaves.push(leaf);
+        self.leaves.push(Kept {
+            start: start as u32,
+            len: actions.len() as u32,
+            ends,
+        });
+        // As with nodes.
+        self.leaf_ids.entry(hash).or_insert(id);
         id
     }
 
     /// What is done at a leaf; `None` for a node.
-    pub fn leaf_of(&self, id: Id) -> Option<&Leaf> {
-        self.leaves.get(id.leaf()?)
+    pub fn leaf_of(&self, id: Id) -> Option<Leaf<'_>> {
+        let leaf = self.leaves.get(id.leaf()?)?;
+        let actions = leaf.start as usize..(leaf.start + leaf.len) as usize;
+        Some(Leaf {
+            actions: self.actions.get(actions)?,
+            ends: leaf.ends,
+        })
     }
 
     /// The node; `None` for a leaf.
@@ -184,22 +205,13 @@ impl Graph {
         self.node(id).map_or(0, |node| node.depth)
     }
 
-    /// The node that sends values from `lows[i]` on to `targets[i]`. The first is 0, and they ascend.
-    pub fn branch(
-        &mut self,
-        level: usize,
-        absent: Id,
-        intervals: impl IntoIterator<Item = (u64, Id)>,
-    ) -> Id {
-        let base = self.scratch.len();
-        for (low, target) in intervals {
-            self.push(base, low, target);
-        }
-        self.finish(level as u32, absent, base)
+    /// Begins a node: [`Graph::push`] adds intervals, [`Graph::finish`] makes it.
+    pub fn begin(&self) -> usize {
+        self.scratch.len()
     }
 
-    /// Adds an interval to the node that is made, whose first is at `base`.
-    fn push(&mut self, base: usize, low: u64, target: Id) {
+    /// Adds an interval to the node that was begun at `base`. The first is at 0, and they ascend.
+    pub fn push(&mut self, base: usize, low: u64, target: Id) {
         let made = self.scratch.get(base..).and_then(<[_]>::last);
         if made.is_none_or(|&(_, last)| last != target) {
             self.scratch.push((low, target));
@@ -207,7 +219,7 @@ impl Graph {
     }
 
     /// Makes a node of what was pushed since `base`.
-    fn finish(&mut self, level: u32, absent: Id, base: usize) -> Id {
+    pub fn finish(&mut self, level: u32, absent: Id, base: usize) -> Id {
         let made = self.scratch.get(base..).unwrap_or_default();
         if let [(_, only)] = made
             && (*only == absent || absent == Id::UNREACHABLE)
@@ -219,8 +231,8 @@ impl Graph {
         let mut hasher = Fold::default();
         hasher.write_u64(u64::from(level) << 32 | u64::from(absent.0));
         for &(low, target) in made {
-            hasher.write_u64(low);
-            hasher.write_u32(target.0);
+            // One step for both: they are told apart by what is compared below.
+            hasher.write_u64(low.rotate_left(32) ^ u64::from(target.0));
         }
         let hash = hasher.finish();
         let known = self.known.get(&hash).copied();
@@ -291,14 +303,13 @@ impl Graph {
         }
         let result = match (self.leaf_of(id), self.node(id)) {
             (Some(leaf), _) if leaf.ends && leaf.actions.last() == Some(&from) => {
-                let mut leaf = leaf.clone();
-                leaf.actions.pop();
-                leaf.actions.extend(to);
-                leaf.ends = to.is_some();
-                self.leaf(leaf)
+                let mut actions = leaf.actions.to_vec();
+                actions.pop();
+                actions.extend(to);
+                self.leaf(&actions, to.is_some())
             }
             (_, Some(node)) => {
-                let base = self.scratch.len();
+                let base = self.begin();
                 let absent = self.replaced(node.absent, from, to, done);
                 for at in node.start as usize..(node.start + node.len) as usize {
                     if let (Some(&low), Some(&target)) = (self.lows.get(at), self.targets.get(at)) {
@@ -372,7 +383,8 @@ impl Graph {
                 Op::Where => Id::NOTHING,
             }));
         }
-        let Some(front) = first.leaf().and_then(|leaf| self.leaves.get(leaf)) else {
+        let kept = |id: Id| self.leaves.get(id.leaf()?).copied();
+        let Some(front) = kept(first) else {
             return Ok(None);
         };
         match op {
@@ -380,15 +392,18 @@ impl Graph {
             Op::Then if front.ends => return Ok(Some(first)),
             Op::Then => {}
         }
-        let Some(back) = second.leaf().and_then(|leaf| self.leaves.get(leaf)) else {
+        let Some(back) = kept(second) else {
             return Ok(None);
         };
-        if front.actions.len() + back.actions.len() > self.limit.actions {
+        if (front.len + back.len) as usize > self.limit.actions {
             return Err(TooLarge);
         }
-        let actions = front.actions.iter().chain(&back.actions).copied().collect();
-        let ends = back.ends;
-        Ok(Some(self.leaf(Leaf { actions, ends })))
+        let start = self.actions.len();
+        for Kept { start, len, .. } in [front, back] {
+            let actions = start as usize..(start + len) as usize;
+            self.actions.extend_from_within(actions);
+        }
+        Ok(Some(self.last_leaf(start, back.ends)))
     }
 
     /// The node that branches as both do.
@@ -403,7 +418,7 @@ impl Graph {
         let absent = self.apply(op, absent_of(a, first), absent_of(b, second))?;
         let mut a = Cursor::new(a, first);
         let mut b = Cursor::new(b, second);
-        let base = self.scratch.len();
+        let base = self.begin();
         let mut low = 0;
         let mut before = None;
         loop {
@@ -491,7 +506,7 @@ impl Graph {
     }
 
     /// What is done with the packets that come to some roots.
-    pub fn leaves(&self, roots: &[Id]) -> Vec<&Leaf> {
+    pub fn leaves(&self, roots: &[Id]) -> Vec<Leaf<'_>> {
         let mut leaves = Vec::new();
         self.visit(roots, |id| leaves.extend(self.leaf_of(id)));
         leaves
