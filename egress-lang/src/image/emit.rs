@@ -1,15 +1,12 @@
 //! Diagrams as nodes of the tables.
 
-use std::collections::HashMap;
-
 use egress_common::packet::{ETH_P_IP, ETH_P_IPV6};
 
 use crate::image::atom::{Half, Variable};
 use crate::image::context::{L4PROTO, PROTOCOL, Protocol};
 use crate::image::diagram::Diagrams;
 use crate::image::encode::{Encoder, Target};
-use crate::image::fold::Fast;
-use crate::image::graph::{Id, Leaf};
+use crate::image::graph::{Id, Leaf, PerId};
 use crate::ir::Key;
 
 /// A node that is not in the tables yet, or a target.
@@ -126,7 +123,7 @@ pub fn diagram(diagrams: &Diagrams, root: Id, encoder: &mut Encoder, list: &mut 
         diagrams,
         encoder,
         list,
-        done: HashMap::default(),
+        done: PerId::new(&diagrams.graph),
     }
     .way(root)
 }
@@ -135,16 +132,16 @@ struct Emitter<'a> {
     diagrams: &'a Diagrams,
     encoder: &'a mut Encoder,
     list: &'a mut ListOf<'a>,
-    done: HashMap<Id, Target, Fast>,
+    done: PerId<Option<Target>>,
 }
 
 impl Emitter<'_> {
     fn target(&mut self, id: Id) -> Target {
-        if let Some(&target) = self.done.get(&id) {
+        if let Some(target) = *self.done.of(id) {
             return target;
         }
         let target = self.way(id).target(self.encoder);
-        self.done.insert(id, target);
+        *self.done.of(id) = Some(target);
         target
     }
 

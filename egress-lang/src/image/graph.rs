@@ -5,7 +5,7 @@
 //! together is computed from the functions of each ([`Graph::combine`]), and whatever the ones in
 //! front decide takes nothing from those behind: a rule that can never match leaves no trace.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash as _, Hasher as _};
 
 use crate::image::atom::Action;
@@ -96,8 +96,8 @@ pub struct Graph {
     /// Of all leaves, one after the other.
     actions: Vec<Action>,
     leaf_ids: HashMap<u64, Id, Fast>,
-    then: HashMap<u64, Id, Fast>,
-    when: HashMap<u64, Id, Fast>,
+    then: Memo,
+    when: Memo,
     scratch: Vec<(u64, Id)>,
     limit: Limit,
 }
@@ -347,12 +347,11 @@ impl Graph {
         if let Some(id) = self.at_once(op, first, second)? {
             return Ok(id);
         }
-        let key = u64::from(first.0) << 32 | u64::from(second.0);
         let memo = match op {
             Op::Then => &self.then,
             Op::Where => &self.when,
         };
-        if let Some(&id) = memo.get(&key) {
+        if let Some(id) = memo.get(first, second) {
             return Ok(id);
         }
         if self.len() + self.scratch.len() > self.limit.intervals {
@@ -360,9 +359,9 @@ impl Graph {
         }
         let id = self.merge(op, first, second)?;
         match op {
-            Op::Then => self.then.insert(key, id),
-            Op::Where => self.when.insert(key, id),
-        };
+            Op::Then => self.then.insert(first, second, id),
+            Op::Where => self.when.insert(first, second, id),
+        }
         Ok(id)
     }
 
@@ -514,10 +513,10 @@ impl Graph {
 
     /// Shows each node and leaf that can be reached, once.
     fn visit(&self, roots: &[Id], mut show: impl FnMut(Id)) {
-        let mut seen: HashSet<Id, Fast> = HashSet::default();
+        let mut seen: PerId<bool> = PerId::new(self);
         let mut open: Vec<Id> = Vec::new();
         let mut found = |id: Id, open: &mut Vec<Id>| {
-            if id != Id::UNREACHABLE && seen.insert(id) {
+            if id != Id::UNREACHABLE && !std::mem::replace(seen.of(id), true) {
                 show(id);
                 open.push(id);
             }
@@ -532,6 +531,86 @@ impl Graph {
             found(node.absent, &mut open);
             for &target in node.targets {
                 found(target, &mut open);
+            }
+        }
+    }
+}
+
+/// Something for each node and leaf.
+#[derive(Debug)]
+pub struct PerId<T> {
+    nodes: Vec<T>,
+    leaves: Vec<T>,
+    /// Of what is none of the graph.
+    other: T,
+}
+
+impl<T: Clone + Default> PerId<T> {
+    pub fn new(graph: &Graph) -> Self {
+        Self {
+            nodes: vec![T::default(); graph.nodes.len()],
+            leaves: vec![T::default(); graph.leaves.len()],
+            other: T::default(),
+        }
+    }
+
+    pub fn of(&mut self, id: Id) -> &mut T {
+        let found = match id.leaf() {
+            Some(leaf) => self.leaves.get_mut(leaf),
+            None => self.nodes.get_mut(id.0 as usize),
+        };
+        found.unwrap_or(&mut self.other)
+    }
+}
+
+/// What two functions became. What is remembered last takes the place of what has the same: that is
+/// computed again where it is needed again, to the same node.
+#[derive(Debug, Default)]
+struct Memo {
+    /// As many as a power of two.
+    places: Vec<(Id, Id, Id)>,
+    remembered: usize,
+}
+
+/// Places of a [`Memo`] in the beginning.
+const PLACES: usize = 1 << 8;
+
+impl Memo {
+    fn place(&self, first: Id, second: Id) -> usize {
+        let mut hasher = Fold::default();
+        hasher.write_u64(u64::from(first.0) << 32 | u64::from(second.0));
+        hasher.finish() as usize & self.places.len().wrapping_sub(1)
+    }
+
+    fn get(&self, first: Id, second: Id) -> Option<Id> {
+        let &(a, b, id) = self.places.get(self.place(first, second))?;
+        (a == first && b == second).then_some(id)
+    }
+
+    fn insert(&mut self, first: Id, second: Id, id: Id) {
+        if self.remembered >= self.places.len() {
+            self.grow();
+        }
+        self.remembered += 1;
+        let place = self.place(first, second);
+        if let Some(place) = self.places.get_mut(place) {
+            *place = (first, second, id);
+        }
+    }
+
+    fn grow(&mut self) {
+        // No two functions of which one is unreachable are asked for.
+        let none = (Id::UNREACHABLE, Id::UNREACHABLE, Id::UNREACHABLE);
+        let size = (self.places.len() * 2).max(PLACES);
+        let before = std::mem::replace(&mut self.places, vec![none; size]);
+        self.remembered = 0;
+        for (first, second, id) in before {
+            if first != Id::UNREACHABLE {
+                self.remembered += 1;
+                let place = self.place(first, second);
+                if let Some(place) = self.places.get_mut(place) {
+                    *place = (first, second, id);
+                }
             }
         }
     }
