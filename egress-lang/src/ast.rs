@@ -319,7 +319,7 @@ pub enum StatementKind {
     /// `fwd to DEVICE`.
     Fwd {
         /// `ip` or `ip6`, and the address.
-        address: Option<(Name, Expr)>,
+        address: Option<Box<(Name, Expr)>>,
         /// The device.
         device: Expr,
     },
@@ -330,7 +330,7 @@ pub enum StatementKind {
         /// The set.
         set: Name,
         /// Key, timeout and statements.
-        element: SetElement,
+        element: Box<SetElement>,
     },
     /// `notrack`.
     Notrack,

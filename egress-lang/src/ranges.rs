@@ -31,14 +31,14 @@ impl RangeSet {
             .filter(|&(low, high)| low <= high)
             .collect();
         all.sort_unstable();
-        let mut out: Vec<(u128, u128)> = Vec::with_capacity(all.len());
-        for (low, high) in all {
-            match out.last_mut() {
-                Some(last) if low <= last.1.saturating_add(1) => last.1 = last.1.max(high),
-                _ => out.push((low, high)),
+        all.dedup_by(|next, last| {
+            let touches = next.0 <= last.1.saturating_add(1);
+            if touches {
+                last.1 = last.1.max(next.1);
             }
-        }
-        Self(out)
+            touches
+        });
+        Self(all)
     }
 
     /// The ranges, ascending.

@@ -209,14 +209,14 @@ impl RuleChecker<'_, '_> {
         for statement in &element.statements {
             statements.push(self.stateful(statement)?);
         }
-        Ok(Statement::SetUpdate(SetUpdate {
+        Ok(Statement::SetUpdate(Box::new(SetUpdate {
             op,
             set: name.text.clone(),
             key,
             timeout: element.timeout,
             statements,
             data,
-        }))
+        })))
     }
 
     fn update_key(&mut self, key: &Ast, parts: &[TypePart]) -> Result<Expr> {

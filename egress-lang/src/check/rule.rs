@@ -209,7 +209,7 @@ impl<'t> RuleChecker<'_, 't> {
             StatementKind::Dup { device } => Statement::Dup {
                 device: self.device(device)?,
             },
-            StatementKind::Fwd { address, device } => self.fwd(address.as_ref(), device)?,
+            StatementKind::Fwd { address, device } => self.fwd(address.as_deref(), device)?,
             StatementKind::SetUpdate { op, set, element } => self.set_update(*op, set, element)?,
             StatementKind::Notrack => Statement::Notrack,
             StatementKind::OptionReset(kind) => {

@@ -61,7 +61,7 @@ pub enum Statement {
         device: Expr,
     },
     /// `add @SET { KEY }` and its like.
-    SetUpdate(SetUpdate),
+    SetUpdate(Box<SetUpdate>),
     /// `notrack`.
     Notrack,
     /// `reset tcp option KIND`.

@@ -107,7 +107,7 @@ impl Parser<'_, '_> {
                     _ => return self.unexpected(&["add", "update", "delete"]),
                 };
                 self.advance();
-                let element = self.update_element()?;
+                let element = Box::new(self.update_element()?);
                 self.expect(Punct::At)?;
                 let set = self.identifier()?;
                 Ok(StatementKind::SetUpdate { op, set, element })
@@ -448,7 +448,7 @@ impl Parser<'_, '_> {
         self.expect_word("device")?;
         let device = self.value_expr()?;
         Ok(StatementKind::Fwd {
-            address: Some((family, first)),
+            address: Some(Box::new((family, first))),
             device,
         })
     }
@@ -463,6 +463,7 @@ impl Parser<'_, '_> {
             element.data = Some(self.value_expr()?);
         }
         self.expect(Punct::CloseBrace)?;
+        let element = Box::new(element);
         Ok(StatementKind::SetUpdate { op, set, element })
     }
 
