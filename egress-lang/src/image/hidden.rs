@@ -1,10 +1,11 @@
 //! Rules that can never match, because those before them in the chain decide over all their packets.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::image::atom::{self, Action, Acts};
 use crate::image::context::{self, Problem};
 use crate::image::diagram::{ATTEMPTS, Builder, Plan};
+use crate::image::fold::Fast;
 use crate::image::graph::{Id, Limit, MOST};
 use crate::image::order;
 use crate::image::writes::Written;
@@ -59,16 +60,15 @@ pub fn hidden_rules(chain: &Chain, unsteady: &HashSet<u64>, explained: usize) ->
         let atom = atoms.get(mark as usize)?;
         chain.rules.get(atom.rule)
     };
-    let seen: HashSet<u64> = marked
+    let seen: HashSet<u64, Fast> = marked
         .iter()
         .flat_map(|marked| marked.all())
         .filter_map(|mark| rule_of(mark).map(|rule| rule.handle))
         .collect();
-    let mut marks_of: HashMap<u64, Vec<u32>> = HashMap::new();
-    for mark in (0..).take(atoms.len()) {
-        let handle = rule_of(mark).map_or(0, |rule| rule.handle);
-        marks_of.entry(handle).or_default().push(mark);
-    }
+    let marks_of = |handle: u64| {
+        let is_of = move |&mark: &u32| rule_of(mark).is_some_and(|rule| rule.handle == handle);
+        (0..).take(atoms.len()).filter(is_of)
+    };
     // What is several rules here (a set of several fields) is one of the user, by its handle.
     let mut known = seen;
     let mut hidden = Vec::new();
@@ -78,8 +78,7 @@ pub fn hidden_rules(chain: &Chain, unsteady: &HashSet<u64>, explained: usize) ->
         }
         let mut by: Vec<u64> = Vec::new();
         if hidden.len() < explained {
-            let marks = marks_of.get(&rule.handle).into_iter().flatten();
-            for &mark in marks.take(EXPLAINED_PARTS) {
+            for mark in marks_of(rule.handle).take(EXPLAINED_PARTS) {
                 let deciders = marked.iter_mut().flat_map(|marked| marked.deciders(mark));
                 by.extend(deciders.filter_map(|mark| rule_of(mark).map(|rule| rule.handle)));
             }
