@@ -99,13 +99,15 @@ pub struct Graph {
     then: Memo,
     when: Memo,
     scratch: Vec<(u64, Id)>,
+    /// Intervals that were looked at to join functions.
+    steps: usize,
     limit: Limit,
 }
 
 /// What a diagram may come to.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
-    /// Intervals and actions that one call of [`Graph::combine`] may add.
+    /// What one call of [`Graph::combine`] may add to [`Graph::len`]: intervals and actions.
     pub intervals: usize,
     /// What there may be in all, that included which is of no more use.
     pub made: usize,
@@ -126,6 +128,9 @@ impl Default for Limit {
     }
 }
 
+/// To look at so many intervals takes the time to make one.
+const STEPS: usize = 8;
+
 /// Intervals that fit the numbers by which they are found.
 pub const MOST: usize = 1 << 30;
 
@@ -139,9 +144,10 @@ impl Graph {
         graph
     }
 
-    /// All intervals made so far, of nodes that are still of use and others, and the actions of leaves.
+    /// All that was made so far, of use still or not: intervals, the actions of leaves, and what it took to
+    /// find what was there already.
     pub fn len(&self) -> usize {
-        self.targets.len() + self.actions.len()
+        self.targets.len() + self.actions.len() + self.steps / STEPS
     }
 
     /// The leaf for what is done.
@@ -418,9 +424,11 @@ impl Graph {
         let mut a = Cursor::new(a, first);
         let mut b = Cursor::new(b, second);
         let base = self.begin();
+        let mut steps = 0;
         let mut low = 0;
         let mut before = None;
         loop {
+            steps += 1;
             let pair = (a.target(self), b.target(self));
             if before != Some(pair) {
                 before = Some(pair);
@@ -436,6 +444,7 @@ impl Graph {
             a.at += u32::from(next_a == Some(low));
             b.at += u32::from(next_b == Some(low));
         }
+        self.steps += steps;
         Ok(self.finish(level, absent, base))
     }
 
