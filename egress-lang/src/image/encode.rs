@@ -160,13 +160,13 @@ impl Encoder {
         out.extend([code, 0]);
         out.extend(offset.to_ne_bytes());
         push32(&mut out, [absent.0]);
-        let rest = behind.cost as usize;
-        let (how, search) = if is_wide(variable) {
-            self.wide_body(variable, rest, bounds, targets, &mut out)
+        let (how, search, parts) = if is_wide(variable) {
+            self.wide_body(variable, bounds, targets, &mut out)
         } else {
             push32(&mut out, [variable.mask as u32]);
-            self.narrow_body(variable, absent, values, rest, bounds, targets, &mut out)
+            self.narrow_body(variable, absent, values, bounds, targets, &mut out)
         };
+        let search = search + parts.max(behind.cost as usize);
         if let Some(byte) = out.get_mut(node::STORAGE as usize) {
             *byte = how;
         }
@@ -230,33 +230,32 @@ impl Encoder {
         self.ahead(target).cost as usize
     }
 
-    /// Returns the storage, and the instructions from there on.
+    /// Returns the storage, the instructions of the search, and the most from a further part on.
     fn narrow_body(
         &mut self,
         variable: Variable,
         absent: Target,
         values: (u64, u64),
-        rest: usize,
         bounds: &[u64],
         targets: &[Target],
         out: &mut Vec<u8>,
-    ) -> (u8, usize) {
+    ) -> (u8, usize, usize) {
         let mask = variable.mask as u32;
         if let Some((value, equal, other)) = exact(bounds, targets, mask.into()) {
             push32(out, [value as u32, equal.0, other.0]);
-            return (storage::EXACT, cost::SEARCH + rest);
+            return (storage::EXACT, cost::SEARCH, 0);
         }
         if let Some((low, high, inside, outside)) = range(bounds, targets, mask.into()) {
             push32(out, [low as u32, inside.0, outside.0, (high - low) as u32]);
-            return (storage::RANGE, cost::SEARCH + rest);
+            return (storage::RANGE, cost::SEARCH, 0);
         }
         if mask <= 0xff && targets.len() >= DIRECT_FROM {
             push32(out, [0]);
             push_direct(out, bounds, targets);
-            return (storage::DIRECT, cost::SEARCH + rest);
+            return (storage::DIRECT, cost::SEARCH, 0);
         }
         let (&[low, ..], &[.., high]) = (bounds, bounds) else {
-            return (storage::INTERVALS, cost::SEARCH + rest);
+            return (storage::INTERVALS, cost::SEARCH, 0);
         };
         if bounds.len() <= INTERVALS as usize {
             push32(out, [0]);
@@ -267,7 +266,7 @@ impl Encoder {
             let last = targets.last().map_or(absent.0, |target| target.0);
             let targets = targets.iter().map(|target| target.0);
             push32(out, targets.chain(std::iter::repeat_n(last, missing)));
-            return (storage::INTERVALS, cost::SEARCH + rest);
+            return (storage::INTERVALS, cost::SEARCH, 0);
         }
         let whole = values.1 - values.0 < (high - low).saturating_mul(WHOLE);
         let (low, end) = if whole {
@@ -282,7 +281,7 @@ impl Encoder {
         let (shift, entries) = radix(low, end, bounds.len());
         push32(out, [low as u32, shift, entries as u32]);
         out.reserve((entries as usize + 1) * 4);
-        let mut rest = rest;
+        let mut rest = 0;
         let mut at = 0;
         for entry in 0..entries {
             let start = low + (entry << shift);
@@ -309,17 +308,16 @@ impl Encoder {
             _ => (targets.last().copied().unwrap_or(absent), 0),
         };
         push32(out, [outside.0 | flag]);
-        (storage::RADIX, cost::RADIX + rest)
+        (storage::RADIX, cost::RADIX, rest)
     }
 
     fn wide_body(
         &mut self,
         variable: Variable,
-        rest: usize,
         bounds: &[u64],
         targets: &[Target],
         out: &mut Vec<u8>,
-    ) -> (u8, usize) {
+    ) -> (u8, usize, usize) {
         self.features |= feature::WIDE;
         let width = variable.source.width();
         let (need, mask) = match variable.half {
@@ -332,7 +330,7 @@ impl Encoder {
             push32(out, [0]);
             push64(out, [mask, value]);
             push32(out, [equal.0, other.0]);
-            return (storage::WIDE_EXACT, cost::SEARCH + rest);
+            return (storage::WIDE_EXACT, cost::SEARCH, 0);
         }
         push32(out, [bounds.len() as u32]);
         push64(out, [mask]);
@@ -342,7 +340,7 @@ impl Encoder {
             .len()
             .checked_ilog2()
             .map_or(0, |bits| bits as usize + 1);
-        (storage::WIDE_INTERVALS, halvings * cost::HALVING + rest)
+        (storage::WIDE_INTERVALS, halvings * cost::HALVING, 0)
     }
 
     /// The fetch code and offset of a variable, with the features it needs.

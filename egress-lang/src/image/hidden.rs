@@ -161,7 +161,7 @@ impl<'a> Marked<'a> {
     /// packets for which one before it decides.
     fn all(&self) -> impl Iterator<Item = u32> + '_ {
         let leaves = self.builder.graph.leaves(&self.roots);
-        leaves.into_iter().flat_map(|leaf| marks(&leaf.actions))
+        leaves.into_iter().flat_map(|leaf| marks(leaf.actions))
     }
 
     /// The marks of what decides over the packets of an atom.
@@ -181,7 +181,7 @@ impl<'a> Marked<'a> {
                 continue;
             };
             for leaf in graph.leaves(&[part]) {
-                let last = leaf.ends.then(|| marks(&leaf.actions).last()).flatten();
+                let last = leaf.ends.then(|| marks(leaf.actions).last()).flatten();
                 deciders.extend(last.filter(|&decider| decider < mark));
             }
         }
