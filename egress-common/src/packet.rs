@@ -152,6 +152,8 @@ pub trait Packet {
     fn far(&self, offset: u32, len: u32) -> Option<u64>;
     /// Like `far`, but from the network header as the kernel remembers it.
     fn far_network(&self, offset: u32, len: u32) -> Option<u64>;
+    /// Where the network header starts, counted from the link header, where that is before the end.
+    fn network(&self) -> Option<u32>;
     /// Bytes of the device's link header, where the network header starts but for VLAN tags.
     fn link_len(&self) -> u32;
     /// The same number, of which the verifier shall not remember where it came from: else it goes

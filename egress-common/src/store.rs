@@ -2,7 +2,7 @@
 //! (net/netfilter/nft_payload.c).
 
 use crate::layout::fetch;
-use crate::packet::{ETH_P_8021AD, ETH_P_8021Q, Headers, Packet};
+use crate::packet::{Headers, Packet};
 
 /// What is written.
 #[derive(Debug, Clone, Copy)]
@@ -36,10 +36,6 @@ const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ICMPV6: u8 = 58;
 const IPPROTO_UDPLITE: u8 = 136;
-/// The most VLAN tags in front of a network header (`VLAN_MAX_DEPTH`).
-const MAX_TAGS: u32 = 8;
-/// Bytes of an Ethernet header.
-const ETH_HLEN: u32 = 14;
 
 /// Writes, and mends the checksum at `checksum` bytes from the base, if there is one to mend, and with
 /// `pseudo` that of the transport header. Returns whether all of that could be; where it could not, what
@@ -116,16 +112,8 @@ fn base<P: Packet>(packet: &P, headers: Headers, base: u8) -> Option<u32> {
     if !headers.must_ask_network() {
         return Some(packet.link_len());
     }
-    // Tags in the frame: the network header is behind them (`vlan_get_protocol_and_depth()`).
-    let mut at = ETH_HLEN;
-    for _ in 0..MAX_TAGS {
-        let protocol = packet.far(at.wrapping_sub(2), 2)? >> 48;
-        if protocol != u64::from(ETH_P_8021Q) && protocol != u64::from(ETH_P_8021AD) {
-            return Some(at);
-        }
-        at = at.wrapping_add(4);
-    }
-    Some(ETH_HLEN)
+    // Tags in the frame: whether the network header is behind them depends on who sends.
+    packet.network()
 }
 
 /// The lower `len` bytes of a value, left-aligned.

@@ -25,6 +25,12 @@ use crate::{
     socket::load_socket,
 };
 
+/// The most VLAN tags in front of a network header (`VLAN_MAX_DEPTH`).
+const MAX_TAGS: u32 = 8;
+
+/// Bytes of an Ethernet header.
+const ETH_HLEN: u32 = 14;
+
 /// `BPF_HDR_START_NET`: offsets count from the network header.
 const HDR_START_NET: u32 = 1;
 
@@ -192,6 +198,20 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn far_network(&self, offset: u32, len: u32) -> Option<u64> {
         far_network(self.ctx.skb.skb, offset, len)
+    }
+
+    #[inline(always)]
+    fn network(&self) -> Option<u32> {
+        // Programs are not told, but a load from there fails behind the end of the linear part.
+        let linear = self.ctx.data_end().wrapping_sub(self.ctx.data()) as u32;
+        for tags in 0..=MAX_TAGS {
+            let at = ETH_HLEN.wrapping_add(tags << 2);
+            let last = linear.wrapping_sub(1).wrapping_sub(at);
+            if last < linear && far_network(self.ctx.skb.skb, last, 1).is_some() {
+                return Some(at);
+            }
+        }
+        None
     }
 
     #[inline(always)]

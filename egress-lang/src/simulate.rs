@@ -269,6 +269,10 @@ impl Packet for SimPacket {
         self.far((self.network as u32).checked_add(offset)?, len)
     }
 
+    fn network(&self) -> Option<u32> {
+        u32::try_from(self.network).ok()
+    }
+
     fn link_len(&self) -> u32 {
         self.link_len
     }

@@ -68,7 +68,28 @@ fn generate(seed: u64, vlan_devices: bool) -> (Vec<Line>, Vec<Sent>) {
         .collect();
     let simulated: Vec<_> = packets.iter().filter_map(Sent::simulated).collect();
     let size = size(rng);
-    (rules::ruleset(rng, &simulated, size), packets)
+    let mut lines = rules::ruleset(rng, &simulated, size);
+    lines.retain(|line| !(line.removable && unites_unequal(&line.text)));
+    (lines, packets)
+}
+
+/// Whether nft may unite two matches with `!=` of the rule: up to 1.0.6, it then loads a rule that matches
+/// where either differs, which is not what the rule says.
+fn unites_unequal(rule: &str) -> bool {
+    let words: Vec<_> = rule.split_whitespace().collect();
+    let layers = words.windows(3).filter(|three| three[2] == "!=");
+    let layers = layers.filter_map(|three| {
+        let raw = three[1].split(',').next().unwrap_or_default();
+        Some(match (three[0], raw) {
+            ("ether" | "vlan", _) | (_, "@ll") => 0,
+            ("ip" | "ip6" | "arp", _) | (_, "@nh") => 1,
+            ("meta" | "exthdr" | "option", _) => return None,
+            _ => 2,
+        })
+    });
+    let mut layers: Vec<usize> = layers.collect();
+    layers.sort_unstable();
+    layers.windows(2).any(|two| two[0] == two[1])
 }
 
 fn report(seed: u64, lines: &[Line], packets: Vec<Sent>, difference: &Difference) -> String {

@@ -1,8 +1,9 @@
 //! The order in which the kernel gets a rule's matches, and which of them listings leave out.
 //!
 //! nft unites matches of neighbouring header fields into one load, which then stands where the one
-//! with the lowest offset stood, before or behind counters and other statements. That is part of
-//! what a rule means, so it is done here too.
+//! with the lowest offset stood, before or behind a counter or another statement. That is part of
+//! what a rule means, so it is done here too. (Its versions up to 1.0.6 unite matches with `!=`, too, and then
+//! the rule matches where either differs; that is not done here.)
 
 use crate::checked::{Expr, Lookup, Match, MatchOp, RawBase, Right, Statement, Value};
 use crate::field::{FIELDS, Field, FieldId, Protocol};
@@ -58,22 +59,54 @@ fn mergeable(statement: &Statement) -> Option<Place> {
         return None;
     };
     let (base, offset, width) = place(left)?;
-    let width = match value {
-        Value::Int(_) => width,
-        // A prefix of whole bytes is a shorter load.
-        Value::Prefix(_, length) if length % 8 == 0 && *length > 0 => u32::from(*length),
-        _ => return None,
-    };
+    if !matches!(value, Value::Int(_)) {
+        return None;
+    }
     (offset % 8 == 0 && width % 8 == 0).then_some((base, offset, width))
 }
 
-fn unite(statements: Vec<Statement>, masked: &[usize]) -> Vec<Statement> {
-    let mut loads: Vec<(Place, usize)> = statements
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| !masked.contains(at))
-        .filter_map(|(at, statement)| mergeable(statement).map(|place| (place, at)))
-        .collect();
+/// Whether nft collects a match to unite it with others: those with `!=`, too.
+fn is_collected(statement: &Statement) -> bool {
+    let Statement::Match(Match {
+        left,
+        op: MatchOp::Eq | MatchOp::Ne,
+        right: Right::Value(Value::Int(_)),
+        ..
+    }) = statement
+    else {
+        return false;
+    };
+    place(left).is_some_and(|(_, offset, width)| offset % 8 == 0 && width % 8 == 0)
+}
+
+/// The matches that may be united with each other. A statement that is no match ends such a batch, but for
+/// one with a single match, which goes on (`stmt_reduce()`, nft's src/rule.c).
+fn batches(statements: &[Statement], masked: &[usize]) -> Vec<Vec<(Place, usize)>> {
+    let (mut all, mut batch, mut collected) = (Vec::new(), Vec::new(), 0);
+    for (at, statement) in statements.iter().enumerate() {
+        if !matches!(statement, Statement::Match(_)) {
+            if collected >= 2 {
+                all.push(std::mem::take(&mut batch));
+                collected = 0;
+            }
+        } else if is_collected(statement) && !masked.contains(&at) {
+            collected += 1;
+            batch.extend(mergeable(statement).map(|place| (place, at)));
+        }
+    }
+    all.push(batch);
+    all
+}
+
+fn unite(mut statements: Vec<Statement>, masked: &[usize]) -> Vec<Statement> {
+    // What one batch moves is not behind where the next begins.
+    for batch in batches(&statements, masked) {
+        statements = unite_batch(statements, batch);
+    }
+    statements
+}
+
+fn unite_batch(statements: Vec<Statement>, mut loads: Vec<(Place, usize)>) -> Vec<Statement> {
     if loads.len() < 2 {
         return statements;
     }

@@ -135,6 +135,7 @@ mod tests {
                 min: 0.0,
                 max: 0.0,
                 added,
+                noise: 0.0,
                 pps: 0.0,
                 mbps: 0.0,
                 packets: 1,

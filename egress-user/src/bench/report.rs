@@ -118,6 +118,9 @@ pub struct Numbers {
     pub max: f64,
     /// What the median is above that without any hook.
     pub added: f64,
+    /// By so much the runs of both differ among themselves, up and down.
+    #[serde(default)]
+    pub noise: f64,
     /// Packets each second, of all threads together.
     pub pps: f64,
     /// Megabits each second.
@@ -134,7 +137,7 @@ impl Numbers {
         samples: &[Sample],
         bytes: u16,
         threads: u16,
-        baseline: Option<f64>,
+        baseline: Option<&Self>,
     ) -> Option<Self> {
         let mut times: Vec<f64> = samples.iter().map(Sample::nanoseconds).collect();
         times.sort_unstable_by(f64::total_cmp);
@@ -147,7 +150,8 @@ impl Numbers {
             per_packet: round(per_packet),
             min: round(min),
             max: round(max),
-            added: round(per_packet - baseline.unwrap_or(per_packet)),
+            added: round(per_packet - baseline.map_or(per_packet, |without| without.per_packet)),
+            noise: round((max - min) / 2.0 + baseline.map_or(0.0, Self::half)),
             pps: round(pps),
             mbps: round(pps * f64::from(bytes) * 8.0 / 1e6),
             packets: samples
@@ -160,7 +164,16 @@ impl Numbers {
 
     /// Half of the distance between the slowest and the fastest run, in per cent of the median.
     fn spread(&self) -> f64 {
-        (self.max - self.min) / 2.0 / self.per_packet * 100.0
+        self.half() / self.per_packet * 100.0
+    }
+
+    fn half(&self) -> f64 {
+        (self.max - self.min) / 2.0
+    }
+
+    /// Whether what a hook adds may as well be chance.
+    fn is_uncertain(&self) -> bool {
+        self.added.abs() < self.noise
     }
 }
 
@@ -342,6 +355,18 @@ impl Report {
                 "pktgen wrote {lines} line(s) to the kernel's log: it reports dropped packets there"
             );
         }
+        let uncertain = |line: &&Line| {
+            about.unit == Unit::Ns.label()
+                && line.table != Group::Baseline.name()
+                && line.result.as_ref().is_some_and(Numbers::is_uncertain)
+        };
+        if let count @ 1.. = self.lines.iter().filter(uncertain).count() {
+            let _ = writeln!(
+                text,
+                "{count} line(s) add no more than the runs differ among themselves (±): this machine does other \
+                 work, too, or its clock changes; measure longer (--seconds, --repeats)"
+            );
+        }
         for line in &self.lines {
             if let Some(why) = &line.skipped {
                 let _ = writeln!(
@@ -384,7 +409,11 @@ impl Report {
                         String::new()
                     } else {
                         let sign = if n.added < 0.0 { "-" } else { "+" };
-                        format!("{sign}{}", grouped(n.added.abs()))
+                        let noise = match grouped(n.noise).as_str() {
+                            "0" => String::new(),
+                            noise => format!(" ±{noise}"),
+                        };
+                        format!("{sign}{}{noise}", grouped(n.added.abs()))
                     },
                     format!("±{:.2} %", n.spread()),
                 ]),

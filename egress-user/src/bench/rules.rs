@@ -96,6 +96,11 @@ impl Rules {
         Ok(())
     }
 
+    /// Whether packets may be sent to the other interface.
+    pub fn uses_other(self) -> bool {
+        matches!(self, Self::Does(statement) if statement.text.contains('%'))
+    }
+
     /// A file for nft: one table with one base chain, bound to `device` where one is given.
     /// `other` is the interface that packets may be sent to instead.
     pub fn file(self, traffic: &Traffic, device: Option<&str>, other: &str) -> String {

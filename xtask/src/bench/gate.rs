@@ -17,12 +17,12 @@ const SCENARIOS: [&str; 10] = [
     "idle",
     "rule-accept",
     "miss-1000",
-    "ports-1000",
     "mixed-1000",
     "miss6-1000",
-    "count-10",
     "vmap",
     "set-ranges",
+    "limit",
+    "dscp",
 ];
 
 /// By so many per cent a value may grow.
