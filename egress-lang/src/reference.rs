@@ -107,6 +107,12 @@ On ingress, where alone nft's hook has them:
 What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect`, `queue`, and on
 egress `reject`.
 
+## Other than nft
+
+A rule with two tests by `!=` of neighbouring fields, such as `tcp sport != 22 tcp dport != 80 drop`, matches where both
+hold, as nft(8) says. nft up to 1.0.6 at least makes one comparison of both fields of it, so that its rule matches where either
+holds: here, it would drop packets from port 22, too (`nft --debug=netlink -c` shows the one `cmp neq`).
+
 ";
 
 const COMPUTED: &str = "\
