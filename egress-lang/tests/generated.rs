@@ -190,7 +190,7 @@ fn ruleset() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn a_listing_reads_as_the_same_ruleset(text in ruleset()) {

@@ -30,6 +30,15 @@ fn a_listing_is_the_ruleset_again() {
     assert_eq!(list(&once), list(&again));
 }
 
+/// nft leaves `meta l4proto tcp` out, and then refuses what it listed.
+#[test]
+fn layer_4_behind_arp_stays_in_the_listing() {
+    let rule = "meta l4proto tcp ether type arp tcp dport 1";
+    let text = format!("table netdev t {{\n\tchain c {{\n\t\t{rule}\n\t}}\n}}\n");
+    let once = load(&Ruleset::default(), text.as_bytes()).expect("it loads");
+    assert_eq!(list(&once), text);
+}
+
 #[test]
 fn a_ruleset_survives_serialisation() {
     let once = load(&Ruleset::default(), EVERYTHING.as_bytes()).expect("a ruleset of everything");

@@ -85,10 +85,11 @@ impl Context {
             Base::Inner => {}
             Base::Transport if protocol == Protocol::Th => {}
             Base::Transport => {
-                if let Some(&known) = self.network.iter().find(|&&known| !carries_l4(known)) {
-                    return Err(conflict(known));
-                }
+                // As nft: what layer 4 is known to be is asked first.
                 if self.transport.is_empty() {
+                    if let Some(&known) = self.network.iter().find(|&&known| !carries_l4(known)) {
+                        return Err(conflict(known));
+                    }
                     let below = match protocol {
                         Protocol::Icmp | Protocol::Igmp => Some(Protocol::Ip),
                         Protocol::Icmpv6 => Some(Protocol::Ip6),

@@ -333,7 +333,11 @@ impl Reader {
             Base::Inner => {}
             Base::Network => self.implied.extend(self.network.take()),
             Base::Transport => {
-                self.implied.extend(self.transport.take());
+                let transport = self.transport.take();
+                // Behind a match on ARP the listing would not be read, as nft's is not, where nothing says layer 4.
+                if self.above_link != Some(Protocol::Arp) {
+                    self.implied.extend(transport);
+                }
                 if let ([only], Some((at, value))) = (field.icmp_types, self.icmp)
                     && value == u128::from(*only)
                 {
@@ -364,6 +368,10 @@ impl Reader {
                 Base::Link | Base::Inner => None,
             },
             Expr::Field { id, .. } if id.get().protocol == Protocol::Th => self.above_network,
+            // United with a match in front of the one that says the protocol.
+            Expr::Field { .. } if base == Base::Transport && self.above_network.is_none() => {
+                Some(Protocol::Th)
+            }
             _ => None,
         };
         let Some(protocol) = protocol else {
