@@ -502,10 +502,14 @@ pub mod tests {
             dropped: 0,
             busy: Duration::from_micros(micros),
         };
-        let numbers =
-            Numbers::new(&[sample(30), sample(20), sample(21)], 60, 2, Some(2000.0)).unwrap();
+        let baseline = Numbers::new(&[sample(19), sample(20), sample(21)], 60, 2, None).unwrap();
+        assert!(baseline.added.abs() < 1e-6);
+        let samples = [sample(30), sample(20), sample(21)];
+        let numbers = Numbers::new(&samples, 60, 2, Some(&baseline)).unwrap();
         assert!((numbers.per_packet - 2100.0).abs() < 1e-6);
         assert!((numbers.added - 100.0).abs() < 1e-6);
+        // Half of what each has spread over.
+        assert!((numbers.noise - 600.0).abs() < 1e-6);
         assert!((numbers.pps - 2e9 / 2100.0).abs() < 1e-3);
         assert!(Numbers::new(&[], 60, 1, None).is_none());
     }
