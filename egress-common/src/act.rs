@@ -58,7 +58,7 @@ pub mod code {
     pub const LENGTH_COST: u8 = 8;
     /// Takes `reg` out of the bucket in state slot `a`, which holds at most `b`: nanoseconds. Ends the
     /// rule where there is not that much in it; with bit 0 of `arg` where there is. With bit 1, `c` instead of
-    /// `reg`.
+    /// `reg`; with bit 2, the packet's length times the upper half of `c`, divided by the lower one.
     pub const LIMIT: u8 = 9;
     /// Adds the packet's length to state slot `a`. Ends the rule where that is then more than `b`; with
     /// `arg` 1 where it is not.
@@ -158,6 +158,8 @@ pub mod limit {
     pub const OVER: u16 = 1;
     /// The cost is a constant.
     pub const CONSTANT: u16 = 2;
+    /// The cost is in proportion to the packet's length.
+    pub const LENGTH: u16 = 4;
 }
 
 /// The `a` of [`code::LOAD`]: words of the key, where these two bits stand.
@@ -324,6 +326,11 @@ pub fn instruction<P: Packet, M: Maps>(
         code::LIMIT => {
             let cost = if arg & u32::from(limit::CONSTANT) != 0 {
                 c
+            } else if arg & u32::from(limit::LENGTH) != 0 {
+                u64::from(packet.counted_len())
+                    .wrapping_mul(c >> 32)
+                    .checked_div(c & u64::from(u32::MAX))
+                    .unwrap_or(0)
             } else {
                 value
             };

@@ -140,16 +140,26 @@ impl SkBuff<'_> {
         error == 0
     }
 
-    /// Whether a device completes the transport checksum, which is 0 now: programs are not told, but the
-    /// helper then leaves it as it is where it is not the pseudo header that changes.
+    /// Adds to the transport checksum, which is 0 now, if no device completes it: programs are not told, but
+    /// the helper then leaves it as it is where it is not the pseudo header that changes. Returns whether
+    /// there was none to complete it.
     #[inline(always)]
-    fn is_to_complete(&self, offset: u32) -> bool {
-        self.replace_checksum(offset, 1, 0);
-        let to_complete = self.far(offset, 2) == Some(0);
-        if !to_complete {
-            self.store(offset, 2, 0);
+    fn replace_zero(&self, offset: u32, difference: u32) -> bool {
+        let new = mended(0, difference);
+        // What becomes 0 looks as if nothing was done.
+        let probe = if new == 0xffff {
+            1
+        } else {
+            fold(difference) as u16
+        };
+        self.replace_checksum(offset, probe, 0);
+        if self.far(offset, 2) == Some(0) {
+            return false;
         }
-        to_complete
+        if new == 0xffff {
+            self.store(offset, 2, u64::from(new) << 48);
+        }
+        true
     }
 }
 
@@ -534,9 +544,8 @@ pub extern "C" fn mend_checksum(
     let Some(old) = packet.far(offset, 2) else {
         return 0;
     };
-    if old == 0 && !packet.is_to_complete(offset) {
-        let new = mended(0, difference);
-        return packet.store(offset, 2, u64::from(new) << 48).into();
+    if old == 0 && (packet.replace_zero(offset, difference) || pseudo == 0) {
+        return 1;
     }
     // A sum of 0 becomes all ones; with one that is 0 before, the helper would do nothing.
     let mut flags = if old == 0 { 0 } else { BPF_F_MARK_MANGLED_0 };

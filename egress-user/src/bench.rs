@@ -19,6 +19,7 @@ mod tool;
 mod traffic;
 
 use std::{
+    collections::HashMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -178,7 +179,8 @@ pub async fn run(args: Args) -> Result<()> {
     if !args.from.is_empty() {
         return args.show(&args.earlier()?);
     }
-    let cases: Vec<Case> = scenario::all(args.rules.is_some())
+    let copied = args.rules.as_deref().map(may_copy).transpose()?;
+    let cases: Vec<Case> = scenario::all(copied)
         .into_iter()
         .filter(|case| args.list || case.wanted(&args.names(), &args.subject))
         .collect();
@@ -278,6 +280,9 @@ impl Args {
     }
 }
 
+/// Kinds of packets that have a baseline of their own: IPv6 or not, copied or not.
+const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+
 fn measure(args: &Args, cases: &[Case], stop: &Stop) -> Result<()> {
     if let Some(rules) = &args.rules {
         check(rules, &args.device)?;
@@ -314,6 +319,15 @@ fn measure(args: &Args, cases: &[Case], stop: &Stop) -> Result<()> {
     args.show(&report)
 }
 
+/// Whether rules may have `dup`, in the file itself or in one that it includes.
+fn may_copy(rules: &Path) -> Result<bool> {
+    let text = fs::read_to_string(rules).with_context(|| format!("reading {}", rules.display()))?;
+    let words = text.split(|c: char| !c.is_alphanumeric());
+    Ok(words
+        .into_iter()
+        .any(|word| matches!(word, "dup" | "include")))
+}
+
 /// Has `egress check` say what is wrong with the user's rules, before anything is done.
 fn check(rules: &Path, device: &str) -> Result<()> {
     let egress = env::current_exe().context("finding our own program")?;
@@ -344,35 +358,42 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn run(mut self, interface: &Interface, cases: &[Case]) -> Result<Report> {
+        let kind = |case: &Case| (case.ipv6 || self.args.ipv6, case.copied);
         let mut baselines = Vec::new();
-        for ipv6 in [false, true] {
-            if cases
-                .iter()
-                .any(|case| (case.ipv6 || self.args.ipv6) == ipv6)
-            {
-                baselines.push(scenario::baseline(ipv6));
+        for (ipv6, copied) in KINDS {
+            if cases.iter().any(|case| kind(case) == (ipv6, copied)) {
+                baselines.push(scenario::baseline(ipv6, copied));
             }
         }
         let total = baselines.len() + cases.len();
         let mut progress = Progress::start(total);
         let mut lines = Vec::new();
-        let mut without = [None, None];
+        let mut without: HashMap<(bool, bool), Numbers> = HashMap::new();
         for case in &baselines {
             progress.next(case);
-            let numbers = self.line(case, None)?;
-            without[usize::from(case.ipv6 || self.args.ipv6)] = Some(numbers.clone());
+            let numbers = match self.line(case, None) {
+                // Where a kernel's pktgen shares all packets, the rest can be measured.
+                Err(error) if case.copied => {
+                    lines.push(Line::new(case, Err(format!("{error:#}"))));
+                    continue;
+                }
+                numbers => numbers?,
+            };
+            without.insert(kind(case), numbers.clone());
             lines.push(Line::new(case, Ok(numbers)));
         }
         for case in cases {
             progress.next(case);
-            let family = usize::from(case.ipv6 || self.args.ipv6);
+            let kind = kind(case);
             if self.args.unit == Unit::Ns {
                 // Other work and the processor's clock change with time: what is compared is measured
                 // shortly one after the other.
-                let baseline = scenario::baseline(case.ipv6);
-                without[family] = Some(self.line(&baseline, None)?);
+                let baseline = scenario::baseline(case.ipv6, case.copied);
+                if let Ok(numbers) = self.line(&baseline, None) {
+                    without.insert(kind, numbers);
+                }
             }
-            let numbers = self.line(case, without[family].as_ref());
+            let numbers = self.line(case, without.get(&kind));
             self.stop.check()?;
             interface.check()?;
             lines.push(Line::new(
@@ -430,7 +451,7 @@ impl Bench<'_> {
         };
         let samples = self
             .sender
-            .measure(&traffic, case.fate, effort, self.stop)?;
+            .measure(&traffic, case.copied, case.fate, effort, self.stop)?;
         drop(installed);
         Numbers::new(&samples, traffic.size, args.threads, without).context("nothing was measured")
     }

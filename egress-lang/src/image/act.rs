@@ -407,6 +407,11 @@ impl Instruction {
                 c: self.b,
                 ..next
             },
+            (code::LENGTH_COST, code::LIMIT) => Self {
+                arg: next.arg | limit::LENGTH,
+                c: ratio(self.b, self.c)?,
+                ..next
+            },
             // The key has no more bits there than the register.
             (code::SHIFT_LEFT, code::KEY)
                 if next.b == 0 && (next.arg, self.b) == (1, u32::MAX.into()) =>
@@ -440,6 +445,24 @@ impl Instruction {
             && (self.a & bases, self.arg) == (write.a & bases, write.arg)
             && write.a >> write::LEN_SHIFT & 0xf == len
     }
+}
+
+/// A packet's length is less than two to the power of this.
+const LENGTH_BITS: u32 = 20;
+
+/// Two numbers in lowest terms, of 32 bits each, the first one in the upper half; none where they are larger,
+/// or where a length times the first one would not fit in 64 bits.
+fn ratio(of: u64, to: u64) -> Option<u64> {
+    let (mut a, mut b) = (of, to);
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    if of.leading_zeros() < LENGTH_BITS {
+        return None;
+    }
+    let (of, to) = (of.checked_div(a)?, to.checked_div(a)?);
+    let (of, to) = (u32::try_from(of).ok()?, u32::try_from(to).ok()?);
+    (to != 0).then_some(u64::from(of) << 32 | u64::from(to))
 }
 
 /// Two numbers in the order of memory.
@@ -476,4 +499,21 @@ fn tests(register: Register, values: &RangeSet, negated: bool, out: &mut Vec<Ins
         }
     }
     out.extend(all);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_of_lengths() {
+        let second = 1_000_000_000;
+        assert_eq!(ratio(second, second), Some(1 << 32 | 1));
+        assert_eq!(ratio(second, 3), Some(second << 32 | 3));
+        assert_eq!(ratio(60 * second, 1000), Some(60_000_000 << 32 | 1));
+        // Too large, or of a product that wraps around.
+        assert_eq!(ratio(3600 * second, 7), None);
+        assert_eq!(ratio(604_800 * second, 604_800 * second), None);
+        assert_eq!(ratio(second, 0), None);
+    }
 }

@@ -113,12 +113,12 @@ impl Pktgen {
         }
     }
 
-    /// Sets up what is sent from now on.
+    /// Sets up what is sent from now on: packets that a hook may copy, or drop.
     ///
     /// # Errors
     ///
     /// Where pktgen refuses.
-    pub fn prepare(&mut self, traffic: &Traffic, drops: bool) -> Result<()> {
+    pub fn prepare(&mut self, traffic: &Traffic, copied: bool, drops: bool) -> Result<()> {
         if drops && self.burst.is_none() {
             self.silence();
         }
@@ -129,6 +129,9 @@ impl Pktgen {
             command(&thread, &format!("add_device {}", self.name(number)))?;
             let file = self.file(number);
             commands.iter().try_for_each(|text| command(&file, text))?;
+            if copied {
+                unshare(&file)?;
+            }
         }
         Ok(())
     }
@@ -276,6 +279,22 @@ fn commands(traffic: &Traffic) -> Result<Vec<String>> {
     }
     commands.extend(traffic.vlan.map(|id| format!("vlan_id {id}")));
     Ok(commands)
+}
+
+/// Has pktgen let go of its packets as it sends them. It keeps them else, and a kernel whose programs copy
+/// such a packet (`bpf_clone_redirect()`) crashes: `BUG_ON(skb_shared(skb))` in `pskb_expand_head()`.
+fn unshare(file: &Path) -> Result<()> {
+    let state = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let shared = |line: &str| {
+        let flags = line.trim_start().strip_prefix("Flags:");
+        flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "SHARED"))
+    };
+    ensure!(
+        state.lines().any(shared),
+        "this kernel's pktgen shares its packets, which must not be copied (Linux 6.7 has the flag \
+         !SHARED); measure with --sender socket"
+    );
+    command(file, "flag !SHARED")
 }
 
 /// Each command is one write, of a line with its end: pktgen takes the last byte off.

@@ -107,6 +107,8 @@ pub struct Case {
     pub install: Vec<Install>,
     /// Whether packets are IPv6.
     pub ipv6: bool,
+    /// Whether packets are copied on the way: then nobody else may have a hold of them.
+    pub copied: bool,
     /// What becomes of the packets.
     pub fate: Fate,
 }
@@ -121,26 +123,33 @@ impl Case {
     }
 }
 
-/// A baseline for either address family.
-pub fn baseline(ipv6: bool) -> Case {
+/// A baseline for either address family, and for packets that may be copied.
+pub fn baseline(ipv6: bool, copied: bool) -> Case {
+    let (scenario, title) = match (ipv6, copied) {
+        (false, false) => ("none", "no hook"),
+        (true, false) => ("none6", "no hook, IPv6"),
+        (false, true) => ("none-copied", "no hook, unshared packets"),
+        (true, true) => ("none6-copied", "no hook, unshared IPv6 packets"),
+    };
     Case {
         group: Group::Baseline,
-        scenario: if ipv6 { "none6" } else { "none" },
-        title: if ipv6 { "no hook, IPv6" } else { "no hook" },
+        scenario,
+        title,
         subject: Subject::Nothing,
         install: Vec::new(),
         ipv6,
+        copied,
         fate: Fate::Sent,
     }
 }
 
-/// Everything but the baselines.
-pub fn all(file: bool) -> Vec<Case> {
+/// Everything but the baselines. `file` tells of the user's rules, if there are any, whether they copy packets.
+pub fn all(file: Option<bool>) -> Vec<Case> {
     let mut cases = commit();
     cases.extend(count());
     cases.extend(rules());
     cases.extend(statements());
-    if file {
+    if let Some(copied) = file {
         cases.push(Case {
             group: Group::Rules,
             scenario: "file",
@@ -148,6 +157,7 @@ pub fn all(file: bool) -> Vec<Case> {
             subject: Subject::Ours,
             install: vec![Install::OursFile],
             ipv6: false,
+            copied,
             fate: Fate::Unknown,
         });
     }
@@ -195,6 +205,7 @@ fn commit() -> Vec<Case> {
             subject,
             install,
             ipv6: false,
+            copied: false,
             fate,
         })
         .collect()
@@ -231,6 +242,7 @@ fn count() -> Vec<Case> {
             subject,
             install: vec![install],
             ipv6: false,
+            copied: false,
             fate: Fate::Sent,
         })
     };
@@ -264,7 +276,7 @@ const MISS6: &str = "miss6-1000";
 
 /// The rules of a scenario, where it has some, and whether its packets are IPv6.
 pub fn rules_of(name: &str) -> Option<(Rules, bool)> {
-    let cases = all(false).into_iter().filter(|case| case.scenario == name);
+    let cases = all(None).into_iter().filter(|case| case.scenario == name);
     cases
         .flat_map(|case| case.install.into_iter().map(move |one| (one, case.ipv6)))
         .find_map(|(install, ipv6)| match install {
@@ -323,6 +335,7 @@ fn statements() -> Vec<Case> {
             subject,
             install: vec![install],
             ipv6: false,
+            copied: statement.text.starts_with("dup "),
             fate: Fate::Sent,
         })
     };
@@ -342,6 +355,7 @@ fn rules() -> Vec<Case> {
             subject,
             install: vec![install],
             ipv6: scenario == MISS6,
+            copied: false,
             fate: Fate::Sent,
         })
     };

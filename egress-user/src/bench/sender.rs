@@ -99,7 +99,7 @@ impl Sender {
         }
     }
 
-    /// Warms up, then measures as often as asked for.
+    /// Warms up, then measures as often as asked for. `copied`: a hook may copy packets.
     ///
     /// # Errors
     ///
@@ -107,12 +107,13 @@ impl Sender {
     pub fn measure(
         &mut self,
         traffic: &Traffic,
+        copied: bool,
         fate: Fate,
         effort: Effort,
         stop: &Stop,
     ) -> Result<Vec<Sample>> {
         match self {
-            Self::Pktgen(pktgen) => pktgen.prepare(traffic, fate != Fate::Sent)?,
+            Self::Pktgen(pktgen) => pktgen.prepare(traffic, copied, fate != Fate::Sent)?,
             Self::Socket(socket) => socket.prepare(traffic),
         }
         let amount = if fate == Fate::Sent {
