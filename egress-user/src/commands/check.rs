@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use egress_lang::{
     checked::{Hook, Ruleset},
     image::{self, Image, Options},
@@ -35,9 +36,18 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let reading = Reading::default();
     let script = source.parse(&reading)?;
     let ruleset = apply(&script, &Ruleset::default(), &args.interfaces)?;
-    let built = compile(&ruleset, &Budget::options(args.budget))?;
-    if !args.no_warnings {
-        eprint!("{}", warnings(&ruleset, &script));
+    let (built, warned) = thread::scope(|scope| {
+        // Of many rules, both take their time.
+        let warned = (!args.no_warnings).then(|| scope.spawn(|| warnings(&ruleset, &script)));
+        let built = compile(&ruleset, &Budget::options(args.budget));
+        (built, warned.map(thread::ScopedJoinHandle::join))
+    });
+    let built = built?;
+    if let Some(warned) = warned {
+        let Ok(warned) = warned else {
+            bail!("looking for rules that do nothing panicked: this is a bug");
+        };
+        eprint!("{warned}");
     }
     if args.json {
         let hooks: Vec<Value> = built.iter().map(Built::json).collect();
