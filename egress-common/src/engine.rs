@@ -24,6 +24,10 @@ pub trait Maps {
     fn forgets(&self) -> bool {
         false
     }
+    /// Nodes on one field, one behind the other, that a packet passes without reading it again.
+    fn most_same(&self) -> u32 {
+        MAX_SAME
+    }
     /// The node at an offset.
     fn node(&self, offset: u32) -> Self::Node;
     /// One byte of a node. `at` is less than [`layout::TABLE_SLACK`], here and in what follows.
@@ -790,21 +794,35 @@ fn fetch_wide<P: Packet, M: Maps>(
 #[inline(always)]
 fn search<M: Maps>(maps: &M, mut at: u32, mut node: M::Node, value: u32) -> u32 {
     let value = value & maps.node32(node, node::MASK);
-    for _ in 0..MAX_SAME {
-        at = search_one(maps, at, node, value);
+    let mut how = maps.node8(node, node::STORAGE);
+    // Table by table, then what is none: in this order the verifier has but few ways to go.
+    for _ in 0..maps.most_same() {
+        if how != storage::RADIX {
+            break;
+        }
+        let low = maps.node32(node, node::VALUE);
+        let entry = value.wrapping_sub(low) >> (maps.node32(node, node::EQUAL) & 31);
+        let last = maps.node32(node, node::OTHER);
+        let entry = if entry < last { entry } else { last };
+        at = maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2));
         if at & SAME == 0 {
             return at;
         }
         node = maps.node(at);
+        how = maps.node8(node, node::STORAGE);
     }
-    // Read again, it leads to the same.
-    at & !SAME
+    let target = if how == storage::RADIX {
+        at
+    } else {
+        search_node(maps, node, value, how)
+    };
+    // Where the same value is to be looked for again, it is read again.
+    target & !SAME
 }
 
-/// The target for a value, masked already: one with [`SAME`] is a node that the same value is for.
+/// The target for a value at a node that has it in itself.
 #[inline(always)]
-fn search_one<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> u32 {
-    let how = maps.node8(node, node::STORAGE);
+fn search_node<M: Maps>(maps: &M, node: M::Node, value: u32, how: u8) -> u32 {
     let low = maps.node32(node, node::VALUE);
     if how == storage::EXACT {
         let target = if value == low {
@@ -814,18 +832,6 @@ fn search_one<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32) -> u32 {
         };
         return maps.node32(node, target);
     }
-    if how != storage::RADIX {
-        return search_node(maps, node, value, how, low);
-    }
-    let entry = value.wrapping_sub(low) >> (maps.node32(node, node::EQUAL) & 31);
-    let last = maps.node32(node, node::OTHER);
-    let entry = if entry < last { entry } else { last };
-    maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2))
-}
-
-/// The target for a value at a node that has it in itself.
-#[inline(always)]
-fn search_node<M: Maps>(maps: &M, node: M::Node, value: u32, how: u8, low: u32) -> u32 {
     if how == storage::RANGE {
         let inside = value.wrapping_sub(low) <= maps.node32(node, node::SPAN);
         let target = if inside { node::EQUAL } else { node::OTHER };

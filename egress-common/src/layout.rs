@@ -93,8 +93,12 @@ pub const L4_TARGETS: u32 = 257;
 /// A packet passes at most this many nodes of one diagram.
 pub const MAX_NODES: u32 = 24;
 
-/// Nodes on one field, one behind the other, that a packet passes without reading it again.
-pub const MAX_SAME: u32 = 2;
+/// Nodes on one field, one behind the other, that a packet passes without reading it again, in common
+/// programs. In others it is [`FEW_SAME`].
+pub const MAX_SAME: u32 = 8;
+
+/// The same where the verifier would take too long: it goes through all ways, node by node.
+pub const FEW_SAME: u32 = 2;
 
 /// One round runs at most this many operations of an action list; what is longer is continued in
 /// the next round.

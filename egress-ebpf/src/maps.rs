@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
     act::{self, KEY_WORDS, Registers},
     engine,
-    layout::{CPU_SLOTS, Counter, State, feature, own},
+    layout::{CPU_SLOTS, Counter, FEW_SAME, MAX_SAME, State, feature, own},
     packet::{Headers, Packet},
     set,
 };
@@ -521,6 +521,11 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     #[inline(always)]
     fn forgets(&self) -> bool {
         FEATURES == ANY
+    }
+
+    #[inline(always)]
+    fn most_same(&self) -> u32 {
+        if FEATURES == ANY { FEW_SAME } else { MAX_SAME }
     }
 
     #[inline(always)]

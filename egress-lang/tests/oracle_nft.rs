@@ -69,8 +69,6 @@ const EXCUSES: &[Excuse] = &[
         |d| d.is(Kind::Refuse) && d.has_any(&["meta time 3402", "meta hour 3402"])),
     Excuse("nft lists nanoseconds as other seconds",
         |d| d.is(Kind::List) && d.rule == "meta time & 3 ^ 1 == 2"),
-    Excuse("nft looks at the last type that was written",
-        |d| d.is(Kind::Accept) && d.rule == "icmp type { echo-request, redirect } icmp id 5"),
     // nft 1.0.6 cannot read what it lists; we list what means the same.
     Excuse("nft lists operations on fields that are not whole bytes as raw payload, masks and shifts",
         |d| d.is(Kind::List) && d.is_odd() && ["@ll,", "@nh,", "@th,"].iter().any(|raw| d.nft_has(raw))),

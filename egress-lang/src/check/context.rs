@@ -188,10 +188,11 @@ impl Context {
             }
             self.network = vec![Some(protocol)];
         }
-        self.network
-            .iter()
-            .find(|&&known| known != Some(protocol))
-            .map_or(Ok(()), |&known| Err(known))
+        // Of several, nft has the last one in mind.
+        match self.network.last() {
+            Some(&known) if known != Some(protocol) => Err(known),
+            _ => Ok(()),
+        }
     }
 
     /// A match of the type field of the last link-layer header.

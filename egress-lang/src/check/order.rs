@@ -65,7 +65,8 @@ fn mergeable(statement: &Statement) -> Option<Place> {
     (offset % 8 == 0 && width % 8 == 0).then_some((base, offset, width))
 }
 
-/// Whether nft collects a match to unite it with others: those with `!=`, too.
+/// Whether nft collects a match to unite it with others: those with `!=`, too, and those of `@ih`, which it then
+/// does not unite.
 fn is_collected(statement: &Statement) -> bool {
     let Statement::Match(Match {
         left,
@@ -76,7 +77,11 @@ fn is_collected(statement: &Statement) -> bool {
     else {
         return false;
     };
-    place(left).is_some_and(|(_, offset, width)| offset % 8 == 0 && width % 8 == 0)
+    let span = match left {
+        Expr::Raw { offset, length, .. } => Some((*offset, *length)),
+        left => place(left).map(|(_, offset, width)| (offset, width)),
+    };
+    span.is_some_and(|(offset, width)| offset % 8 == 0 && width % 8 == 0)
 }
 
 /// The matches that may be united with each other. A statement that is no match ends such a batch, but for
@@ -237,7 +242,11 @@ impl Reader {
             }
             Statement::Set { target, value } => {
                 self.expr(value, &Parent::Other);
+                // It keeps its name, other than in nft's listings: no checksum is mended where it is raw or of
+                // `th`, and would be where the listing is read.
+                let written = target.clone();
                 self.expr(target, &Parent::Other);
+                *target = written;
             }
             Statement::SetUpdate(update) => self.expr(&mut update.key, &Parent::Other),
             Statement::Fwd { device, .. } | Statement::Dup { device } => {

@@ -435,14 +435,12 @@ impl<'t> RuleChecker<'_, 't> {
             return self.compare(typed, &part, op, value, right.span);
         }
         let lookup = self.lookup(&typed, right, None)?;
-        if !negated && let Lookup::Anonymous(set) = &lookup {
-            let values = set.elements.iter().map(|element| match element.key {
-                Value::Int(value) => Some(value),
-                _ => None,
-            });
-            if let Some(values) = values.collect::<Option<Vec<_>>>() {
-                self.learn(&typed.expr, &values);
-            }
+        if !negated
+            && let (ExprKind::Set(elements), Some(part)) = (&right.kind, typed.single().cloned())
+        {
+            let mut values = Vec::new();
+            self.written(elements, &part, &mut values)?;
+            self.learn(&typed.expr, &values);
         }
         self.out.push(Statement::Match(Match {
             left: typed.expr,
@@ -450,6 +448,26 @@ impl<'t> RuleChecker<'_, 't> {
             right: Right::Set(lookup),
             implied: false,
         }));
+        Ok(())
+    }
+
+    /// The single values of a set, in the order in which they are written: nft learns from these, one by one,
+    /// and nothing from ranges.
+    fn written(
+        &mut self,
+        elements: &[ast::SetElement],
+        part: &TypePart,
+        values: &mut Vec<u128>,
+    ) -> Result<()> {
+        for element in elements {
+            if let ExprKind::Set(inside) = &element.key.kind {
+                self.written(inside, part, values)?;
+            } else if !matches!(element.key.kind, ExprKind::Wildcard)
+                && let Value::Int(value) = self.value(&element.key, part)?
+            {
+                values.push(value);
+            }
+        }
         Ok(())
     }
 

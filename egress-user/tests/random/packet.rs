@@ -107,8 +107,8 @@ impl Sent {
             }
             Via::Bridge => {
                 packet.receive()?;
-                // With a second tag that is not whole it is not forwarded.
-                if matches!(packet.protocol, 0x8100 | 0x88a8) && packet.bytes.len() < 18 {
+                // With a second tag of IEEE 802.1Q that is not whole it is not forwarded.
+                if packet.protocol == 0x8100 && packet.bytes.len() < 18 {
                     return None;
                 }
             }

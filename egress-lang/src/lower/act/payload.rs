@@ -28,14 +28,16 @@ const DECISIVE: &[(Option<Protocol>, u32, u32)] = &[
     (None, 72, 80),
 ];
 
-/// Where the checksum of a header is, in bytes from its start (`checksum_key` in nft's src/proto.c).
+/// Where the checksum of a header is, in bytes from its start, if nft mends it (`checksum_key` in nft's
+/// src/proto.c: those of UDP-Lite and DCCP stay as they are).
 fn checksum(protocol: Option<Protocol>) -> Result<Option<u16>> {
     Ok(match protocol {
         Some(Protocol::Ip) => Some(10),
         Some(Protocol::Tcp) => Some(16),
-        Some(Protocol::Udp | Protocol::Udplite) => Some(6),
+        Some(Protocol::Udp) => Some(6),
         Some(Protocol::Icmp | Protocol::Icmpv6 | Protocol::Igmp) => Some(2),
-        Some(Protocol::Sctp | Protocol::Dccp) => {
+        // A CRC of the whole packet.
+        Some(Protocol::Sctp) => {
             return Err("setting a field of this protocol".to_owned());
         }
         _ => None,
