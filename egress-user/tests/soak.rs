@@ -3,8 +3,8 @@
 //!     EGRESS_SOAK_SECONDS=1800 cargo test --release --test soak -- --nocapture
 //!
 //! 50 interfaces carry traffic, 10 more a second come and go, the rules are replaced every 100 ms, and
-//! the daemon is killed and started again at random. No packet that the rules forbid may leave an
-//! interface that was hooked once; pins, open files and memory must not grow.
+//! the daemon is killed and started again at random, each second with `EGRESS_SOAK_KILLS=1`. No packet that the
+//! rules forbid may leave an interface that was hooked once; pins, open files and memory must not grow.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -54,8 +54,10 @@ fn frame(port: u16) -> Vec<u8> {
     ip4("198.18.9.1", "198.18.9.2", 17, 0, &udp(1234, port, b"soak"))
 }
 
-#[derive(Default)]
 struct Counts {
+    began: Instant,
+    /// Milliseconds from the beginning to the last kill.
+    killed_at: AtomicU64,
     stop: AtomicBool,
     forbidden_sent: AtomicU64,
     leaked: AtomicU64,
@@ -68,26 +70,50 @@ struct Counts {
 }
 
 impl Counts {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            killed_at: AtomicU64::default(),
+            stop: AtomicBool::default(),
+            forbidden_sent: AtomicU64::default(),
+            leaked: AtomicU64::default(),
+            allowed_sent: AtomicU64::default(),
+            allowed_lost: AtomicU64::default(),
+            came_and_went: AtomicU64::default(),
+            replaced: AtomicU64::default(),
+            killed: AtomicU64::default(),
+            slowest_hook: AtomicU64::default(),
+        }
+    }
+
     fn goes_on(&self) -> bool {
         !self.stop.load(SeqCst)
     }
 }
 
 /// Sends on one interface what may pass and what may not.
-fn send_both(counts: &Counts, sender: &PacketSocket) {
+fn send_both(counts: &Counts, sender: &PacketSocket, name: &str) {
     counts.forbidden_sent.fetch_add(1, SeqCst);
-    counts
-        .leaked
-        .fetch_add(u64::from(sender.send(&frame(FORBIDDEN))), SeqCst);
+    if sender.send(&frame(FORBIDDEN)) {
+        counts.leaked.fetch_add(1, SeqCst);
+        println!(
+            "{name}: a forbidden frame got out, {} ms after the last kill",
+            counts.began.elapsed().as_millis() as u64 - counts.killed_at.load(SeqCst)
+        );
+    }
     counts.allowed_sent.fetch_add(1, SeqCst);
     counts
         .allowed_lost
         .fetch_add(u64::from(!sender.send(&frame(ALLOWED))), SeqCst);
 }
 
-fn hooked(netns: &Netns, index: u32, limit: Duration) -> bool {
+/// Waits until an interface is hooked and the link is pinned: before that, a program that is killed takes the
+/// link with it.
+fn hooked(soak: &Soak, index: u32, limit: Duration) -> bool {
     let began = Instant::now();
-    while tcx(netns, index, EGRESS).unwrap_or(0) == 0 {
+    let link = format!("/links/{index}-egress");
+    let pinned = || soak.machine.pins().iter().any(|pin| pin.ends_with(&link));
+    while !pinned() || tcx(&soak.wire.near, index, EGRESS).unwrap_or(0) == 0 {
         if began.elapsed() > limit {
             return false;
         }
@@ -102,16 +128,16 @@ fn traffic(counts: &Counts, wire: &Wire) {
         .map(|number| PacketSocket::open(&wire.near, &format!("sk{number}")))
         .collect();
     while counts.goes_on() {
-        for sender in &senders {
-            send_both(counts, sender);
+        for (number, sender) in senders.iter().enumerate() {
+            send_both(counts, sender, &format!("sk{number}"));
         }
         thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// Interfaces that come, are used once they are hooked, and go.
-fn come_and_go(counts: &Counts, wire: &Wire) {
-    let mut index = 10_000;
+fn come_and_go(counts: &Counts, soak: &Soak) {
+    let (mut index, wire) = (10_000, &soak.wire);
     while counts.goes_on() {
         let began = Instant::now();
         index += 1;
@@ -121,10 +147,10 @@ fn come_and_go(counts: &Counts, wire: &Wire) {
         ));
         wire.far.ip("link set pkt up\n");
         // It may be killed in between, and then started again.
-        if hooked(&wire.near, index, Duration::from_secs(60)) {
+        if hooked(soak, index, Duration::from_secs(60)) {
             let took = began.elapsed().as_millis() as u64;
             counts.slowest_hook.fetch_max(took, SeqCst);
-            send_both(counts, &PacketSocket::open(&wire.near, "skt"));
+            send_both(counts, &PacketSocket::open(&wire.near, "skt"), "skt");
         } else {
             println!("interface {index} was not hooked within a minute");
             counts.leaked.fetch_add(1, SeqCst);
@@ -202,19 +228,17 @@ fn a_long_time() {
     }
     let mut daemon = soak.start();
     for number in 0..STAYING {
-        assert!(hooked(
-            &soak.wire.near,
-            1000 + number,
-            Duration::from_secs(60)
-        ));
+        assert!(hooked(&soak, 1000 + number, Duration::from_secs(60)));
     }
-    let counts = Counts::default();
+    let counts = Counts::new();
     let (mut samples, began) = (Vec::new(), Instant::now());
     thread::scope(|scope| {
         scope.spawn(|| traffic(&counts, &soak.wire));
-        scope.spawn(|| come_and_go(&counts, &soak.wire));
+        scope.spawn(|| come_and_go(&counts, &soak));
         scope.spawn(|| replace(&counts, &soak.file));
         let mut random = 20_261_125u64;
+        // Up to 60 seconds apart, where many kills are not asked for.
+        let most_kills = common::number("EGRESS_SOAK_KILLS", 7).max(1);
         let mut kill_at = Instant::now() + Duration::from_secs(5);
         let mut sample_at = Instant::now();
         while began.elapsed() < Duration::from_secs(seconds) {
@@ -231,6 +255,8 @@ fn a_long_time() {
                 samples.extend(uses(&daemon).map(|(memory, files)| (memory, files, pins)));
             }
             if now >= kill_at {
+                let at = counts.began.elapsed().as_millis() as u64;
+                counts.killed_at.store(at, SeqCst);
                 daemon.kill().unwrap();
                 daemon.wait().unwrap();
                 counts.killed.fetch_add(1, SeqCst);
@@ -238,8 +264,8 @@ fn a_long_time() {
                 random = random
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1);
-                // 1 to 60 seconds, mostly few.
-                let most = 1000 << ((random >> 40) % 7);
+                // Mostly few.
+                let most = 1000 << ((random >> 40) % most_kills);
                 let after = 500 + (random >> 33) % most;
                 kill_at = Instant::now() + Duration::from_millis(after);
             }
