@@ -24,7 +24,7 @@ use common::{
     directory::Directory,
     frame::{ip4, udp},
     machine::Machine,
-    netns::{Netns, Wire},
+    netns::Wire,
     socket::PacketSocket,
     tool,
 };
