@@ -444,7 +444,7 @@ impl Generator<'_> {
                 let elements = self.elements(left).join(", ");
                 format!("{name} {op}{{ {elements} }}")
             }
-            5 if addresses || left.width.is_multiple_of(8) && self.rng.chance(20) => {
+            5 if addresses || self.is_aligned(left) && self.rng.chance(20) => {
                 let length = self.rng.within(1, left.width as usize) as u32;
                 let host = full(left.width) >> (length - 1) >> 1;
                 let network = self.print(left, value & !host);
