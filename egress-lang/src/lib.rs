@@ -1,6 +1,7 @@
 //! The nft language: text to checked ruleset to tables.
 
 pub mod ast;
+mod boxes;
 pub mod changes;
 pub mod check;
 pub mod checked;

@@ -1,10 +1,15 @@
 //! Elements of sets and maps.
 
+use std::collections::HashMap;
+
 use super::rule::{Failed, RuleChecker};
 use super::value::prefix_bounds;
 use crate::ast::{Expr as Ast, ExprKind, SetElement};
+use crate::boxes::Boxes;
 use crate::checked::{Element, ElementData, MapData, Set, TypePart, Value};
 use crate::diagnostic::Span;
+
+const CONFLICTING_DATA: &str = "conflicting data for one element";
 
 type Result<T> = std::result::Result<T, Failed>;
 
@@ -242,10 +247,10 @@ pub(super) fn normalize(
                 _ => (u128::MAX, std::cmp::Reverse(0)),
             });
         } else if parts.len() > 1 {
-            // Concatenations with ranges stay in the order in which they were added.
-            if !interval {
-                elements.sort_by_cached_key(|(element, _)| by_memory(&element.key, parts));
+            if interval {
+                return concatenations(elements, parts);
             }
+            elements.sort_by_cached_key(|(element, _)| by_memory(&element.key, parts));
         } else {
             elements.sort_by(|(a, _), (b, _)| order(&a.key, &b.key));
         }
@@ -255,13 +260,47 @@ pub(super) fn normalize(
         match out.last() {
             Some(last) if last.key == element.key => {
                 if last.data != element.data {
-                    return Err((span, "conflicting data for one element"));
+                    return Err((span, CONFLICTING_DATA));
                 }
             }
             _ => out.push(element),
         }
     }
     Ok(out)
+}
+
+/// Concatenations with ranges stay in the order in which they were added. An element may lie around one that
+/// was added before, or cross it, but not begin or end inside of it (`nft_pipapo_insert()`).
+fn concatenations(
+    elements: Vec<(Element, Span)>,
+    parts: &[TypePart],
+) -> std::result::Result<Vec<Element>, (Span, &'static str)> {
+    let mut places: HashMap<Value, usize> = HashMap::with_capacity(elements.len());
+    let (mut out, mut spans) = (Vec::<Element>::with_capacity(elements.len()), Vec::new());
+    for (element, span) in elements {
+        if let Some(same) = places.get(&element.key).and_then(|&at| out.get(at)) {
+            if same.data != element.data {
+                return Err((span, CONFLICTING_DATA));
+            }
+            continue;
+        }
+        places.insert(element.key.clone(), out.len());
+        out.push(element);
+        spans.push(span);
+    }
+    let boxes = Boxes::new(out.iter().map(|element| &element.key), parts);
+    let is_key = |at: usize| out.get(at).is_some_and(|one| one.key != Value::Any);
+    let mut first = usize::MAX;
+    // With too many to look at none is refused: what such a set does is clear all the same.
+    let _ = boxes.overlaps(|before, behind| {
+        if behind < first && boxes.has_corner(behind, before) && is_key(before) && is_key(behind) {
+            first = behind;
+        }
+    });
+    match spans.get(first) {
+        Some(&span) => Err((span, super::apply::EXISTS)),
+        None => Ok(out),
+    }
 }
 
 impl Set {

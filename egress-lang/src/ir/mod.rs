@@ -147,7 +147,7 @@ pub struct Test {
 }
 
 /// An interface name in a test: a whole name, or the part before a trailing `*`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamePattern {
     /// The name or its beginning.
     pub name: String,
@@ -163,6 +163,11 @@ impl NamePattern {
         } else {
             name == self.name
         }
+    }
+
+    /// Whether what `other` matches is matched, too.
+    pub fn covers(&self, other: &Self) -> bool {
+        self == other || self.prefix && other.name.starts_with(&self.name)
     }
 }
 

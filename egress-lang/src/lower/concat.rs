@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rule::{Alternatives, MAX_ALTERNATIVES, TOO_MANY};
 use super::test;
+use crate::boxes::Boxes;
 use crate::checked::{Expr, Hook, Set, Value};
 use crate::ir::{Key, NamePattern, Step, Test};
 use crate::ranges::RangeSet;
+
+/// Why a part cannot be told apart.
+const MIXED: &str = "interface names beside interface indexes";
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -19,16 +23,64 @@ pub(super) fn element(parts: &[&Expr], key: &Value, hook: Hook) -> Result<Vec<St
     Ok(steps)
 }
 
-/// Ways to be an element of a set.
+/// Ways to be an element of a set, of which at most one is a packet's.
 pub(super) fn any_of(parts: &[&Expr], set: &Set, hook: Hook) -> Result<Alternatives> {
     // What is there is an element.
     if set.elements.iter().any(|element| element.key == Value::Any) {
         return Ok(vec![element(parts, &Value::Any, hook)?]);
     }
-    let elements = set.elements.iter();
-    elements
-        .map(|found| element(parts, &found.key, hook))
-        .collect()
+    Ok(each_of(parts, set, hook)?.into_iter().flatten().collect())
+}
+
+/// For each element of a set the ways to be it and none before it; of `*`, to be none of the others.
+pub(super) fn each_of(parts: &[&Expr], set: &Set, hook: Hook) -> Result<Vec<Alternatives>> {
+    let all = set.elements.iter().map(|element| &element.key);
+    let others = all.clone().filter(|key| **key != Value::Any);
+    let mut each = Vec::with_capacity(set.elements.len());
+    for key in all {
+        each.push(match key {
+            Value::Any => none_of(parts, others.clone(), hook)?,
+            key => vec![element(parts, key, hook)?],
+        });
+    }
+    if parts.len() < 2 {
+        // nft lets single values and intervals not overlap.
+        return Ok(each);
+    }
+    let numbers: Vec<usize> = (0..set.elements.len())
+        .filter(|&number| {
+            let element = set.elements.get(number);
+            element.is_some_and(|element| element.key != Value::Any)
+        })
+        .collect();
+    let mut shared = BTreeSet::new();
+    let overlaps = Boxes::new(others.clone(), &set.key).overlaps(|a, b| shared.extend([a, b]));
+    if overlaps.is_err() {
+        shared = (0..numbers.len()).collect();
+    }
+    let shared: Vec<usize> = shared.into_iter().collect();
+    if shared.is_empty() {
+        return Ok(each);
+    }
+    let columns = columns(parts, others, hook)?;
+    if columns.iter().any(Column::is_mixed) {
+        return Err(MIXED.to_owned());
+    }
+    for &number in &shared {
+        if let Some(ways) = numbers.get(number).and_then(|&at| each.get_mut(at)) {
+            ways.clear();
+        }
+    }
+    let mut left = MAX_ALTERNATIVES;
+    ways_through(&columns, &shared, &mut Vec::new(), &mut |way, alive| {
+        left = left.checked_sub(1).ok_or_else(|| TOO_MANY.to_owned())?;
+        let first = alive.iter().min().and_then(|&number| numbers.get(number));
+        if let Some(ways) = first.and_then(|&at| each.get_mut(at)) {
+            ways.push(way.to_vec());
+        }
+        Ok(())
+    })?;
+    Ok(each)
 }
 
 /// Ways, of which at most one is a packet's, to have all parts of a key and be none of the elements.
@@ -37,6 +89,32 @@ pub(super) fn none_of<'v>(
     elements: impl IntoIterator<Item = &'v Value>,
     hook: Hook,
 ) -> Result<Alternatives> {
+    let columns = columns(parts, elements, hook)?;
+    if columns.iter().any(Column::is_mixed) {
+        return Err(MIXED.to_owned());
+    }
+    let number = columns.first().map_or(0, |column| column.asked.len());
+    let possible = |number: &usize| columns.iter().all(|column| column.is_possible(*number));
+    let alive: Vec<usize> = (0..number).filter(possible).collect();
+    let mut ways = Vec::new();
+    ways_through(&columns, &alive, &mut Vec::new(), &mut |way, alive| {
+        if alive.is_empty() {
+            ways.push(way.to_vec());
+        }
+        if ways.len() > MAX_ALTERNATIVES {
+            return Err(TOO_MANY.to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(ways)
+}
+
+/// What the elements ask of each part.
+fn columns<'v>(
+    parts: &[&Expr],
+    elements: impl IntoIterator<Item = &'v Value>,
+    hook: Hook,
+) -> Result<Vec<Column>> {
     let mut columns: Vec<Column> = Vec::with_capacity(parts.len());
     for part in parts {
         columns.push(Column {
@@ -44,24 +122,13 @@ pub(super) fn none_of<'v>(
             asked: Vec::new(),
         });
     }
-    let mut alive = Vec::new();
-    for (number, key) in elements.into_iter().enumerate() {
-        let mut possible = true;
+    for key in elements {
         for (at, (part, column)) in parts.iter().zip(&mut columns).enumerate() {
             let asked = Asked::of(test::part(part, value(key, at), hook)?)?;
-            possible &= !matches!(&asked, Asked::Values(_, values) if values.is_empty());
             column.asked.push(asked);
         }
-        if possible {
-            alive.push(number);
-        }
     }
-    if columns.iter().any(Column::is_mixed) {
-        return Err("interface names beside interface indexes".to_owned());
-    }
-    let mut ways = Vec::new();
-    outside(&columns, &alive, &mut Vec::new(), &mut ways)?;
-    Ok(ways)
+    Ok(columns)
 }
 
 /// The value of one part in a key; that of `*` is any.
@@ -94,34 +161,28 @@ impl Asked {
             None => Ok(Self::Nothing),
             Some(Step::Test(test)) => Ok(Self::Values(test.key, test.values)),
             Some(Step::Ifname { mut patterns, .. }) => match patterns.pop() {
-                Some(pattern) if !pattern.prefix => Ok(Self::Name(pattern)),
-                _ => Err("the beginning of a name in such a concatenation".to_owned()),
+                Some(pattern) => Ok(Self::Name(pattern)),
+                None => Err("a name that is none".to_owned()),
             },
             Some(_) => Err("this part of a concatenation".to_owned()),
         }
     }
 }
 
-/// Adds the ways past the elements that are still possible, from the first of these columns on.
-fn outside(
+/// Tells the ways from the first of these columns on, and which elements are possible at the end of each.
+fn ways_through(
     columns: &[Column],
     alive: &[usize],
     way: &mut Vec<Step>,
-    ways: &mut Alternatives,
+    tell: &mut impl FnMut(&[Step], &[usize]) -> Result<()>,
 ) -> Result<()> {
     let Some((column, rest)) = columns.split_first() else {
-        if alive.is_empty() {
-            ways.push(way.clone());
-        }
-        if ways.len() > MAX_ALTERNATIVES {
-            return Err(TOO_MANY.to_owned());
-        }
-        return Ok(());
+        return tell(way, alive);
     };
     let len = way.len();
     for (steps, alive) in column.split(alive) {
         way.extend(steps);
-        outside(rest, &alive, way, ways)?;
+        ways_through(rest, &alive, way, tell)?;
         way.truncate(len);
     }
     Ok(())
@@ -135,11 +196,17 @@ impl Column {
             && asked.any(|asked| matches!(asked, Asked::Values(..)))
     }
 
+    /// Whether a packet can be what an element asks.
+    fn is_possible(&self, number: usize) -> bool {
+        let asked = self.asked.get(number);
+        !matches!(asked, Some(Asked::Values(_, values)) if values.is_empty())
+    }
+
     /// Its values in classes that the elements do not tell apart, with those possible for each.
     fn split(&self, alive: &[usize]) -> Vec<(Vec<Step>, Vec<usize>)> {
         let asked = |&number: &usize| self.asked.get(number).map(|asked| (number, asked));
         let asked: Vec<(usize, &Asked)> = alive.iter().filter_map(asked).collect();
-        let mut names: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut names: BTreeMap<&NamePattern, Vec<usize>> = BTreeMap::new();
         let mut key = None;
         // Where elements begin and end to be possible.
         let mut events: Vec<(u128, bool, usize)> = Vec::new();
@@ -147,7 +214,7 @@ impl Column {
         for &(number, asked) in &asked {
             match asked {
                 Asked::Nothing => always.push(number),
-                Asked::Name(pattern) => names.entry(&pattern.name).or_default().push(number),
+                Asked::Name(pattern) => names.entry(pattern).or_default().push(number),
                 Asked::Values(of, values) => {
                     key = Some(*of);
                     for &(low, high) in values.ranges() {
@@ -163,16 +230,24 @@ impl Column {
         if names.is_empty() {
             return vec![(self.there.clone(), always)];
         }
-        let pattern = |name: &str| NamePattern {
-            name: name.to_owned(),
-            prefix: false,
-        };
-        let named = |patterns, negated| vec![Step::Ifname { patterns, negated }];
-        let all = names.keys().map(|name| pattern(name)).collect();
-        let mut classes = vec![(named(all, true), always.clone())];
-        for (name, numbers) in names {
-            let possible = [always.as_slice(), &numbers].concat();
-            classes.push((named(vec![pattern(name)], false), possible));
+        let named = |patterns, negated| Step::Ifname { patterns, negated };
+        let all = names.keys().map(|&pattern| pattern.clone()).collect();
+        let mut classes = vec![(vec![named(all, true)], always.clone())];
+        for &pattern in names.keys() {
+            let mut possible = always.clone();
+            let mut within = Vec::new();
+            for (&other, numbers) in &names {
+                if other.covers(pattern) {
+                    possible.extend(numbers);
+                } else if pattern.covers(other) {
+                    within.push(other.clone());
+                }
+            }
+            let mut steps = vec![named(vec![pattern.clone()], false)];
+            if !within.is_empty() {
+                steps.push(named(within, true));
+            }
+            classes.push((steps, possible));
         }
         classes
     }

@@ -9,7 +9,8 @@ mod test;
 
 use std::collections::HashMap;
 
-use crate::checked::{self, Ruleset, Statement, Table};
+use crate::checked::{self, Expr, Ruleset, Statement, Table, Value};
+use crate::datatype::DataType;
 use crate::ir;
 
 /// Why a ruleset cannot be enforced.
@@ -83,6 +84,17 @@ pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
             kind: checked::ObjectKind::Limit | checked::ObjectKind::Quota,
             object: checked::ObjectChoice::Name(_),
         } => None,
+        // Where it stands tells whether it can be done; a rule behind which it cannot says so when it is lowered.
+        Statement::Set {
+            target,
+            value: Expr::Map { key, .. },
+        } if matches!(key.as_ref(), Expr::Concat(_)) && test::parts(key).is_ok() => {
+            let sample = Statement::Set {
+                target: target.clone(),
+                value: Expr::Constant(DataType::Integer, Value::Int(0)),
+            };
+            unsupported(&[sample])
+        }
         other => match (act::Lower { table: None }.statement(other)) {
             Ok(Some(_)) => None,
             Ok(None) => Some(describe(other).to_owned()),

@@ -100,11 +100,14 @@ impl<'r> Lowering<'r> {
                 Statement::Set {
                     target,
                     value: Expr::Map { key, map },
-                } if only_tests(&alternatives)
-                    && test::parts(key).is_ok()
-                    && !set_of(table, map)?.is_dynamic() =>
+                } if test::parts(key).is_ok()
+                    && !set_of(table, map)?.is_dynamic()
+                    && (only_tests(&alternatives)
+                        || matches!(key.as_ref(), Expr::Concat(_))
+                            && !alternatives.iter().any(|way| has_act(way))) =>
                 {
                     let set = set_of(table, map)?;
+                    alternatives = cut(alternatives, rule, out)?;
                     alternatives = self.set_by_map(alternatives, target, key, set)?;
                     continue;
                 }
@@ -143,12 +146,12 @@ impl<'r> Lowering<'r> {
             _ => None,
         };
         let mut out = Vec::with_capacity(alternatives.len() * set.elements.len());
-        for element in &set.elements {
+        let each = concat::each_of(&parts, set, self.direction)?;
+        for (element, choices) in set.elements.iter().zip(each) {
             let (Some(ElementData::Value(value)), Some(data_type)) = (&element.data, data_type)
             else {
                 return Err("a map without values".to_owned());
             };
-            let choices = self.choices(&parts, &element.key, set)?;
             let statement = Statement::Set {
                 target: target.clone(),
                 value: Expr::Constant(data_type, value.clone()),
@@ -160,15 +163,6 @@ impl<'r> Lowering<'r> {
             }
         }
         Ok(out)
-    }
-
-    /// The ways to meet an element of a map.
-    fn choices(&self, parts: &[&Expr], key: &Value, set: &Set) -> Result<Alternatives> {
-        if *key == Value::Any {
-            let others = keys(set).filter(|key| **key != Value::Any);
-            return concat::none_of(parts, others, self.direction);
-        }
-        Ok(vec![concat::element(parts, key, self.direction)?])
     }
 
     /// Adds a rule for each element whose verdict ends the rule; returns the ways on from those that
@@ -190,11 +184,11 @@ impl<'r> Lowering<'r> {
         }
         let alternatives = cut(alternatives, rule, out)?;
         let mut on = Vec::new();
-        for element in &set.elements {
+        let each = concat::each_of(&parts, set, self.direction)?;
+        for (element, choices) in set.elements.iter().zip(each) {
             let Some(ElementData::Verdict(verdict)) = &element.data else {
                 return Err("a verdict map without verdicts".to_owned());
             };
-            let choices = self.choices(&parts, &element.key, set)?;
             let ways = combined(&alternatives, &choices)?;
             if *verdict == Verdict::Continue {
                 on.extend(ways);
@@ -228,7 +222,8 @@ impl<'r> Lowering<'r> {
     ) -> Result<()> {
         let last = matches!(rule.statements.last(), Some(Statement::VerdictMap { .. }));
         let mut rules = Vec::with_capacity(set.elements.len());
-        for element in &set.elements {
+        let each = concat::each_of(parts, set, self.direction)?;
+        for (element, choices) in set.elements.iter().zip(each) {
             let verdict = match &element.data {
                 Some(ElementData::Verdict(verdict)) => verdict,
                 _ => return Err("a verdict map without verdicts".to_owned()),
@@ -237,7 +232,7 @@ impl<'r> Lowering<'r> {
                 return Err("this verdict map behind a statement that may end the rule or change the packet".to_owned());
             }
             let verdict = self.verdict(table, verdict);
-            for mut steps in self.choices(parts, &element.key, set)? {
+            for mut steps in choices {
                 steps.push(ir::Step::Verdict(verdict));
                 rules.push(ir::Rule {
                     handle: rule.handle,
