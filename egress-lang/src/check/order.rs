@@ -47,22 +47,19 @@ fn place(expr: &Expr) -> Option<Place> {
     }
 }
 
-/// Where the loads that may be united lie.
-fn mergeable(statement: &Statement) -> Option<Place> {
+/// Where the loads that nft sorts to unite them lie; with `==`, or with `!=`.
+fn mergeable(statement: &Statement) -> Option<(Place, MatchOp)> {
     let Statement::Match(Match {
         left,
-        op: MatchOp::Eq,
-        right: Right::Value(value),
+        op: op @ (MatchOp::Eq | MatchOp::Ne),
+        right: Right::Value(Value::Int(_)),
         ..
     }) = statement
     else {
         return None;
     };
     let (base, offset, width) = place(left)?;
-    if !matches!(value, Value::Int(_)) {
-        return None;
-    }
-    (offset % 8 == 0 && width % 8 == 0).then_some((base, offset, width))
+    (offset % 8 == 0 && width % 8 == 0).then_some(((base, offset, width), *op))
 }
 
 /// Whether nft collects a match to unite it with others: those with `!=`, too, and those of `@ih`, which it then
@@ -84,9 +81,12 @@ fn is_collected(statement: &Statement) -> bool {
     span.is_some_and(|(offset, width)| offset % 8 == 0 && width % 8 == 0)
 }
 
+/// A match that nft collects to unite it, and which statement of the rule it is.
+type Load = (Place, MatchOp, usize);
+
 /// The matches that may be united with each other. A statement that is no match ends such a batch, but for
 /// one with a single match, which goes on (`stmt_reduce()`, nft's src/rule.c).
-fn batches(statements: &[Statement], masked: &[usize]) -> Vec<Vec<(Place, usize)>> {
+fn batches(statements: &[Statement], masked: &[usize]) -> Vec<Vec<Load>> {
     let (mut all, mut batch, mut collected) = (Vec::new(), Vec::new(), 0);
     for (at, statement) in statements.iter().enumerate() {
         if !matches!(statement, Statement::Match(_)) {
@@ -96,7 +96,7 @@ fn batches(statements: &[Statement], masked: &[usize]) -> Vec<Vec<(Place, usize)
             }
         } else if is_collected(statement) && !masked.contains(&at) {
             collected += 1;
-            batch.extend(mergeable(statement).map(|place| (place, at)));
+            batch.extend(mergeable(statement).map(|(place, op)| (place, op, at)));
         }
     }
     all.push(batch);
@@ -111,15 +111,20 @@ fn unite(mut statements: Vec<Statement>, masked: &[usize]) -> Vec<Statement> {
     statements
 }
 
-fn unite_batch(statements: Vec<Statement>, mut loads: Vec<(Place, usize)>) -> Vec<Statement> {
+fn unite_batch(statements: Vec<Statement>, mut loads: Vec<Load>) -> Vec<Statement> {
     if loads.len() < 2 {
         return statements;
     }
-    loads.sort_by_key(|&((base, offset, _), _)| (base, offset));
+    loads.sort_by_key(|&((base, offset, _), ..)| (base, offset));
     // For each statement that is the first of a group: the others, in order.
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut last: Option<Place> = None;
-    for (place, at) in loads {
+    for (place, op, at) in loads {
+        if op == MatchOp::Ne {
+            // One with `!=` keeps those apart between which it is sorted.
+            last = None;
+            continue;
+        }
         match (last, groups.last_mut()) {
             (Some(before), Some(group)) if can_unite(before, place) => {
                 group.push(at);
@@ -168,7 +173,7 @@ fn unite_batch(statements: Vec<Statement>, mut loads: Vec<(Place, usize)>) -> Ve
     let mut out = Vec::with_capacity(slots.len());
     for (slot, mut list) in slots.into_iter().zip(followers) {
         out.extend(slot);
-        list.sort_by_key(|statement| mergeable(statement).map(|(_, offset, _)| offset));
+        list.sort_by_key(|statement| mergeable(statement).map(|((_, offset, _), _)| offset));
         out.extend(list);
     }
     out
