@@ -166,9 +166,27 @@ impl SkBuff<'_> {
 impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn near8(&self, offset: u32) -> Option<u8> {
-        // Two bytes: the compiler turns a check for one into a form that the verifier learns nothing
-        // from. A last byte is found by `far`.
-        self.near(offset, 2).map(|at| load!(at, u8))
+        if offset > MAX_NEAR {
+            return None;
+        }
+        let start = field!(self, data) as usize + offset as usize;
+        // By the compiler it would become a comparison of `start` itself, from which the verifier learns nothing.
+        #[cfg(target_arch = "bpf")]
+        let behind = {
+            let mut behind = start as u64;
+            // SAFETY: changes nothing but the register.
+            unsafe {
+                core::arch::asm!("{0} += 1", inout(reg) behind, options(pure, nomem, nostack));
+            }
+            behind as usize
+        };
+        #[cfg(not(target_arch = "bpf"))]
+        let behind = start.wrapping_add(1);
+        if behind > field!(self, data_end) as usize {
+            return None;
+        }
+        let at = behind.wrapping_sub(1);
+        Some(load!(at, u8))
     }
 
     #[inline(always)]
