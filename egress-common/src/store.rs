@@ -58,7 +58,7 @@ pub fn write<P: Packet>(
             return false;
         };
         new ^= old & write.keep;
-        let difference = difference(old, new);
+        let difference = difference(old, new, write.len);
         if let Some(checksum) = checksum {
             let place = base.wrapping_add(checksum);
             let mended = if write.base & fetch::TRANSPORT != 0 {
@@ -122,11 +122,14 @@ pub fn left_aligned(value: u64, len: u32) -> u64 {
     value << (64u32.wrapping_sub(len << 3) & 63)
 }
 
-/// By how much the sum of 16-bit words rises when `old` becomes `new`, both left-aligned: 16 bits, in ones'
-/// complement, in the order of the wire. Words start where what is written starts, as in the kernel.
+/// By how much the sum of 16-bit words rises when `old` becomes `new`, both of `len` bytes and left-aligned: in
+/// ones' complement, in the order of the wire. Words start where what is written starts, as in the kernel. It is
+/// 0, and not one of the other forms of 0, where all ones become 0 (which shows in a checksum of 0 that a device
+/// is to complete).
 #[inline(always)]
-fn difference(old: u64, new: u64) -> u32 {
-    sum(!old).wrapping_add(sum(new))
+fn difference(old: u64, new: u64, len: u32) -> u32 {
+    let behind = (u64::MAX >> 1) >> ((len << 3).wrapping_sub(1) & 63);
+    sum(!(old | behind)).wrapping_add(sum(new))
 }
 
 /// The sum of the four words of 16 bits, not folded.

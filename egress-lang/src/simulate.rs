@@ -47,6 +47,9 @@ pub struct SimPacket {
     pub cpu: u32,
     /// Bytes of a segment of a GSO packet, 0 otherwise.
     pub gso_size: u32,
+    /// Whether a device is to complete the transport checksum, which is that of the pseudo header until then
+    /// (`CHECKSUM_PARTIAL`).
+    pub partial: bool,
     /// What rules wrote over `bytes`, by offset.
     pub written: RefCell<BTreeMap<usize, u8>>,
     /// What rules sent by other devices, in order.
@@ -112,7 +115,7 @@ impl SimPacket {
     pub fn ethernet(bytes: &[u8]) -> Self {
         let ethertype = |at: usize| number(bytes, at);
         let protocol = ethertype(12).unwrap_or(0);
-        // vlan_get_protocol_and_depth(): at most 7 tags, all of them whole.
+        // vlan_get_protocol_and_depth(): at most 7 tags, all of them whole, and no 0 behind them.
         let (mut network, mut inner) = (ETH_HLEN, Some(protocol));
         for tags in 1.. {
             let Some(ETH_P_8021Q | ETH_P_8021AD) = inner else {
@@ -120,7 +123,7 @@ impl SimPacket {
             };
             network = ETH_HLEN + 4 * tags;
             inner = ethertype(network - 2);
-            if inner.is_none() || tags >= 8 {
+            if matches!(inner, None | Some(0)) || tags >= 8 {
                 network = ETH_HLEN;
                 break;
             }
@@ -345,11 +348,16 @@ impl Packet for SimPacket {
         there
     }
 
-    fn mend_checksum(&self, offset: u32, difference: u32, _pseudo: bool) -> bool {
+    fn mend_checksum(&self, offset: u32, difference: u32, pseudo: bool) -> bool {
         let Some(old) = self.far(offset, 2) else {
             return false;
         };
-        let new = store::mended((old >> 48) as u32, difference);
+        let old = (old >> 48) as u32;
+        let new = match (self.partial, pseudo) {
+            (false, _) => store::mended(old, difference),
+            (true, true) => store::fold(old.wrapping_add(difference)),
+            (true, false) => return true,
+        };
         self.store(offset, 2, u64::from(new) << 48)
     }
 

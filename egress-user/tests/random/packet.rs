@@ -92,6 +92,7 @@ impl Sent {
             gid: 0,
             class: 0,
         });
+        packet.partial = self.gso.is_some_and(|gso| gso.start != 0);
         packet.gso_size = self
             .gso
             // What fits into one segment is none (`virtio_net_hdr_to_skb()`).
