@@ -83,7 +83,7 @@ beforehand. A test loads each line, so that this list is what is refused.
     ether type set ip
     ip protocol set 17                                  # what says where headers are: also version, hdrlength,
     ip6 nexthdr set 17                                  # length and frag-off of ip, version and length of ip6
-    sctp dport set 5                                    # dccp, too
+    sctp dport set 5                                    # a CRC over the whole packet
     tcp option maxseg size set 1400
     reset tcp option sack-perm
     @ih,0,32 set 5

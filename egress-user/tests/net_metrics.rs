@@ -47,6 +47,7 @@ fn numbers_are_those_of_the_packets() {
         &format!("egress_quota_limit_bytes{{{at},quota=\"q\"}} 10240"),
         "egress_generation{netns=\"\"} 1",
         "egress_packets_broken_total{netns=\"\",program=\"1\",hook=\"egress\"} 0",
+        "egress_events_lost_total{netns=\"\",program=\"1\",hook=\"egress\"} 0",
     ] {
         has(line);
     }
@@ -61,6 +62,21 @@ fn numbers_are_those_of_the_packets() {
     wire.near.ip(&format!("link del {DEVICE}\n"));
     let text = machine.egress(&wire.near, &["metrics"]).success();
     assert!(!text.contains("egress_attached{"), "{text}");
+}
+
+#[test]
+fn what_nobody_listened_to_is_counted() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let rules = "table netdev t {\nchain c {\ntype filter hook egress priority 0;\n\
+                 udp dport 53 log prefix \"dns\"\n}\n}\n";
+    machine.attach(&wire.near, DEVICE, rules);
+    for port in [53, 53, 54] {
+        send(&wire, port);
+    }
+    let text = machine.egress(&wire.near, &["metrics"]).success();
+    let line = "egress_events_lost_total{netns=\"\",program=\"1\",hook=\"egress\"} 2\n";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl Sample {
                 ("hook", hook.to_owned()),
             ]
         };
-        let (mut packets, mut broken) = (Vec::new(), Vec::new());
+        let (mut packets, mut broken, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         let (mut tables, mut memory, mut rules) = (Vec::new(), Vec::new(), Vec::new());
         for ((netns, program), of) in programs {
             let own = labels(netns, program, of.hook);
@@ -76,6 +76,7 @@ impl Sample {
                 packets.push((labels, Number::Count(count)));
             }
             broken.push((own.clone(), Number::Count(of.packets_broken)));
+            lost.push((own.clone(), Number::Count(of.events_lost)));
             tables.push((own.clone(), Number::Count(of.tables_bytes)));
             memory.push((own.clone(), Number::Count(of.memory_bytes)));
             rules.push((own, Number::Count(of.rules)));
@@ -92,6 +93,12 @@ impl Sample {
                 "Packets that passed because the tables were not as they must be: anything but 0 is a defect.",
                 Kind::Counter,
                 broken,
+            ),
+            family(
+                "egress_events_lost",
+                "Packets that log or nftrace were to tell of when nobody listened, or too many came.",
+                Kind::Counter,
+                lost,
             ),
             family(
                 "egress_program_rules",
