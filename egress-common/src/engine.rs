@@ -2,8 +2,8 @@
 
 use crate::act::{self, Registers};
 use crate::layout::{
-    self, INTERVALS, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, MAX_SAME, SAME, VERDICT, feature, fetch,
-    meta, node, op, storage,
+    self, INTERVALS, LEAF, LONG_SORTED, MAX_JUMPS, MAX_NODES, MAX_OPS, MAX_SAME, SAME, SORTED,
+    VERDICT, feature, fetch, meta, node, op, storage,
 };
 use crate::option::Part;
 use crate::packet::{Family, Headers, Load, Packet};
@@ -36,6 +36,20 @@ pub trait Maps {
     fn node16(&self, node: Self::Node, at: u32) -> u16;
     /// Four bytes of a node, aligned.
     fn node32(&self, node: Self::Node, at: u32) -> u32;
+    /// The target of a value at a node with so many sorted bounds, which are [`INTERVALS`], [`SORTED`] or
+    /// [`LONG_SORTED`].
+    fn sorted<const BOUNDS: u32>(&self, node: Self::Node, value: u32) -> u32 {
+        let mut rank = 0_u32;
+        for halving in 0..BOUNDS.count_ones() {
+            let step = BOUNDS.wrapping_add(1) >> halving.wrapping_add(1);
+            let middle = rank.wrapping_add(step).wrapping_sub(1);
+            if self.node32(node, node::BODY.wrapping_add(middle << 2)) <= value {
+                rank = rank.wrapping_add(step);
+            }
+        }
+        let targets = node::BODY.wrapping_add(BOUNDS << 2);
+        self.node32(node, targets.wrapping_add(rank << 2))
+    }
     /// Eight bytes of a node, aligned.
     fn node64(&self, node: Self::Node, at: u32) -> u64;
     /// Four bytes of the tables, aligned.
@@ -840,13 +854,13 @@ fn search_node<M: Maps>(maps: &M, node: M::Node, value: u32, how: u8) -> u32 {
     if how == storage::DIRECT {
         return maps.node32(node, node::BODY.wrapping_add((value & 0xff) << 2));
     }
-    let targets = node::BODY.wrapping_add(INTERVALS << 2);
-    for rank in 0..INTERVALS {
-        if value < maps.node32(node, node::BODY.wrapping_add(rank << 2)) {
-            return maps.node32(node, targets.wrapping_add(rank << 2));
-        }
+    if how == storage::SORTED {
+        return maps.sorted::<SORTED>(node, value);
     }
-    maps.node32(node, targets.wrapping_add(INTERVALS << 2))
+    if how == storage::LONG_SORTED {
+        return maps.sorted::<LONG_SORTED>(node, value);
+    }
+    maps.sorted::<INTERVALS>(node, value)
 }
 
 /// The target for a wide value, masked already.

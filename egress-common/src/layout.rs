@@ -26,6 +26,7 @@
 //! | [`storage::RADIX`] | 12: low (32), 16: shift (32), 20: n (32), 24: n + 1 targets |
 //! | [`storage::DIRECT`] | 12: unused, 16: 256 targets |
 //! | [`storage::INTERVALS`] | 12: unused, 16: [`INTERVALS`] bounds (32 each), then one more target than bounds |
+//! | [`storage::SORTED`], [`storage::LONG_SORTED`] | 12: unused, 16: [`SORTED`] or [`LONG_SORTED`] bounds, then one more target than bounds |
 //! | [`storage::WIDE_EXACT`] | 16: mask (64), 24: value (64), 32: target if equal, 36: target if not |
 //! | [`storage::WIDE_INTERVALS`] | 12: n (32), 16: mask (64), 24: n bounds (64 each), then n + 1 targets |
 //!
@@ -113,6 +114,12 @@ pub const MAX_JUMPS: usize = 16;
 /// Bounds of an interval node.
 pub const INTERVALS: u32 = 7;
 
+/// Bounds of a sorted node: of so many that halves of them have one in the middle.
+pub const SORTED: u32 = 15;
+
+/// Bounds of a long sorted node.
+pub const LONG_SORTED: u32 = 63;
+
 /// A binary search takes at most this many steps: wide nodes have less than 2^20 bounds.
 pub const MAX_SEARCH: u32 = 21;
 
@@ -164,8 +171,12 @@ pub mod storage {
     pub const WIDE_EXACT: u8 = 4;
     /// Sorted 64-bit bounds.
     pub const WIDE_INTERVALS: u8 = 5;
-    /// A few sorted bounds.
+    /// A few sorted bounds, looked at one after the other.
     pub const INTERVALS: u8 = 6;
+    /// Some sorted bounds, for a binary search.
+    pub const SORTED: u8 = 7;
+    /// More of them.
+    pub const LONG_SORTED: u8 = 8;
 }
 
 /// Which value a node looks at.

@@ -11,6 +11,9 @@ use egress_common::{
     set,
 };
 
+#[cfg(target_arch = "bpf")]
+use egress_common::layout::node;
+
 use crate::{
     elements::{self, Element, Statement},
     packet::{SkBuff, cpu},
@@ -506,6 +509,28 @@ fn read<T: Copy>(start: *const u8, at: u32) -> T {
     unsafe { start.add(at as usize).cast::<T>().read() }
 }
 
+/// Moves on over so many bounds, of four bytes, where the last of them is less than `above`: the bytes are the
+/// sign of the difference, shifted.
+#[cfg(target_arch = "bpf")]
+macro_rules! halve {
+    ($at:ident, $above:ident, $step:literal, $shift:literal) => {
+        let mut bytes = u64::from(read::<u32>($at, node::BODY + ($step - 1) * 4));
+        // SAFETY: changes nothing but the register.
+        unsafe {
+            core::arch::asm!(
+                "{0} -= {1}",
+                "{0} >>= 63",
+                concat!("{0} <<= ", $shift),
+                inout(reg) bytes,
+                in(reg) $above,
+                options(pure, nomem, nostack),
+            );
+        }
+        // SAFETY: at most all bounds, in all.
+        $at = unsafe { $at.add(bytes as usize) };
+    };
+}
+
 impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     type Node = *const u8;
 
@@ -546,6 +571,24 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     #[inline(always)]
     fn node32(&self, node: *const u8, at: u32) -> u32 {
         read(node, at)
+    }
+
+    /// Without a branch: the verifier would follow each way.
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    fn sorted<const BOUNDS: u32>(&self, node: *const u8, value: u32) -> u32 {
+        let (mut at, above) = (node, u64::from(value).wrapping_add(1));
+        if BOUNDS >= 63 {
+            halve!(at, above, 32, 7);
+            halve!(at, above, 16, 6);
+        }
+        if BOUNDS >= 15 {
+            halve!(at, above, 8, 5);
+        }
+        halve!(at, above, 4, 4);
+        halve!(at, above, 2, 3);
+        halve!(at, above, 1, 2);
+        read(at, node::BODY.wrapping_add(BOUNDS << 2))
     }
 
     #[inline(always)]

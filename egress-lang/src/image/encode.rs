@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hasher;
 
 use egress_common::layout::{
-    INTERVALS, LEAF, SAME, TARGET_DROP, TARGET_PASS, feature, fetch, meta, node, op, storage,
+    INTERVALS, LEAF, LONG_SORTED, SAME, SORTED, TARGET_DROP, TARGET_PASS, feature, fetch, meta,
+    node, op, storage,
 };
 use egress_common::option::carrier;
 
@@ -258,14 +259,7 @@ impl Encoder {
             return (storage::INTERVALS, cost::SEARCH, 0);
         };
         if bounds.len() <= INTERVALS as usize {
-            push32(out, [0]);
-            // What is not less than the last bound is not less than its repetitions.
-            let missing = INTERVALS as usize - bounds.len();
-            let bounds = bounds.iter().map(|&bound| bound as u32);
-            push32(out, bounds.chain(std::iter::repeat_n(high as u32, missing)));
-            let last = targets.last().map_or(absent.0, |target| target.0);
-            let targets = targets.iter().map(|target| target.0);
-            push32(out, targets.chain(std::iter::repeat_n(last, missing)));
+            push_sorted(out, INTERVALS, bounds, targets);
             return (storage::INTERVALS, cost::SEARCH, 0);
         }
         let whole = values.1 - values.0 < (high - low).saturating_mul(WHOLE);
@@ -274,11 +268,23 @@ impl Encoder {
         } else {
             (low, high)
         };
-        let (shift, entries) = radix(low, end, bounds.len());
+        let roomy = self.bytes.len() < ROOMY || bounds.len() >= MANY;
+        let (mut shift, mut entries) = radix(low, end, bounds, roomy);
+        let table = cost::RADIX * bounds.len() + rest(bounds, low, shift);
+        if bounds.len() <= SORTED as usize && table > cost::SORTED * bounds.len() {
+            push_sorted(out, SORTED, bounds, targets);
+            return (storage::SORTED, cost::SORTED, 0);
+        }
+        if bounds.len() <= LONG_SORTED as usize && table > cost::LONG_SORTED * bounds.len() {
+            push_sorted(out, LONG_SORTED, bounds, targets);
+            return (storage::LONG_SORTED, cost::LONG_SORTED, 0);
+        }
         // What is below `low` wraps around, and must not come to lie in the last part.
         let wraps = low + (entries << shift) > 1 << 32;
         let low = if wraps { 0 } else { low };
-        let (shift, entries) = radix(low, end, bounds.len());
+        if wraps {
+            (shift, entries) = radix(low, end, bounds, roomy);
+        }
         push32(out, [low as u32, shift, entries as u32]);
         out.reserve((entries as usize + 1) * 4);
         let mut rest = 0;
@@ -644,6 +650,14 @@ mod cost {
     pub const SEARCH: usize = 10;
     /// The target in a radix node, or the node behind it.
     pub const RADIX: usize = 18;
+    /// The target in a sorted node.
+    pub const SORTED: usize = 26;
+    /// The target in a long one.
+    pub const LONG_SORTED: usize = 36;
+    /// A further node on the same field.
+    pub const PART: usize = 24;
+    /// What a table of twice the size must save.
+    pub const DOUBLING: usize = 4;
     /// One step of a binary search.
     pub const HALVING: usize = 12;
 
@@ -726,13 +740,57 @@ fn range(bounds: &[u64], targets: &[Target], highest: u64) -> Option<(u64, u64, 
 /// between its lowest and its highest bound: none is outside then.
 const WHOLE: u64 = 4;
 
+/// Larger tables than needed are made while there are at most so many bytes.
+const ROOMY: usize = 4 << 20;
+
+/// A node of so many bounds, of which there are few, may always have one.
+const MANY: usize = 512;
+
+/// The most entries of a table that is larger than needed.
+const LARGEST: u64 = 1 << 16;
+
 /// `(shift, entries)` of a radix node for values from `low` to below `end`. The more entries, the
-/// fewer nodes in a row: 2 to 4 for each bound, or 4 to 8 where there are many.
-fn radix(low: u64, end: u64, bounds: usize) -> (u32, u64) {
+/// fewer nodes in a row: 2 to 4 for each bound, or 4 to 8 where there are many; with `roomy` up to 16 times as
+/// many where that leaves less to look for behind the node.
+fn radix(low: u64, end: u64, bounds: &[u64], roomy: bool) -> (u32, u64) {
     let span = end - low;
-    let bits = bounds.ilog2() + if bounds < 64 { 2 } else { 3 };
+    let bits = bounds.len().ilog2() + if bounds.len() < 64 { 2 } else { 3 };
     let shift = (u64::BITS - (span - 1).leading_zeros()).saturating_sub(bits);
-    (shift, ((span - 1) >> shift) + 1)
+    let entries = |shift: u32| ((span - 1) >> shift) + 1;
+    let mut best = (rest(bounds, low, shift), shift);
+    if roomy {
+        for extra in 1..=4_u32.min(shift) {
+            let shift = shift - extra;
+            if entries(shift) > LARGEST {
+                break;
+            }
+            let with = rest(bounds, low, shift) + extra as usize * cost::DOUBLING * bounds.len();
+            best = best.min((with, shift));
+        }
+    }
+    (best.1, entries(best.1))
+}
+
+/// The instructions that are left behind a radix node, added up over its bounds, about.
+fn rest(bounds: &[u64], low: u64, shift: u32) -> usize {
+    let within = bounds
+        .iter()
+        .filter(|&bound| (bound - low) & ((1 << shift) - 1) != 0);
+    let (mut all, mut part, mut inside) = (0, 0, 0);
+    let behind = |inside: usize| match inside {
+        0 => 0,
+        1..8 => inside * cost::PART,
+        _ => inside * (cost::PART + cost::PART * inside.ilog2() as usize / 3),
+    };
+    for bound in within {
+        let of = (bound - low) >> shift;
+        if of != part {
+            all += behind(inside);
+            (part, inside) = (of, 0);
+        }
+        inside += 1;
+    }
+    all + behind(inside)
 }
 
 /// The part of a node for values from `start` to `end`; no bound before that at `at` is above `start`.
@@ -753,6 +811,19 @@ fn cut<'a>(
         bounds.get(first..last).unwrap_or_default(),
         targets.get(first..=last).unwrap_or_default(),
     )
+}
+
+/// As many bounds and targets as a node has.
+fn push_sorted(out: &mut Vec<u8>, room: u32, bounds: &[u64], targets: &[Target]) {
+    push32(out, [0]);
+    // What is not less than the last bound is not less than its repetitions.
+    let missing = (room as usize).saturating_sub(bounds.len());
+    let last = bounds.last().copied().unwrap_or_default() as u32;
+    let bounds = bounds.iter().map(|&bound| bound as u32);
+    push32(out, bounds.chain(std::iter::repeat_n(last, missing)));
+    let last = targets.last().map_or(0, |target| target.0);
+    let targets = targets.iter().map(|target| target.0);
+    push32(out, targets.chain(std::iter::repeat_n(last, missing)));
 }
 
 /// The targets of all values of eight bits.
