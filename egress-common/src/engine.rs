@@ -36,6 +36,10 @@ pub trait Maps {
     fn node16(&self, node: Self::Node, at: u32) -> u16;
     /// Four bytes of a node, aligned.
     fn node32(&self, node: Self::Node, at: u32) -> u32;
+    /// `value >> shift`, of less than 32 bits.
+    fn shifted(&self, value: u32, shift: u32) -> u32 {
+        value >> (shift & 31)
+    }
     /// The target of a value at a node with so many sorted bounds, which are [`INTERVALS`], [`SORTED`] or
     /// [`LONG_SORTED`].
     fn sorted<const BOUNDS: u32>(&self, node: Self::Node, value: u32) -> u32 {
@@ -523,7 +527,8 @@ fn walk<P: Packet, M: Maps>(
     mut target: u32,
 ) -> Option<u32> {
     for _ in 0..MAX_NODES {
-        if target & LEAF != 0 {
+        // It is not one with `SAME`.
+        if target >= LEAF {
             return Some(target & !LEAF);
         }
         let node = maps.node(target);
@@ -814,12 +819,10 @@ fn search<M: Maps>(maps: &M, mut at: u32, mut node: M::Node, value: u32) -> u32 
         if how != storage::RADIX {
             break;
         }
-        let low = maps.node32(node, node::VALUE);
-        let entry = value.wrapping_sub(low) >> (maps.node32(node, node::EQUAL) & 31);
-        let last = maps.node32(node, node::OTHER);
-        let entry = if entry < last { entry } else { last };
-        at = maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2));
-        if at & SAME == 0 {
+        let entry = entry(maps, node, value) & (layout::RADIX - 1);
+        at = maps.node32(node, node::SPAN.wrapping_add(entry << 2));
+        // The highest bit, `SAME`, is that of the sign.
+        if at as i32 >= 0 {
             return at;
         }
         node = maps.node(at);
@@ -828,15 +831,24 @@ fn search<M: Maps>(maps: &M, mut at: u32, mut node: M::Node, value: u32) -> u32 
     let target = if how == storage::RADIX {
         at
     } else {
-        search_node(maps, node, value, how)
+        search_node(maps, at, node, value, how)
     };
     // Where the same value is to be looked for again, it is read again.
     target & !SAME
 }
 
+/// The number of a value's target at a radix or large node.
+#[inline(always)]
+fn entry<M: Maps>(maps: &M, node: M::Node, value: u32) -> u32 {
+    let above = value.wrapping_sub(maps.node32(node, node::VALUE));
+    let entry = maps.shifted(above, maps.node32(node, node::EQUAL));
+    let last = maps.node32(node, node::OTHER);
+    if entry < last { entry } else { last }
+}
+
 /// The target for a value at a node that has it in itself.
 #[inline(always)]
-fn search_node<M: Maps>(maps: &M, node: M::Node, value: u32, how: u8) -> u32 {
+fn search_node<M: Maps>(maps: &M, at: u32, node: M::Node, value: u32, how: u8) -> u32 {
     let low = maps.node32(node, node::VALUE);
     if how == storage::EXACT {
         let target = if value == low {
@@ -859,6 +871,10 @@ fn search_node<M: Maps>(maps: &M, node: M::Node, value: u32, how: u8) -> u32 {
     }
     if how == storage::LONG_SORTED {
         return maps.sorted::<LONG_SORTED>(node, value);
+    }
+    if how == storage::LARGE {
+        let entry = entry(maps, node, value);
+        return maps.table32(at.wrapping_add(node::SPAN).wrapping_add(entry << 2));
     }
     maps.sorted::<INTERVALS>(node, value)
 }

@@ -23,7 +23,7 @@
 //! |---|---|
 //! | [`storage::EXACT`] | 12: value (32), 16: target if equal, 20: target if not |
 //! | [`storage::RANGE`] | 12: low (32), 16: target if inside, 20: target if not, 24: high less low (32) |
-//! | [`storage::RADIX`] | 12: low (32), 16: shift (32), 20: n (32), 24: n + 1 targets |
+//! | [`storage::RADIX`], [`storage::LARGE`] | 12: low (32), 16: shift (32), 20: n (32), 24: n + 1 targets |
 //! | [`storage::DIRECT`] | 12: unused, 16: 256 targets |
 //! | [`storage::INTERVALS`] | 12: unused, 16: [`INTERVALS`] bounds (32 each), then one more target than bounds |
 //! | [`storage::SORTED`], [`storage::LONG_SORTED`] | 12: unused, 16: [`SORTED`] or [`LONG_SORTED`] bounds, then one more target than bounds |
@@ -50,7 +50,7 @@
 
 /// Bytes behind the last table that belong to the map: a node at the very end can be read whole,
 /// whatever its storage.
-pub const TABLE_SLACK: u32 = 2048;
+pub const TABLE_SLACK: u32 = (RADIX << 2) + 2048;
 
 /// The size of the tables' map value, and the mask for offsets in it, in bytes, for tables of `len`
 /// bytes; `None` where that is more than a program can address.
@@ -69,15 +69,15 @@ pub const fn table_mask(value_size: u32) -> u32 {
 }
 
 /// Set in a target that is not a node.
-pub const LEAF: u32 = 1 << 31;
+pub const LEAF: u32 = 1 << 30;
 
 /// Set beside [`LEAF`] in a target that needs no action list: the packet passes all base chains, or
 /// is dropped where the lowest bit is set.
-pub const VERDICT: u32 = 1 << 30;
+pub const VERDICT: u32 = 1 << 29;
 
 /// Set in a target that is a node on the same field as the node that leads there: the value need
 /// not be read again.
-pub const SAME: u32 = 1 << 29;
+pub const SAME: u32 = 1 << 31;
 
 /// The bits of an offset in a target.
 pub const OFFSET: u32 = (1 << 28) - 1;
@@ -114,11 +114,14 @@ pub const MAX_JUMPS: usize = 16;
 /// Bounds of an interval node.
 pub const INTERVALS: u32 = 7;
 
+/// Targets of a radix node are less than so many.
+pub const RADIX: u32 = 1 << 15;
+
 /// Bounds of a sorted node: of so many that halves of them have one in the middle.
-pub const SORTED: u32 = 15;
+pub const SORTED: u32 = 31;
 
 /// Bounds of a long sorted node.
-pub const LONG_SORTED: u32 = 63;
+pub const LONG_SORTED: u32 = 127;
 
 /// A binary search takes at most this many steps: wide nodes have less than 2^20 bounds.
 pub const MAX_SEARCH: u32 = 21;
@@ -163,7 +166,8 @@ pub mod storage {
     pub const EXACT: u8 = 0;
     /// One range against all others.
     pub const RANGE: u8 = 1;
-    /// A table over the upper bits of what a value is above the lowest bound.
+    /// A table over the upper bits of what a value is above the lowest bound, of less than
+    /// [`RADIX`](super::RADIX) targets.
     pub const RADIX: u8 = 2;
     /// A table of 256 targets, for 8-bit values.
     pub const DIRECT: u8 = 3;
@@ -177,6 +181,8 @@ pub mod storage {
     pub const SORTED: u8 = 7;
     /// More of them.
     pub const LONG_SORTED: u8 = 8;
+    /// A table like that of a radix node, however large.
+    pub const LARGE: u8 = 9;
 }
 
 /// Which value a node looks at.

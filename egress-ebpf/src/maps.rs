@@ -573,16 +573,34 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
         read(node, at)
     }
 
+    /// The instruction takes the lower bits of the shift by itself.
+    #[cfg(target_arch = "bpf")]
+    #[inline(always)]
+    fn shifted(&self, value: u32, shift: u32) -> u32 {
+        let mut value = u64::from(value);
+        // SAFETY: changes nothing but the register.
+        unsafe {
+            core::arch::asm!(
+                "{0} >>= {1}",
+                inout(reg) value,
+                in(reg) u64::from(shift),
+                options(pure, nomem, nostack),
+            );
+        }
+        value as u32
+    }
+
     /// Without a branch: the verifier would follow each way.
     #[cfg(target_arch = "bpf")]
     #[inline(always)]
     fn sorted<const BOUNDS: u32>(&self, node: *const u8, value: u32) -> u32 {
         let (mut at, above) = (node, u64::from(value).wrapping_add(1));
-        if BOUNDS >= 63 {
+        if BOUNDS >= 127 {
+            halve!(at, above, 64, 8);
             halve!(at, above, 32, 7);
-            halve!(at, above, 16, 6);
         }
-        if BOUNDS >= 15 {
+        if BOUNDS >= 31 {
+            halve!(at, above, 16, 6);
             halve!(at, above, 8, 5);
         }
         halve!(at, above, 4, 4);

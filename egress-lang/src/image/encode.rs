@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hasher;
 
 use egress_common::layout::{
-    INTERVALS, LEAF, LONG_SORTED, SAME, SORTED, TARGET_DROP, TARGET_PASS, feature, fetch, meta,
-    node, op, storage,
+    INTERVALS, LEAF, LONG_SORTED, RADIX, SAME, SORTED, TARGET_DROP, TARGET_PASS, feature, fetch,
+    meta, node, op, storage,
 };
 use egress_common::option::carrier;
 
@@ -314,6 +314,9 @@ impl Encoder {
             _ => (targets.last().copied().unwrap_or(absent), 0),
         };
         push32(out, [outside.0 | flag]);
+        if entries >= RADIX.into() {
+            return (storage::LARGE, cost::RADIX, rest);
+        }
         (storage::RADIX, cost::RADIX, rest)
     }
 
@@ -641,7 +644,7 @@ mod cost {
     use egress_common::layout::{fetch, meta};
 
     /// Reading a field in the short way.
-    pub const READ: usize = 33;
+    pub const READ: usize = 28;
     /// Reading it in any other way.
     const COLD: usize = 110;
     /// Finding a part of an option.
@@ -649,13 +652,15 @@ mod cost {
     /// The target in a node.
     pub const SEARCH: usize = 10;
     /// The target in a radix node, or the node behind it.
-    pub const RADIX: usize = 18;
+    pub const RADIX: usize = 14;
+    /// The target in a node of a few bounds.
+    pub const INTERVALS: usize = 22;
     /// The target in a sorted node.
-    pub const SORTED: usize = 26;
+    pub const SORTED: usize = 33;
     /// The target in a long one.
-    pub const LONG_SORTED: usize = 36;
-    /// A further node on the same field.
-    pub const PART: usize = 24;
+    pub const LONG_SORTED: usize = 43;
+    /// Coming to a further node on the same field.
+    pub const SAME: usize = 6;
     /// What a table of twice the size must save.
     pub const DOUBLING: usize = 4;
     /// One step of a binary search.
@@ -747,7 +752,7 @@ const ROOMY: usize = 4 << 20;
 const MANY: usize = 512;
 
 /// The most entries of a table that is larger than needed.
-const LARGEST: u64 = 1 << 16;
+const LARGEST: u64 = RADIX as u64 / 2;
 
 /// `(shift, entries)` of a radix node for values from `low` to below `end`. The more entries, the
 /// fewer nodes in a row: 2 to 4 for each bound, or 4 to 8 where there are many; with `roomy` up to 16 times as
@@ -779,8 +784,10 @@ fn rest(bounds: &[u64], low: u64, shift: u32) -> usize {
     let (mut all, mut part, mut inside) = (0, 0, 0);
     let behind = |inside: usize| match inside {
         0 => 0,
-        1..8 => inside * cost::PART,
-        _ => inside * (cost::PART + cost::PART * inside.ilog2() as usize / 3),
+        1..8 => inside * (cost::SAME + cost::INTERVALS),
+        8..32 => inside * (cost::SAME + cost::SORTED),
+        32..128 => inside * (cost::SAME + cost::LONG_SORTED),
+        _ => inside * (cost::SAME + cost::RADIX + cost::SAME + cost::LONG_SORTED),
     };
     for bound in within {
         let of = (bound - low) >> shift;
