@@ -15,6 +15,7 @@
 
 use crate::engine::Maps;
 use crate::layout::{feature, fetch};
+use crate::option::{Part, carrier};
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
 use crate::store;
 
@@ -102,6 +103,9 @@ pub mod code {
     /// many nanoseconds a full set is looked through again for what is expired; `reg` is what a map's
     /// element maps to.
     pub const CHANGE: u8 = 25;
+    /// `reg` is written into a part of a TCP option, or the whole option is overwritten: `a` has its number
+    /// (bits 16 to 23), bytes from its start (bits 8 to 15), and bytes, or 0.
+    pub const SET_OPTION: u8 = 26;
 }
 
 /// The `arg` of [`code::LOOKUP`].
@@ -253,6 +257,16 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
             code::WRITE => {
                 let value = registers.get(word >> 8);
                 ended(maps.write(packet, headers, at, value))
+            }
+            code::SET_OPTION if maps.features() & feature::OPTION != 0 => {
+                let [_, kind, offset, len] = maps.table32(at.wrapping_add(4)).to_be_bytes();
+                let part = Part {
+                    carrier: carrier::TCP,
+                    kind,
+                    offset,
+                    len,
+                };
+                packet.write_option(headers, part, registers.get(word >> 8))
             }
             // Sets stand deep on the kernel's small stack: the way to them is a short one.
             code::LOOKUP if elements => maps.lookup(packet, at, &mut registers),

@@ -1,12 +1,22 @@
 //! TCP options, IPv6 extension headers and SCTP chunks, found as nf_tables finds them
 //! (net/netfilter/nft_exthdr.c).
 
+use crate::act::end;
 use crate::packet::{ETH_P_IPV6, Headers, IPV6_HLEN, Packet};
+use crate::store;
 
 /// Bytes of the TCP header without options.
 const TCP_HLEN: u32 = 20;
 /// Bytes of the SCTP header before the first chunk.
 const SCTP_HLEN: u32 = 12;
+/// Where the checksum is in the TCP header.
+const TCP_CHECKSUM: u32 = 16;
+/// The most bytes of TCP options.
+const TCP_OPTIONS: u32 = 40;
+/// The TCP option that does nothing.
+const TCPOPT_NOP: u8 = 1;
+/// Maximum segment size.
+const TCPOPT_MSS: u8 = 2;
 /// Number of TCP.
 const IPPROTO_TCP: u8 = 6;
 /// Number of SCTP.
@@ -62,6 +72,83 @@ impl Part {
             packet.far(start.wrapping_add(len).wrapping_sub(1), 1)?;
         }
         packet.far(start, if len < 8 { len } else { 8 })
+    }
+
+    /// Writes the lower bytes of a value into the part, of a TCP option, and mends the checksum; what is not
+    /// there stays so. A maximum segment size only becomes less. Returns how the [act ends](crate::act::end)
+    /// (`nft_exthdr_tcp_set_eval()`).
+    #[inline(always)]
+    pub fn store<P: Packet>(self, packet: &P, headers: Headers, value: u64) -> u32 {
+        let Some(mut walk) = self.begin(packet, headers) else {
+            return end::RULE;
+        };
+        packet.walk_options(&mut walk);
+        if walk.state != FOUND {
+            return end::ON;
+        }
+        if !walk.is_sound(self) || !walk.holds(packet, self) {
+            return end::RULE;
+        }
+        let len = u32::from(self.len);
+        let at = walk.offset.wrapping_add(self.offset.into());
+        let Some(old) = packet.far(at, len) else {
+            return end::RULE;
+        };
+        let new = store::left_aligned(value, len);
+        if old == new || self.kind == TCPOPT_MSS && len == 2 && old < new {
+            return end::ON;
+        }
+        let place = headers.transport().wrapping_add(TCP_CHECKSUM);
+        let difference = store::difference(old, new, len);
+        let done = packet.mend_plainly(place, difference) && packet.store(at, len, new);
+        if done { end::ON } else { end::RULE }
+    }
+
+    /// [`Part::store`], or [`Part::strip`] where there are no bytes to store.
+    #[inline(always)]
+    pub fn write<P: Packet>(self, packet: &P, headers: Headers, value: u64) -> u32 {
+        if self.len == 0 {
+            self.strip(packet, headers)
+        } else {
+            self.store(packet, headers, value)
+        }
+    }
+
+    /// Overwrites the whole TCP option with options that do nothing; one that does not lie within the header has
+    /// the packet dropped (`nft_exthdr_tcp_strip_eval()`).
+    #[inline(always)]
+    pub fn strip<P: Packet>(self, packet: &P, headers: Headers) -> u32 {
+        let Some(mut walk) = self.begin(packet, headers) else {
+            return end::RULE;
+        };
+        packet.walk_options(&mut walk);
+        if walk.state != FOUND {
+            return end::ON;
+        }
+        if !walk.is_sound(self) {
+            return end::DROPPED;
+        }
+        let place = headers.transport().wrapping_add(TCP_CHECKSUM);
+        let mut at = walk.offset;
+        let behind = at.wrapping_add(walk.len);
+        for _ in 0..TCP_OPTIONS {
+            if at >= behind {
+                break;
+            }
+            let Some(old) = packet.far(at, 1) else {
+                return end::DROPPED;
+            };
+            let new = u64::from(TCPOPT_NOP) << 56;
+            // Here, words are those of the header.
+            let odd = at.wrapping_sub(headers.transport()) & 1;
+            let shift = odd << 3;
+            let difference = store::difference(old >> shift, new >> shift, 2);
+            if !packet.mend_plainly(place, difference) || !packet.store(at, 1, new) {
+                return end::DROPPED;
+            }
+            at = at.wrapping_add(1);
+        }
+        end::ON
     }
 
     /// The beginning of the walk, where the packet can have such options.

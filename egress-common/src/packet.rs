@@ -253,6 +253,16 @@ pub trait Packet {
     /// ([`crate::store::mended`]), also where a device is to complete it; `pseudo` says that what changed
     /// is in the pseudo header. Whether it could be.
     fn mend_checksum(&self, offset: u32, difference: u32, pseudo: bool) -> bool;
+    /// The same of a TCP checksum, which may become 0 (`inet_proto_csum_replace2()`).
+    fn mend_plainly(&self, offset: u32, difference: u32) -> bool;
+    /// Runs a [`crate::act::code::SET_OPTION`]: [`Part::store`], or where the part has no bytes,
+    /// [`Part::strip`]. A program makes it one function that is verified once.
+    fn write_option(&self, headers: Headers, part: Part, value: u64) -> u32
+    where
+        Self: Sized,
+    {
+        part.write(self, headers, value)
+    }
     /// Nanoseconds of the monotonic clock.
     fn now(&self) -> u64;
     /// A random number.

@@ -127,7 +127,7 @@ pub fn left_aligned(value: u64, len: u32) -> u64 {
 /// 0, and not one of the other forms of 0, where all ones become 0 (which shows in a checksum of 0 that a device
 /// is to complete).
 #[inline(always)]
-fn difference(old: u64, new: u64, len: u32) -> u32 {
+pub(crate) fn difference(old: u64, new: u64, len: u32) -> u32 {
     let behind = (u64::MAX >> 1) >> ((len << 3).wrapping_sub(1) & 63);
     sum(!(old | behind)).wrapping_add(sum(new))
 }

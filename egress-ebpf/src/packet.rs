@@ -293,6 +293,18 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
+    fn mend_plainly(&self, offset: u32, difference: u32) -> bool {
+        self.replace_checksum(offset, fold(difference) as u16, 0)
+    }
+
+    #[inline(always)]
+    fn write_option(&self, headers: Headers, part: Part, value: u64) -> u32 {
+        let [carrier, kind, offset, len] = [part.carrier, part.kind, part.offset, part.len];
+        let part = u32::from_be_bytes([carrier, kind, offset, len]);
+        write_option(self.ctx.skb.skb, headers.to_bits(), part, value)
+    }
+
+    #[inline(always)]
     fn walk_options(&self, walk: &mut OptionWalk) {
         let mut walking = WalkingOptions {
             skb: self.ctx.skb.skb,
@@ -627,6 +639,21 @@ pub extern "C" fn load_option(
         }
         None => 0,
     }
+}
+
+/// Writes a TCP option: likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn write_option(skb: *mut __sk_buff, headers: u32, part: u32, value: u64) -> u32 {
+    let ctx = TcContext::new(skb);
+    let [carrier, kind, offset, len] = part.to_be_bytes();
+    let part = Part {
+        carrier,
+        kind,
+        offset,
+        len,
+    };
+    part.write(&SkBuff::new(&ctx), Headers::from_bits(headers), value)
 }
 
 /// What `bpf_loop` hands to each step over an option.

@@ -84,8 +84,6 @@ beforehand. A test loads each line, so that this list is what is refused.
     ip protocol set 17                                  # what says where headers are: also version, hdrlength,
     ip6 nexthdr set 17                                  # length and frag-off of ip, version and length of ip6
     sctp dport set 5                                    # a CRC over the whole packet
-    tcp option maxseg size set 1400
-    reset tcp option sack-perm
     @ih,0,32 set 5
     ip ttl set ip daddr map { 10.0.0.1 : 9 }            # other than constants into what is under a checksum and no
     ip6 daddr set ip6 saddr                             # whole words of 16 bits, or is more than 8 bytes

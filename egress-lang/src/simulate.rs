@@ -361,6 +361,18 @@ impl Packet for SimPacket {
         self.store(offset, 2, u64::from(new) << 48)
     }
 
+    fn mend_plainly(&self, offset: u32, difference: u32) -> bool {
+        if self.partial {
+            return true;
+        }
+        let Some(old) = self.far(offset, 2) else {
+            return false;
+        };
+        let old = !(old >> 48) as u32 & 0xffff;
+        let new = !store::fold(old.wrapping_add(store::fold(difference))) & 0xffff;
+        self.store(offset, 2, u64::from(new) << 48)
+    }
+
     fn now(&self) -> u64 {
         self.time
     }

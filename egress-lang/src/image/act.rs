@@ -59,6 +59,9 @@ impl Encoder {
             // The checksum to be mended is in the transport header.
             self.features |= feature::TRANSPORT;
         }
+        if let Act::SetOption { .. } | Act::ResetOption { .. } = act {
+            self.features |= feature::TRANSPORT | feature::OPTION;
+        }
         out.push(match *act {
             Act::Load { to, source } => self.load(to, source),
             Act::Constant { to, value } => Instruction {
@@ -141,6 +144,19 @@ impl Encoder {
                     | if pseudo { write::PSEUDO } else { 0 },
                 b: u64::MAX,
                 ..new(code::WRITE, from)
+            },
+            Act::SetOption {
+                kind,
+                offset,
+                len,
+                from,
+            } => Instruction {
+                a: u32::from_be_bytes([0, kind, offset, len]),
+                ..new(code::SET_OPTION, from)
+            },
+            Act::ResetOption { kind } => Instruction {
+                a: u32::from_be_bytes([0, kind, 0, 0]),
+                ..new(code::SET_OPTION, 0)
             },
             Act::LengthCost {
                 to,

@@ -138,6 +138,15 @@ impl Written {
                     }
                     here
                 }
+                Act::SetOption { .. } | Act::ResetOption { .. } => {
+                    let payload = |offset, len| Source::Payload {
+                        base: Base::Transport,
+                        offset,
+                        len,
+                    };
+                    // The checksum, and the options.
+                    Self::written_to(payload(16, 2)) | Self::written_to(payload(20, 40))
+                }
                 _ => Self::default(),
             }
         })

@@ -116,6 +116,22 @@ pub enum Act {
         /// Whether what is written is in the pseudo header of transport checksums.
         pseudo: bool,
     },
+    /// Writes into a TCP option, where the packet has it.
+    SetOption {
+        /// Its number on the wire.
+        kind: u8,
+        /// Bytes from its start.
+        offset: u8,
+        /// Bytes, 2 or 4.
+        len: u8,
+        /// From where.
+        from: Register,
+    },
+    /// Overwrites a TCP option with options that do nothing, where the packet has it.
+    ResetOption {
+        /// Its number on the wire.
+        kind: u8,
+    },
     /// What the packet's bytes cost of a limit: `length * nanoseconds / rate`.
     LengthCost {
         /// Where to.
@@ -278,6 +294,8 @@ impl Act {
             Self::Test { .. }
             | Self::Selected
             | Self::Write { .. }
+            | Self::SetOption { .. }
+            | Self::ResetOption { .. }
             | Self::Limit { .. }
             | Self::Quota { .. }
             | Self::Fwd { .. }

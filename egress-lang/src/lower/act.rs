@@ -7,10 +7,10 @@ use egress_common::act::KEY_WORDS;
 
 use super::{set, test};
 use crate::checked::{
-    AddressFamily, BitOp, ElementData, Expr, Limit, Log, Lookup, Quota, Set, Statement, Table,
-    Value,
+    AddressFamily, BitOp, ElementData, Expr, Limit, Log, Lookup, OptionField, Quota, Set,
+    Statement, Table, Value,
 };
-use crate::ir::{Act, Base, Meta, Register, Source, Step, Writable};
+use crate::ir::{Act, Base, Carrier, Meta, Register, Source, Step, Writable};
 use crate::meta::MetaKey;
 
 mod payload;
@@ -45,9 +45,35 @@ impl Lower<'_> {
                 Step::Act(act)
             }
             Statement::Fwd { address, device } => Step::Act(self.fwd(address.as_ref(), device)?),
+            Statement::OptionReset { kind } => Step::Act(vec![Act::ResetOption { kind: *kind }]),
             Statement::SetUpdate(update) => Step::Act(self.update(update)?),
             _ => return Ok(None),
         }))
+    }
+
+    /// Two or four bytes of a TCP option (`nft_exthdr_tcp_set_init()`).
+    fn set_option(&self, option: &OptionField, value: &Expr) -> Result<Vec<Act>> {
+        let place = test::place(&Expr::Option(option.clone()))?;
+        let Source::Option {
+            carrier: Carrier::Tcp,
+            kind,
+            offset,
+            len: len @ (2 | 4),
+        } = place.source
+        else {
+            return Err("setting this part of an option".to_owned());
+        };
+        if place.width != place.source.width() || offset < 2 {
+            return Err("setting this part of an option".to_owned());
+        }
+        let mut act = self.value(value, 0)?;
+        act.push(Act::SetOption {
+            kind,
+            offset,
+            len,
+            from: 0,
+        });
+        Ok(act)
     }
 
     fn fwd(&self, address: Option<&(AddressFamily, Expr)>, device: &Expr) -> Result<Vec<Act>> {
@@ -83,7 +109,8 @@ impl Lower<'_> {
             Expr::Field { .. } | Expr::Raw { .. } => {
                 return self.set_payload(target, value).map(Step::Act);
             }
-            _ => return Err("setting an option".to_owned()),
+            Expr::Option(option) => return self.set_option(option, value).map(Step::Act),
+            _ => return Err("setting this".to_owned()),
         };
         if let Expr::Constant(_, Value::Int(number)) = value {
             let number = u32::try_from(*number);

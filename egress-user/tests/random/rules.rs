@@ -305,7 +305,16 @@ impl Generator<'_> {
     fn act(&mut self) -> String {
         let number = *self.rng.pick(&[0, 1, 2, 3, 5, 9, 64, 255]);
         let wide = *self.rng.pick(&[0, 1, 0xff, 0x100, 0xfffe, 0xffff, 0x1234]);
-        match self.rng.below(10) {
+        match self.rng.below(11) {
+            10 => match self.rng.below(4) {
+                0 => format!("tcp option maxseg size set {wide}"),
+                1 => format!("tcp option timestamp tsval set {wide}"),
+                2 => format!(
+                    "reset tcp option {}",
+                    *self.rng.pick(&["maxseg", "sack-perm", "timestamp"])
+                ),
+                _ => format!("tcp option @{number},16,16 set {wide}"),
+            },
             0 => {
                 let over = *self.rng.pick(&["", "over "]);
                 match self.rng.below(3) {
