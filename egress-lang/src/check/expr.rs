@@ -39,6 +39,15 @@ impl Typed {
     }
 }
 
+/// Whether these can be concatenated.
+pub(super) fn concatenated(parts: &[TypePart]) -> std::result::Result<(), &'static str> {
+    let bytes: u32 = parts.iter().map(|part| part.width.div_ceil(32) * 4).sum();
+    if parts.len() > 1 && bytes > 64 {
+        return Err("Concatenation of size > 64 bytes is not supported");
+    }
+    Ok(())
+}
+
 impl RuleChecker<'_, '_> {
     /// What stands left of an operator, with its types.
     pub(super) fn read(&mut self, expr: &Ast) -> Result<Typed> {
@@ -158,12 +167,8 @@ impl RuleChecker<'_, '_> {
                 if failed {
                     return Err(Failed);
                 }
-                let bytes: u32 = parts.iter().map(|part| part.width.div_ceil(32) * 4).sum();
-                if bytes > 64 {
-                    return self.fail(
-                        expr.span,
-                        "Concatenation of size > 64 bytes is not supported",
-                    );
+                if let Err(message) = concatenated(&parts) {
+                    return self.fail(expr.span, message);
                 }
                 Ok(Typed {
                     expr: Expr::Concat(exprs),
@@ -181,6 +186,7 @@ impl RuleChecker<'_, '_> {
     fn meta(&mut self, key: MetaKey, expr: &Ast) -> Result<Typed> {
         let row = key.row();
         match key {
+            _ if self.declares => {}
             MetaKey::Nfproto => {
                 return self.fail(expr.span, "meta nfproto is only useful in the inet family");
             }

@@ -37,6 +37,8 @@ pub(super) struct RuleChecker<'c, 't> {
     pub(super) masked: Vec<usize>,
     /// The hook of the chain, where it is a base chain.
     pub(super) hook: Option<Hook>,
+    /// Whether only types are asked for: of `typeof`, which may name what no rule here could read.
+    pub(super) declares: bool,
     /// What is known of the packets inside of tunnels, by the tunnel's word.
     pub(super) inside: HashMap<&'static str, Context>,
 }
@@ -52,6 +54,7 @@ impl<'c, 't> RuleChecker<'c, 't> {
             out: Vec::new(),
             masked: Vec::new(),
             hook: None,
+            declares: false,
             inside: HashMap::new(),
         }
     }

@@ -151,10 +151,30 @@ impl Shared {
                 Ok((parts.collect::<Result<Vec<_>>>()?, None))
             }
             KeySpec::Typeof(expr) => {
-                let index = Default::default();
-                let mut checker = RuleChecker::new(self, table, &index);
-                let typed = checker.read(expr)?;
-                Ok((typed.parts, Some(typed.expr)))
+                // Its parts need not be of one packet.
+                let items = match &expr.kind {
+                    ast::ExprKind::Concat(items) => items.as_slice(),
+                    _ => std::slice::from_ref(expr),
+                };
+                let (mut exprs, mut parts) = (Vec::new(), Vec::new());
+                for item in items {
+                    let index = Default::default();
+                    let mut checker = RuleChecker::new(self, table, &index);
+                    checker.declares = true;
+                    let typed = checker.read(item)?;
+                    parts.extend(typed.parts);
+                    exprs.push(typed.expr);
+                }
+                super::expr::concatenated(&parts)
+                    .or_else(|message| self.fail(expr.span, message))?;
+                let all = match exprs.pop() {
+                    Some(only) if exprs.is_empty() => Some(only),
+                    last => {
+                        exprs.extend(last);
+                        Some(crate::checked::Expr::Concat(exprs))
+                    }
+                };
+                Ok((parts, all))
             }
         }
     }
