@@ -5,6 +5,7 @@ mod common;
 
 use common::{
     frame::{ip4, ip6, udp},
+    listing::steady,
     machine::Machine,
     netns::{DEVICE, Wire},
 };
@@ -35,37 +36,6 @@ fn table(sets: &str, rules: &str) -> String {
         "table netdev t {{\n{sets}\nchain c {{\n\
          type filter hook egress device \"{DEVICE}\" priority 0; policy accept;\n{rules}\n}}\n}}\n"
     )
-}
-
-/// A listing without what depends on the moment.
-fn steady(listing: &str) -> String {
-    let mut words: Vec<&str> = Vec::new();
-    let mut skip = false;
-    for word in listing.split_whitespace() {
-        let expires = word == "expires";
-        if skip {
-            if word.ends_with(',') {
-                words.push(",");
-            }
-        } else if !expires && !word.starts_with('#') {
-            words.push(word);
-        }
-        skip = expires;
-    }
-    // Elements stand in the order in which a hash table has them.
-    let text = words.join(" ").replace(" ,", ",");
-    let mut out = String::new();
-    let mut rest = text.as_str();
-    while let Some((before, behind)) = rest.split_once("elements = { ") {
-        let (inside, behind) = behind.split_once(" }").expect("a brace");
-        // Older kernels also say a timeout that is the set's.
-        let inside = inside.replace(" timeout 1h", "");
-        let mut elements: Vec<&str> = inside.split(", ").collect();
-        elements.sort_unstable();
-        out.push_str(&format!("{before}elements = {{ {} }}", elements.join(", ")));
-        rest = behind;
-    }
-    out + rest
 }
 
 /// Sets, rules, and commands that are run between two rounds of packets. Where something is deleted the set
@@ -257,6 +227,36 @@ fn elements_change_without_a_reload_and_survive_one() {
     assert!(sender.send(&to(30, 2, 9)), "gone with the ruleset");
     nft("flush ruleset").success();
     assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+#[test]
+fn elements_keep_their_comments() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let set = "set s { type ipv4_addr; flags dynamic,timeout; timeout 1h;\n\
+               elements = { 198.18.0.1 comment \"one\", 198.18.0.2 counter timeout 30m comment \"two\" }\n}";
+    let rules = table(set, "add @s { ip daddr }");
+    let run = |arguments: &[&str], input: &str| {
+        machine
+            .egress_with(&wire.near, arguments, input.as_bytes())
+            .success()
+    };
+    run(&["load", "-"], &rules);
+    wire.sender().send(&to(3, 53, 20));
+    run(
+        &[
+            "nft",
+            "add element netdev t s { 198.18.0.4 comment \"four\" }",
+        ],
+        "",
+    );
+    run(&["nft", "delete element netdev t s { 198.18.0.1 }"], "");
+    run(&["nft", "add rule netdev t c counter"], "");
+    let listing = steady(&run(&["nft", "list", "set", "netdev", "t", "s"], ""));
+    let elements = "elements = { 198.18.0.2 counter packets 0 bytes 0 timeout 30m comment \"two\", \
+                    198.18.0.3, 198.18.0.4 comment \"four\" }";
+    assert!(listing.contains(elements), "{listing}");
+    machine.egress(&wire.near, &["detach", "--all"]).success();
 }
 
 #[test]

@@ -170,6 +170,8 @@ pub struct Set {
     pub statements: Vec<Statement>,
     /// Sorted by key.
     pub elements: Vec<Element>,
+    /// Comments of elements that are not among these: where packets change them, the kernel has them.
+    pub comments: Vec<(Value, String)>,
 }
 
 /// What a map maps to.

@@ -136,6 +136,10 @@ impl Printer<'_> {
 
     pub(crate) fn element(&mut self, set: &Set, element: &Element) {
         self.key(&element.key, &set.key);
+        for statement in &element.statements {
+            self.push(" ");
+            self.statement(statement);
+        }
         if let Some(timeout) = element.timeout {
             let timeout = self.span(timeout);
             self.fmt(format_args!(" timeout {timeout}"));
@@ -143,10 +147,6 @@ impl Printer<'_> {
         if let Some(expires) = element.expires.filter(|_| !self.options.stateless) {
             let expires = self.span(expires);
             self.fmt(format_args!(" expires {expires}"));
-        }
-        for statement in &element.statements {
-            self.push(" ");
-            self.statement(statement);
         }
         if let Some(comment) = &element.comment {
             self.fmt(format_args!(" comment \"{comment}\""));

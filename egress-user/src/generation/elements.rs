@@ -109,6 +109,13 @@ impl Live {
                 let live =
                     live.filter_map(|(key, words)| element::decode(set, key, words, self.now));
                 set.elements = live.collect();
+                let mut comments: HashMap<_, _> =
+                    std::mem::take(&mut set.comments).into_iter().collect();
+                if !comments.is_empty() {
+                    for element in &mut set.elements {
+                        element.comment = comments.remove(&element.key);
+                    }
+                }
                 set.sort_elements();
             }
         }
@@ -123,6 +130,10 @@ impl Live {
     pub fn compare(&self, state: &mut State) -> Result<()> {
         for scope in &mut state.scopes {
             for set in scope.ruleset.changing_sets_mut() {
+                let commented = set.elements.iter();
+                set.comments = commented
+                    .filter_map(|element| Some((element.key.clone(), element.comment.clone()?)))
+                    .collect();
                 let mut wanted = HashSet::with_capacity(set.elements.len());
                 for element in &set.elements {
                     let key = element::key(set, &element.key);

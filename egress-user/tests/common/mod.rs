@@ -14,6 +14,7 @@
 pub mod attached;
 pub mod directory;
 pub mod frame;
+pub mod listing;
 pub mod machine;
 pub mod netns;
 pub mod socket;

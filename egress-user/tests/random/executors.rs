@@ -163,6 +163,18 @@ fn differences(packets: &[Sent], expected: &Seen, seen: &Seen) -> Option<Differe
         let details = format!("nft  {:?}\nours {:?}", expected.counters, seen.counters);
         return Some(difference("counters of our program", details));
     }
+    if expected.sets != seen.sets {
+        let details = format!("nft  {}\nours {}", expected.sets, seen.sets);
+        return Some(difference("sets", details));
+    }
+    if expected.sent_on != seen.sent_on {
+        let details = format!(
+            "nft and ours: {} and {} frames",
+            expected.sent_on.len(),
+            seen.sent_on.len()
+        );
+        return Some(difference("frames sent on", details));
+    }
     if expected.arrived != seen.arrived {
         let lengths = (expected.arrived.len(), seen.arrived.len());
         let first = expected

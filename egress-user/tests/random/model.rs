@@ -16,7 +16,7 @@ use egress_lang::{
     simulate::{SimPacket, Simulation},
 };
 
-use super::side::counters;
+use super::side::{OTHER, counters};
 use crate::common::netns::{DEVICE, IFINDEX};
 
 /// What becomes of some packets.
@@ -94,7 +94,8 @@ impl Model {
             text: rules.as_bytes(),
         };
         let mut options = CheckOptions::default();
-        options.names.interfaces = Some([DEVICE.to_owned(), "lo".to_owned()].into());
+        options.names.interfaces =
+            Some([DEVICE.to_owned(), OTHER.to_owned(), "lo".to_owned()].into());
         let ruleset = Ruleset::default()
             .load(file, &ParseOptions::default(), &options)
             .map_err(|errors| Refusal::Language(errors.to_string()))?;

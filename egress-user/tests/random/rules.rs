@@ -3,6 +3,7 @@
 
 use egress_lang::simulate::SimPacket;
 
+use super::side::OTHER;
 use super::{
     matches::{Left, Needs, joined},
     rng::Rng,
@@ -33,6 +34,8 @@ pub(super) struct Generator<'a> {
     pub(super) counters: usize,
     pub(super) sets: Vec<(String, String)>,
     pub(super) maps: Vec<(String, String)>,
+    /// Sets whose elements packets change, with what they are of.
+    pub(super) dynamic: Vec<(String, Vec<Left>)>,
     pub(super) chains: Vec<String>,
     /// In how many of a hundred rules a statement acts.
     pub(super) acting: usize,
@@ -51,6 +54,7 @@ pub fn ruleset(rng: &mut Rng, packets: &[SimPacket], rules: usize) -> Vec<Line> 
             counters: 0,
             sets: Vec::new(),
             maps: Vec::new(),
+            dynamic: Vec::new(),
             chains: Vec::new(),
             acting,
         };
@@ -104,6 +108,11 @@ impl Generator<'_> {
         }
         for map in 0..self.rng.below(3) {
             self.named_map(map, lines);
+        }
+        if self.acting > 0 {
+            for set in 0..self.rng.below(3) {
+                self.dynamic_set(set, lines);
+            }
         }
         let each = rules.div_ceil(bases + regular);
         for base in 0..bases {
@@ -162,6 +171,47 @@ impl Generator<'_> {
             "set {name} {{ typeof {left}; {flags}elements = {{ {elements} }}; }}"
         )));
         self.sets.push((name, left));
+    }
+
+    fn dynamic_set(&mut self, number: usize, lines: &mut Vec<Line>) {
+        let key = if self.rng.chance(40) {
+            self.concatenation()
+        } else {
+            vec![self.left()]
+        };
+        if !key
+            .iter()
+            .all(|left| left.has_type && self.is_aligned(left))
+        {
+            return;
+        }
+        // Some of them become full. What times out does not while this runs.
+        let size = *self.rng.pick(&[1, 2, 4, 64, 1000]);
+        let flags = *self.rng.pick(&["dynamic", "dynamic,timeout; timeout 1h"]);
+        let name = format!("d{number}");
+        lines.push(removable(format!(
+            "set {name} {{ typeof {}; size {size}; flags {flags}; }}",
+            joined(&key)
+        )));
+        self.dynamic.push((name, key));
+    }
+
+    /// A packet's own element.
+    fn change(&mut self) -> Option<String> {
+        let at = self.rng.below(self.dynamic.len().max(1));
+        let (name, key) = self.dynamic.get(at)?.clone();
+        let how = *self
+            .rng
+            .pick(&["add", "add", "update", "update", "update", "delete"]);
+        let number = self.rng.below(4) + 1;
+        let statement = match (how, self.rng.below(8)) {
+            ("delete", _) | (_, 0..4) => String::new(),
+            (_, 4) => " counter".to_owned(),
+            (_, 5) => format!(" limit rate over {number}/hour burst {number} packets"),
+            (_, 6) => format!(" limit rate {number}/day burst {number} packets"),
+            _ => format!(" quota over {} bytes", number * 100),
+        };
+        Some(format!("{how} @{name} {{ {}{statement} }}", joined(&key)))
     }
 
     fn named_map(&mut self, number: usize, lines: &mut Vec<Line>) {
@@ -243,6 +293,19 @@ impl Generator<'_> {
             let statement = self.act();
             parts.insert(at, statement);
         }
+        if !self.dynamic.is_empty() {
+            if self.rng.chance(20) {
+                let at = self.rng.below(parts.len() + 1);
+                parts.extend(self.change());
+                let last = parts.len() - 1;
+                parts.swap(at.min(last), last);
+            }
+            if self.rng.chance(10) {
+                let (name, key) = self.rng.pick(&self.dynamic).clone();
+                let op = if self.rng.chance(20) { "!= " } else { "" };
+                parts.push(format!("{} {op}@{name}", joined(&key)));
+            }
+        }
         let ending = self.rng.weighted(&[30, 12, 4, 50, 4]);
         if self.rng.chance(92) {
             parts.push(self.counter());
@@ -305,7 +368,12 @@ impl Generator<'_> {
     fn act(&mut self) -> String {
         let number = *self.rng.pick(&[0, 1, 2, 3, 5, 9, 64, 255]);
         let wide = *self.rng.pick(&[0, 1, 0xff, 0x100, 0xfffe, 0xffff, 0x1234]);
-        match self.rng.below(11) {
+        match self.rng.below(12) {
+            11 => match self.rng.below(5) {
+                0 => format!("fwd to \"{OTHER}\""),
+                1 => format!("dup to meta mark map {{ 0 : \"{OTHER}\", 7 : \"{OTHER}\" }}"),
+                _ => format!("dup to \"{OTHER}\""),
+            },
             10 => match self.rng.below(4) {
                 0 => format!("tcp option maxseg size set {wide}"),
                 1 => format!("tcp option timestamp tsval set {wide}"),

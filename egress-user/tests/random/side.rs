@@ -1,6 +1,6 @@
 //! One of the two sides: a wire with rules on it, whoever enforces them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     packet::{Sent, VLANS, Via},
@@ -8,10 +8,15 @@ use super::{
 };
 use crate::common::{
     eventually,
+    listing::steady,
     machine::Machine,
     netns::{DEVICE, PEER, Wire},
     tool::Said,
 };
+
+/// Another device, to which rules send packets, and its other end.
+pub const OTHER: &str = "egd0";
+const OTHER_END: &str = "egd1";
 
 /// Who enforces the rules.
 #[derive(Debug)]
@@ -32,6 +37,7 @@ pub struct Side {
     /// Empty where the kernel has no VLAN devices.
     vlans: Vec<Socket>,
     receiver: Socket,
+    other: Socket,
 }
 
 /// What became of some packets.
@@ -41,7 +47,11 @@ pub struct Seen {
     pub sent: Vec<Result<(), i32>>,
     /// What arrived, in order.
     pub arrived: Vec<Arrived>,
-    /// Packets and bytes of all counters, as they are listed.
+    /// What arrived behind the other device, in order.
+    pub sent_on: Vec<Arrived>,
+    /// The sets that packets change, as they are listed, without when elements expire.
+    pub sets: String,
+    /// Packets and bytes of all counters, as they are listed, those of elements aside.
     pub counters: Vec<(u64, u64)>,
 }
 
@@ -79,12 +89,17 @@ impl Side {
             let said = wire.near.tool("ip", &["link", "show", "egbr"], "");
             !said.success().contains("NO-CARRIER")
         });
+        wire.near.ip(&format!(
+            "link add {OTHER} mtu 9000 type veth peer name {OTHER_END} mtu 9000\n\
+             link set {OTHER} up\nlink set {OTHER_END} up\n"
+        ));
         let vlans = vlan_devices(&wire);
         Self {
             direct: Socket::sender(&wire.near, DEVICE),
             bridged: Socket::sender(&wire.near, "egb1"),
             vlans,
             receiver: Socket::receiver(&wire.far, PEER),
+            other: Socket::receiver(&wire.near, OTHER_END),
             wire,
             enforcer,
         }
@@ -119,6 +134,7 @@ impl Side {
     /// Sends packets, one after the other.
     pub fn send(&mut self, packets: &[Sent]) -> Seen {
         self.receiver.receive_all(0);
+        self.other.receive_all(0);
         let mut sent = Vec::new();
         for packet in packets {
             let socket = match packet.via {
@@ -129,12 +145,22 @@ impl Side {
             sent.push(socket.send(packet));
         }
         let passed = sent.iter().filter(|result| result.is_ok()).count();
-        let arrived = self.receiver.receive_all(passed);
-        let counters = counters(&self.list().success());
+        let mut sent_on = self.other.receive_all(0);
+        let arrived = if sent_on.is_empty() {
+            self.receiver.receive_all(passed)
+        } else {
+            // Copies, or what does not arrive here: how many will is not known.
+            std::thread::sleep(Duration::from_millis(5));
+            self.receiver.receive_all(0)
+        };
+        sent_on.extend(self.other.receive_all(0));
+        let (listing, sets) = without_sets(&self.list().success());
         Seen {
             sent,
             arrived,
-            counters,
+            sent_on,
+            sets,
+            counters: counters(&listing),
         }
     }
 }
@@ -163,6 +189,28 @@ fn vlan_devices(wire: &Wire) -> Vec<Socket> {
         sockets.push(Socket::sender(&wire.near, name));
     }
     sockets
+}
+
+/// A listing without the sets that packets change, and these.
+fn without_sets(listing: &str) -> (String, String) {
+    let (mut rest, mut sets) = (String::new(), String::new());
+    let mut dynamic = false;
+    for line in listing.lines() {
+        let word = line.trim_start();
+        if word.starts_with("set ") {
+            dynamic = word.starts_with("set d");
+        } else if word == "}" {
+            dynamic = false;
+        }
+        if dynamic {
+            sets.push_str(line);
+            sets.push('\n');
+        } else {
+            rest.push_str(line);
+            rest.push('\n');
+        }
+    }
+    (rest, steady(&sets))
 }
 
 /// Packets and bytes of the counters in a listing.
