@@ -213,3 +213,38 @@ fn named_cases() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
+
+/// The program run by the kernel over bytes, the engine and the rules: verdicts, bytes, marks and counters.
+#[test]
+fn test_runs_agree() {
+    let Some(mut executors) = executors() else {
+        return;
+    };
+    let default = if common::in_vm() { 0 } else { 60 };
+    let count = common::number("EGRESS_RANDOM_TEST_RUNS", default);
+    let first = common::number("EGRESS_RANDOM_SEED", 1);
+    let (mut rulesets, mut packets, mut failures) = (0, 0, Vec::new());
+    let mut check = |executors: &Executors, name: &str, text: &str, sent: &[Sent]| match executors
+        .test_run(text, sent)
+    {
+        Some(Ok(run)) => {
+            rulesets += 1;
+            packets += run;
+        }
+        Some(Err(details)) => failures.push(format!("{name}\n{text}\n{details}")),
+        None => {}
+    };
+    for case in Case::all() {
+        executors.ours.load(&case.rules).success();
+        check(&executors, &case.name, &case.rules, &case.packets);
+    }
+    for seed in first..first + count {
+        let (mut lines, sent) = generate(seed, false);
+        if executors.prepare(&mut lines).is_some() {
+            let text = rules::text(&lines);
+            check(&executors, &format!("seed {seed}"), &text, &sent);
+        }
+    }
+    println!("{packets} packets, {rulesets} rulesets");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}

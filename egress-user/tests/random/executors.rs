@@ -9,6 +9,7 @@ use super::{
     packet::{Sent, Via},
     rules::{self, Line},
     side::{Enforcer, Reasons, Seen, Side, was_dropped},
+    test_run::{self, Ran},
 };
 use crate::common::{machine::Machine, tool::Said};
 
@@ -220,7 +221,10 @@ fn model_differs(text: &str, packets: &[Sent], expected: &Seen) -> Option<Differ
         Err(error) => return difference("tables in user space", error),
     };
     let answers = [
-        ("engine in user space", model.simulate(&image, &simulated)),
+        (
+            "engine in user space",
+            model.simulate(&image, &simulated.clone()),
+        ),
         ("interpreter", model.interpret(&simulated)),
     ];
     for (name, Answer { dropped, counters }) in answers {
@@ -239,6 +243,53 @@ fn model_differs(text: &str, packets: &[Sent], expected: &Seen) -> Option<Differ
         }
     }
     None
+}
+
+/// What of a ruleset is other than in this test where no device sends: who does, and to whom.
+const OF_SENDING: &[&str] = &["skuid", "skgid", "cgroup", "pkttype", "dup to", "fwd to"];
+
+impl Executors {
+    /// Runs our program over the bytes of packets, and says what the engine in user space, or the rules one after
+    /// the other, say otherwise. Our side has just loaded this ruleset. `None` where that cannot be.
+    pub fn test_run(&self, text: &str, packets: &[Sent]) -> Option<Result<usize, String>> {
+        if OF_SENDING.iter().any(|word| text.contains(word)) {
+            return None;
+        }
+        let model = Model::read(text).ok()?;
+        let image = model.compile().ok()?;
+        let (packets, ran): (Vec<Sent>, Vec<Ran>) =
+            test_run::run(&self.ours, packets).into_iter().unzip();
+        let mut simulated: Vec<SimPacket> = packets.iter().filter_map(Sent::simulated).collect();
+        for packet in &mut simulated {
+            // All of it is linear, and nobody looked behind tags.
+            packet.linear = usize::MAX;
+            packet.network = 14;
+        }
+        let (counted, _) = self.ours.counted();
+        let interpreted = model.interpret(&simulated);
+        let answer = model.simulate(&image, &simulated);
+        for (number, (ran, packet)) in ran.iter().zip(&simulated).enumerate() {
+            let expected = Ran {
+                dropped: answer.dropped[number],
+                mark: packet.mark.get(),
+                priority: packet.priority.get(),
+                bytes: packet.current(),
+            };
+            if *ran != expected || interpreted.dropped[number] != ran.dropped {
+                let sent = &packets[number];
+                return Some(Err(format!(
+                    "{sent}\nkernel {ran:x?}\nengine {expected:x?}\nrules  dropped: {}",
+                    interpreted.dropped[number]
+                )));
+            }
+        }
+        for (name, counters) in [("engine", answer.counters), ("rules", interpreted.counters)] {
+            if counters != counted {
+                return Some(Err(format!("kernel {counted:?}\n{name} {counters:?}")));
+            }
+        }
+        Some(Ok(packets.len()))
+    }
 }
 
 /// The lines that errors in nft's form name, with what is wrong.

@@ -15,3 +15,4 @@ pub mod rules;
 pub mod shrink;
 pub mod side;
 pub mod socket;
+pub mod test_run;

@@ -119,19 +119,17 @@ impl Model {
         }
     }
 
-    /// By the engine.
+    /// By the engine; packets are left as rules leave them.
     pub fn simulate(&self, image: &Image, packets: &[SimPacket]) -> Answer {
         let simulation = Simulation::new(image);
         let states = self.ruleset.states().into_iter();
         let states = states.map(|(id, start)| (u32::try_from(id.0).unwrap(), start.value(0)));
         simulation.set_states(states.collect());
-        let dropped = packets
-            .iter()
-            .map(|packet| match simulation.run(&packet.clone()) {
-                Outcome::Drop => true,
-                Outcome::Pass | Outcome::Redirect => false,
-                outcome => panic!("{outcome:?} for {packet:?}"),
-            });
+        let dropped = packets.iter().map(|packet| match simulation.run(packet) {
+            Outcome::Drop => true,
+            Outcome::Pass | Outcome::Redirect => false,
+            outcome => panic!("{outcome:?} for {packet:?}"),
+        });
         let dropped = dropped.collect();
         let counted = simulation.counters().into_iter();
         self.answer(

@@ -154,14 +154,20 @@ impl Side {
             self.receiver.receive_all(0)
         };
         sent_on.extend(self.other.receive_all(0));
-        let (listing, sets) = without_sets(&self.list().success());
+        let (counters, sets) = self.counted();
         Seen {
             sent,
             arrived,
             sent_on,
             sets,
-            counters: counters(&listing),
+            counters,
         }
+    }
+
+    /// The counters and the sets that packets change.
+    pub fn counted(&self) -> (Vec<(u64, u64)>, String) {
+        let (listing, sets) = without_sets(&self.list().success());
+        (counters(&listing), sets)
     }
 }
 
