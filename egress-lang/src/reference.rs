@@ -90,6 +90,8 @@ beforehand. A test loads each line, so that this list is what is refused.
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr device \"eth1\"                # an IPv6 neighbour that is no constant
     counter name ip daddr map { 10.0.0.1 : \"n\" }      # objects by maps: limit, quota, too
+    limit rate 1/second tcp option maxseg exists        # an option, or the user of a socket, behind what may end the rule
+    ip ttl set 5 ip saddr . tcp dport { 10.0.0.1 . 22 } # a concatenation, behind what may, or changes the packet
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals,
     update @names { meta oifname }                      # with interface names
     ip daddr vmap @verdicts                             # or verdicts
