@@ -323,6 +323,11 @@ pub enum StatementKind {
         /// The device.
         device: Expr,
     },
+    /// `redirect to DEVICE`.
+    Redirect {
+        /// The device.
+        device: Expr,
+    },
     /// `add @SET { KEY }` and its like.
     SetUpdate {
         /// Which.

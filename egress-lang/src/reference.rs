@@ -42,6 +42,7 @@ const STATEMENTS: &str = "\
 | `meta priority set VALUE` | writes `skb->priority`, which queueing disciplines read |
 | `dup to DEVICE` | sends a copy |
 | `fwd to DEVICE`, `fwd ip\\|ip6 to ADDRESS device DEVICE` | sends the packet there instead; the second to a neighbour, with one hop less to live |
+| `redirect to DEVICE` | not of nft: as `fwd to`, with the skip mark (`--skip-mark`, which it takes) on the packet, so that the rules of that device are not asked |
 | `log [prefix TEXT] [level LEVEL] [flags FLAGS]`, `log [prefix TEXT] group N [snaplen BYTES]` | tells `egress monitor` of the packet; `queue-threshold` is read and has no effect |
 | `meta nftrace set 0\\|1` | `egress monitor trace` tells the packet's way from here on |
 | `add @SET { KEY [timeout TIME] [STATEMENTS] [: VALUE] }` | adds an element to a set or map that is `dynamic` or has timeouts; runs its `counter`, `limit` and `quota`, up to two |
@@ -104,7 +105,7 @@ On ingress, where alone nft's hook has them:
     meta pkttype set host
     reject
 
-What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect`, `queue`, and on
+What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect` (to a port), `queue`, and on
 egress `reject`.
 
 ## Other than nft

@@ -255,3 +255,46 @@ fn bpf(command: i32, attributes: &[u64; 16]) -> i32 {
     assert!(done >= 0, "bpf({command}): {}", io::Error::last_os_error());
     done as i32
 }
+
+#[test]
+fn what_is_redirected_does_not_meet_the_rules_of_the_other_device() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    wire.near
+        .ip("link add egt2 type veth peer name egt3\nlink set egt2 up\nlink set egt3 up\n");
+    attach(&machine, &wire.near, "egt2", &chain("drop"));
+    let sends = |statement: &str| {
+        format!(
+            "table netdev t {{\nchain c {{\ntype filter hook egress priority 0;\n\
+             counter {statement} \"egt2\"\n}}\n}}\n"
+        )
+    };
+    let (sender, other) = (wire.sender(), PacketSocket::open(&wire.near, "egt3"));
+    let mut on_the_other = 0;
+    for (statement, passes) in [("fwd to", false), ("redirect to", true)] {
+        attach(&machine, &wire.near, DEVICE, &sends(statement));
+        assert!(sender.send(&question()), "{statement}");
+        let arrived = other.receive(Duration::from_millis(if passes { 2000 } else { 300 }));
+        assert_eq!(arrived.is_some(), passes, "{statement}");
+        on_the_other += u64::from(!passes);
+        assert_eq!(
+            counted(&machine, &wire.near, "egt2"),
+            on_the_other,
+            "{statement}"
+        );
+    }
+
+    // The rules that are there stay where they are, as nothing says which mark.
+    let before = machine.egress(&wire.near, &["list", "ruleset"]).success();
+    let bad = machine.egress_with(
+        &wire.near,
+        &["attach", DEVICE, "--rules", "-"],
+        sends("redirect to").as_bytes(),
+    );
+    assert!(
+        !bad.is_success() && bad.stderr.contains("--skip-mark"),
+        "{bad}"
+    );
+    let after = machine.egress(&wire.near, &["list", "ruleset"]).success();
+    assert_eq!(before, after);
+}

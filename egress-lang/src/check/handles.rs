@@ -22,7 +22,9 @@ pub(super) fn give(statement: &mut Statement, handles: &mut u64) {
             ..
         } => give(map),
         Statement::Set { value, .. } => maps(value, &mut give),
-        Statement::Dup { device } | Statement::Fwd { device, .. } => maps(device, &mut give),
+        Statement::Dup { device }
+        | Statement::Fwd { device, .. }
+        | Statement::Redirect { device } => maps(device, &mut give),
         _ => {}
     }
 }

@@ -254,7 +254,9 @@ impl Reader {
                 *target = written;
             }
             Statement::SetUpdate(update) => self.expr(&mut update.key, &Parent::Other),
-            Statement::Fwd { device, .. } | Statement::Dup { device } => {
+            Statement::Fwd { device, .. }
+            | Statement::Dup { device }
+            | Statement::Redirect { device } => {
                 self.expr(device, &Parent::Other);
             }
             Statement::Object {

@@ -181,7 +181,9 @@ pub(crate) fn uses_set(statement: &Statement, name: &str) -> bool {
         } => is(map),
         Statement::SetUpdate(update) => update.set == name,
         Statement::Set { value, .. } => expr(value),
-        Statement::Dup { device } | Statement::Fwd { device, .. } => expr(device),
+        Statement::Dup { device }
+        | Statement::Fwd { device, .. }
+        | Statement::Redirect { device } => expr(device),
         _ => false,
     }
 }

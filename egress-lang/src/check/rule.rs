@@ -212,6 +212,9 @@ impl<'t> RuleChecker<'_, 't> {
             StatementKind::Dup { device } => Statement::Dup {
                 device: self.device(device)?,
             },
+            StatementKind::Redirect { device } => Statement::Redirect {
+                device: self.device(device)?,
+            },
             StatementKind::Fwd { address, device } => self.fwd(address.as_deref(), device)?,
             StatementKind::SetUpdate { op, set, element } => self.set_update(*op, set, element)?,
             StatementKind::Notrack => Statement::Notrack,
@@ -595,7 +598,7 @@ fn is_terminal(statement: &ast::Statement) -> bool {
             Accept | Drop | Return | Goto(_) | Jump(_) => true,
             Continue => true,
         },
-        StatementKind::Fwd { .. } => true,
+        StatementKind::Fwd { .. } | StatementKind::Redirect { .. } => true,
         _ => false,
     }
 }

@@ -60,6 +60,12 @@ pub enum Statement {
         /// The device.
         device: Expr,
     },
+    /// `redirect to DEVICE`: as `fwd to`, with the skip mark, so that the device's own rules are not asked. nft has
+    /// no such statement.
+    Redirect {
+        /// The device.
+        device: Expr,
+    },
     /// `add @SET { KEY }` and its like.
     SetUpdate(Box<SetUpdate>),
     /// `notrack`.
@@ -572,7 +578,7 @@ impl Statement {
                 target.each(each);
                 value.each(each);
             }
-            Self::Dup { device } => device.each(each),
+            Self::Dup { device } | Self::Redirect { device } => device.each(each),
             Self::Fwd { address, device } => {
                 if let Some((_, address)) = address {
                     address.each(each);

@@ -409,6 +409,9 @@ fn statement(value: &Value) -> Result<String> {
         ("mangle", Some(_)) => format!("{} set {}", field("key")?, field("value")?),
         ("vmap", Some(_)) => format!("{} vmap {}", field("key")?, field("data")?),
         ("dup", Some(_)) => format!("dup to {}", field("addr")?),
+        ("redirect", Some(object)) if object.contains_key("dev") => {
+            format!("redirect to {}", field("dev")?)
+        }
         ("fwd", Some(object)) => match text(object, "family") {
             None => format!("fwd to {}", field("dev")?),
             Some(family) => format!(

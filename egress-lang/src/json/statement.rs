@@ -87,6 +87,7 @@ impl Writer<'_> {
                 json!({ "mangle": { "key": self.expr(target), "value": self.expr(value) } })
             }
             Statement::Dup { device } => json!({ "dup": { "addr": self.expr(device) } }),
+            Statement::Redirect { device } => json!({ "redirect": { "dev": self.expr(device) } }),
             Statement::Fwd { address, device } => {
                 let (family, address) = match address {
                     None => (Json::Null, Json::Null),

@@ -44,6 +44,11 @@ impl Lower<'_> {
                 act.push(Act::Dup { device: 0 });
                 Step::Act(act)
             }
+            Statement::Redirect { device } => {
+                let mut act = self.value(device, 0)?;
+                act.push(Act::Redirect { device: 0 });
+                Step::Act(act)
+            }
             Statement::Fwd { address, device } => Step::Act(self.fwd(address.as_ref(), device)?),
             Statement::OptionReset { kind } => Step::Act(vec![Act::ResetOption { kind: *kind }]),
             Statement::SetUpdate(update) => Step::Act(self.update(update)?),

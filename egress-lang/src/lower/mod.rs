@@ -117,6 +117,7 @@ fn describe(statement: &Statement) -> &'static str {
         Statement::Set { .. } => "setting a field",
         Statement::Dup { .. } => "dup",
         Statement::Fwd { .. } => "fwd",
+        Statement::Redirect { .. } => "redirect",
         Statement::SetUpdate(_) => "changing a set",
         Statement::Notrack => "notrack",
         Statement::OptionReset { .. } => "resetting a TCP option",

@@ -122,6 +122,13 @@ impl Parser<'_, '_> {
                 self.expect_word("option")?;
                 Ok(StatementKind::OptionReset(self.tcp_option_kind()?))
             }
+            // With a port it is nft's, of NAT.
+            "redirect" if self.is_redirect_to_device() => {
+                self.advance();
+                self.expect_word("to")?;
+                let device = self.value_expr()?;
+                Ok(StatementKind::Redirect { device })
+            }
             "reject" | "queue" | "masquerade" | "redirect" | "snat" | "dnat" | "tproxy"
             | "synproxy" | "flow" | "xt" => {
                 let name = FOREIGN.iter().find(|name| **name == word).copied();
@@ -429,6 +436,13 @@ impl Parser<'_, '_> {
                 );
             }
         })
+    }
+
+    /// At `redirect`: whether `to` follows, and no port.
+    fn is_redirect_to_device(&self) -> bool {
+        let mut lexer = self.lexer;
+        let to = lexer.next_token();
+        self.text_of(to) == "to" && lexer.next_token().kind != TokenKind::Punct(Punct::Colon)
     }
 
     fn fwd(&mut self) -> Parsed<StatementKind> {

@@ -63,6 +63,10 @@ impl Printer<'_> {
                 self.push("dup to ");
                 self.expr(device);
             }
+            Statement::Redirect { device } => {
+                self.push("redirect to ");
+                self.expr(device);
+            }
             Statement::Fwd { address, device } => match address {
                 None => {
                     self.push("fwd to ");

@@ -159,8 +159,7 @@ pub fn groups(
             .scopes
             .iter()
             .filter(|scope| scope_ids.contains(&scope.id));
-        let (chains, of_scopes) =
-            lower_all(scopes, &first.name, settings.hook, slots, all_devices)?;
+        let (chains, of_scopes) = lower_all(scopes, &first.name, &settings, slots, all_devices)?;
         let fingerprint = fingerprint(&settings, &scope_ids, &chains, &devices, slots);
         groups.push(Group {
             devices,
@@ -210,10 +209,11 @@ fn find_device(
 fn lower_all<'a>(
     scopes: impl Iterator<Item = &'a Scope>,
     device: &str,
-    hook: Hook,
+    settings: &GroupSettings,
     slots: &Slots,
     devices: &Devices,
 ) -> Result<(ir::Hook, Vec<u64>)> {
+    let hook = settings.hook;
     let mut all = ir::Hook::default();
     let mut of_scopes = Vec::new();
     let mut traces = 0;
@@ -229,6 +229,13 @@ fn lower_all<'a>(
             for step in chain.rules.iter_mut().flat_map(|rule| &mut rule.steps) {
                 move_step(step, offset, scope.id, slots)?;
                 if let ir::Step::Act(act) = step {
+                    let redirects = |act: &ir::Act| matches!(act, ir::Act::Redirect { .. });
+                    if settings.skip_mark.1 == 0 && act.iter().any(redirects) {
+                        bail!(
+                            "{device}: `redirect to` marks packets, so that the rules of the other device are not \
+                             asked: say which mark by --skip-mark, or take `fwd to`"
+                        );
+                    }
                     let index = |name: &str| devices.get(name).map_or(0, |device| device.ifindex);
                     act.iter_mut().for_each(|act| act.resolve(&index));
                     number_traces(act, &mut traces);
