@@ -114,6 +114,8 @@ A rule with two tests by `!=` of neighbouring fields, such as `tcp sport != 22 t
 hold, as nft(8) says. nft up to 1.0.6 at least makes one comparison of both fields of it, so that its rule matches where either
 holds: here, it would drop packets from port 22, too (`nft --debug=netlink -c` shows the one `cmp neq`).
 
+`meta priority` with a word that is no class (`meta priority foo`) is an error. nft 1.0.6 reads it as 0.
+
 ";
 
 const COMPUTED: &str = "\
