@@ -34,12 +34,15 @@ pub(super) struct Generator<'a> {
     pub(super) counters: usize,
     pub(super) sets: Vec<(String, String)>,
     pub(super) maps: Vec<(String, String)>,
-    /// Sets whose elements packets change, with what they are of.
-    pub(super) dynamic: Vec<(String, Vec<Left>)>,
+    /// Sets whose elements packets change, with what they are of, and whether rules may delete some.
+    pub(super) dynamic: Vec<(String, Vec<Left>, bool)>,
     pub(super) chains: Vec<String>,
     /// In how many of a hundred rules a statement acts.
     pub(super) acting: usize,
 }
+
+/// More elements than the packets of a run make.
+const ELEMENTS: usize = 500;
 
 /// A ruleset of at most so many rules.
 pub fn ruleset(rng: &mut Rng, packets: &[SimPacket], rules: usize) -> Vec<Line> {
@@ -185,24 +188,30 @@ impl Generator<'_> {
         {
             return;
         }
-        // Some of them become full. What times out does not while this runs.
-        let size = *self.rng.pick(&[1, 2, 4, 64, 1000]);
+        // Some of them become full. What times out does not while this runs. The kernel counts what was deleted
+        // until it collects it, so that nothing is deleted from those.
+        let size = *self.rng.pick(&[1, 2, 4, 1000, 1000]);
         let flags = *self.rng.pick(&["dynamic", "dynamic,timeout; timeout 1h"]);
         let name = format!("d{number}");
         lines.push(removable(format!(
             "set {name} {{ typeof {}; size {size}; flags {flags}; }}",
             joined(&key)
         )));
-        self.dynamic.push((name, key));
+        self.dynamic.push((name, key, size > ELEMENTS));
     }
 
     /// A packet's own element.
     fn change(&mut self) -> Option<String> {
         let at = self.rng.below(self.dynamic.len().max(1));
-        let (name, key) = self.dynamic.get(at)?.clone();
+        let (name, key, deletes) = self.dynamic.get(at)?.clone();
         let how = *self
             .rng
             .pick(&["add", "add", "update", "update", "update", "delete"]);
+        let how = if how == "delete" && !deletes {
+            "add"
+        } else {
+            how
+        };
         let number = self.rng.below(4) + 1;
         let statement = match (how, self.rng.below(8)) {
             ("delete", _) | (_, 0..4) => String::new(),
@@ -301,7 +310,7 @@ impl Generator<'_> {
                 parts.swap(at.min(last), last);
             }
             if self.rng.chance(10) {
-                let (name, key) = self.rng.pick(&self.dynamic).clone();
+                let (name, key, _) = self.rng.pick(&self.dynamic).clone();
                 let op = if self.rng.chance(20) { "!= " } else { "" };
                 parts.push(format!("{} {op}@{name}", joined(&key)));
             }

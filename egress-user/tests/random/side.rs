@@ -208,7 +208,9 @@ fn without_sets(listing: &str) -> (String, String) {
         } else if word == "}" {
             dynamic = false;
         }
-        if dynamic {
+        if dynamic && word.starts_with("typeof ") {
+            // Of two names of one field either may be listed.
+        } else if dynamic {
             sets.push_str(line);
             sets.push('\n');
         } else {
