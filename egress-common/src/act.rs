@@ -15,7 +15,7 @@
 
 use crate::engine::Maps;
 use crate::layout::{feature, fetch};
-use crate::option::{Part, carrier};
+use crate::option::Part;
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
 use crate::store;
 
@@ -103,8 +103,8 @@ pub mod code {
     /// many nanoseconds a full set is looked through again for what is expired; `reg` is what a map's
     /// element maps to.
     pub const CHANGE: u8 = 25;
-    /// `reg` is written into a part of a TCP option, or the whole option is overwritten: `a` has its number
-    /// (bits 16 to 23), bytes from its start (bits 8 to 15), and bytes, or 0.
+    /// `reg` is written into the part of a TCP option that `a` says ([`Part::to_bits`]); where the part has no
+    /// bytes, the whole option is overwritten.
     pub const SET_OPTION: u8 = 26;
 }
 
@@ -259,13 +259,7 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
                 ended(maps.write(packet, headers, at, value))
             }
             code::SET_OPTION if maps.features() & feature::OPTION != 0 => {
-                let [_, kind, offset, len] = maps.table32(at.wrapping_add(4)).to_be_bytes();
-                let part = Part {
-                    carrier: carrier::TCP,
-                    kind,
-                    offset,
-                    len,
-                };
+                let part = Part::from_bits(maps.table32(at.wrapping_add(4)));
                 packet.write_option(headers, part, registers.get(word >> 8))
             }
             // Sets stand deep on the kernel's small stack: the way to them is a short one.

@@ -175,11 +175,11 @@ pub mod storage {
     pub const WIDE_EXACT: u8 = 4;
     /// Sorted 64-bit bounds.
     pub const WIDE_INTERVALS: u8 = 5;
-    /// A few sorted bounds, looked at one after the other.
+    /// A few sorted bounds, for a binary search.
     pub const INTERVALS: u8 = 6;
-    /// Some sorted bounds, for a binary search.
-    pub const SORTED: u8 = 7;
     /// More of them.
+    pub const SORTED: u8 = 7;
+    /// Still more.
     pub const LONG_SORTED: u8 = 8;
     /// A table like that of a radix node, however large.
     pub const LARGE: u8 = 9;

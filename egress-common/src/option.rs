@@ -37,7 +37,7 @@ pub mod carrier {
 }
 
 /// A part of an option.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Part {
     /// What carries the option ([`carrier`]).
     pub carrier: u8,
@@ -50,6 +50,24 @@ pub struct Part {
 }
 
 impl Part {
+    /// In one word: carrier, kind, offset and length, a byte each, from the highest.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u32 {
+        u32::from_be_bytes([self.carrier, self.kind, self.offset, self.len])
+    }
+
+    /// What [`Part::to_bits`] made.
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        let [carrier, kind, offset, len] = bits.to_be_bytes();
+        Self {
+            carrier,
+            kind,
+            offset,
+            len,
+        }
+    }
+
     /// The first eight bytes of the part, left-aligned, or the byte 0 or 1 for whether there is the
     /// option. `None` where nft's match breaks the rule.
     #[inline(always)]

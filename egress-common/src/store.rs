@@ -146,12 +146,20 @@ pub fn fold(sum: u32) -> u32 {
     (once >> 16).wrapping_add(once & 0xffff)
 }
 
-/// The checksum that was `old` when what it covers rose by `difference` (`nft_csum_replace()`).
+/// The checksum that was `old` when what it covers rose by `difference` (`csum_replace2()`).
+#[inline(always)]
+pub fn replaced(old: u32, difference: u32) -> u32 {
+    !fold((!old & 0xffff).wrapping_add(fold(difference))) & 0xffff
+}
+
+/// The same, where a sum of 0 says that there is none (`nft_csum_replace()`).
 #[inline(always)]
 pub fn mended(old: u32, difference: u32) -> u32 {
-    let new = !fold((!old & 0xffff).wrapping_add(fold(difference))) & 0xffff;
-    // `CSUM_MANGLED_0`
-    if new == 0 { 0xffff } else { new }
+    match replaced(old, difference) {
+        // `CSUM_MANGLED_0`
+        0 => 0xffff,
+        new => new,
+    }
 }
 
 /// Mends a checksum that no device computes.

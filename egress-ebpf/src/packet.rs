@@ -124,8 +124,26 @@ impl<'a> SkBuff<'a> {
             return None;
         }
         let start = field!(self, data) as usize + offset as usize;
-        (start + need <= field!(self, data_end) as usize).then_some(start)
+        let behind = if need == 1 { next(start) } else { start + need };
+        (behind <= field!(self, data_end) as usize).then_some(start)
     }
+}
+
+/// The address behind that of a byte. The compiler would compare the byte's own address with the end, from which
+/// the verifier learns nothing.
+#[inline(always)]
+fn next(at: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut next = at as u64;
+        // SAFETY: changes nothing but the register.
+        unsafe {
+            core::arch::asm!("{0} += 1", inout(reg) next, options(pure, nomem, nostack));
+        }
+        next as usize
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    at.wrapping_add(1)
 }
 
 impl SkBuff<'_> {
@@ -166,27 +184,7 @@ impl SkBuff<'_> {
 impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn near8(&self, offset: u32) -> Option<u8> {
-        if offset > MAX_NEAR {
-            return None;
-        }
-        let start = field!(self, data) as usize + offset as usize;
-        // By the compiler it would become a comparison of `start` itself, from which the verifier learns nothing.
-        #[cfg(target_arch = "bpf")]
-        let behind = {
-            let mut behind = start as u64;
-            // SAFETY: changes nothing but the register.
-            unsafe {
-                core::arch::asm!("{0} += 1", inout(reg) behind, options(pure, nomem, nostack));
-            }
-            behind as usize
-        };
-        #[cfg(not(target_arch = "bpf"))]
-        let behind = start.wrapping_add(1);
-        if behind > field!(self, data_end) as usize {
-            return None;
-        }
-        let at = behind.wrapping_sub(1);
-        Some(load!(at, u8))
+        self.near(offset, 1).map(|at| load!(at, u8))
     }
 
     #[inline(always)]
@@ -286,8 +284,7 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn option(&self, headers: Headers, part: Part) -> Option<u64> {
         let mut value = 0;
-        let [carrier, kind, offset, len] = [part.carrier, part.kind, part.offset, part.len];
-        let part = u32::from_be_bytes([carrier, kind, offset, len]);
+        let part = part.to_bits();
         let found = load_option(self.ctx.skb.skb, headers.to_bits(), part, &raw mut value);
         (found != 0).then_some(value)
     }
@@ -299,9 +296,7 @@ impl Packet for SkBuff<'_> {
 
     #[inline(always)]
     fn write_option(&self, headers: Headers, part: Part, value: u64) -> u32 {
-        let [carrier, kind, offset, len] = [part.carrier, part.kind, part.offset, part.len];
-        let part = u32::from_be_bytes([carrier, kind, offset, len]);
-        write_option(self.ctx.skb.skb, headers.to_bits(), part, value)
+        write_option(self.ctx.skb.skb, headers.to_bits(), part.to_bits(), value)
     }
 
     #[inline(always)]
@@ -624,13 +619,7 @@ pub extern "C" fn load_option(
         return 0;
     }
     let ctx = TcContext::new(skb);
-    let [carrier, kind, offset, len] = part.to_be_bytes();
-    let part = Part {
-        carrier,
-        kind,
-        offset,
-        len,
-    };
+    let part = Part::from_bits(part);
     match part.load(&SkBuff::new(&ctx), Headers::from_bits(headers)) {
         Some(loaded) => {
             // SAFETY: the callers pass the address of a variable of theirs.
@@ -646,14 +635,7 @@ pub extern "C" fn load_option(
 #[inline(never)]
 pub extern "C" fn write_option(skb: *mut __sk_buff, headers: u32, part: u32, value: u64) -> u32 {
     let ctx = TcContext::new(skb);
-    let [carrier, kind, offset, len] = part.to_be_bytes();
-    let part = Part {
-        carrier,
-        kind,
-        offset,
-        len,
-    };
-    part.write(&SkBuff::new(&ctx), Headers::from_bits(headers), value)
+    Part::from_bits(part).write(&SkBuff::new(&ctx), Headers::from_bits(headers), value)
 }
 
 /// What `bpf_loop` hands to each step over an option.

@@ -5,6 +5,7 @@ pub use crate::checked::{FibFlag, FibResult, Tunnel};
 use crate::diagnostic::{Sources, Span};
 use crate::field::FieldId;
 use crate::meta::MetaKey;
+use crate::options::OptionFieldRow;
 
 /// A text that was read: its commands, and the texts they stood in.
 #[derive(Debug, Clone, Default)]
@@ -515,7 +516,7 @@ pub enum ExprKind {
         family: OptionFamily,
         /// Its number on the wire.
         kind: u8,
-        /// The keyword of the field, where one was written.
+        /// The field, where one was written.
         field: Option<OptionFieldName>,
     },
     /// `numgen ...`.
@@ -595,10 +596,20 @@ pub enum ExprKind {
 /// The field of an option, as written.
 #[derive(Debug, Clone)]
 pub enum OptionFieldName {
-    /// By its keyword.
-    Keyword(Name),
+    /// By words: that of the option, and the field.
+    Known(&'static str, &'static OptionFieldRow),
     /// `@KIND,OFFSET,LENGTH`: bits.
     Raw(u32, u32),
+}
+
+impl OptionFieldName {
+    /// Offset and length, in bits.
+    pub fn place(&self) -> (u32, u32) {
+        match self {
+            Self::Known(_, row) => (row.offset, row.width),
+            Self::Raw(offset, length) => (*offset, *length),
+        }
+    }
 }
 
 /// An element of a set or map.

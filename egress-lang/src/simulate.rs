@@ -368,8 +368,7 @@ impl Packet for SimPacket {
         let Some(old) = self.far(offset, 2) else {
             return false;
         };
-        let old = !(old >> 48) as u32 & 0xffff;
-        let new = !store::fold(old.wrapping_add(store::fold(difference))) & 0xffff;
+        let new = store::replaced((old >> 48) as u32, difference);
         self.store(offset, 2, u64::from(new) << 48)
     }
 

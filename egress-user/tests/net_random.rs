@@ -247,4 +247,5 @@ fn test_runs_agree() {
     }
     println!("{packets} packets, {rulesets} rulesets");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(packets > 0, "nothing was run");
 }

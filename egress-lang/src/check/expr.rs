@@ -227,7 +227,7 @@ impl RuleChecker<'_, '_> {
             }
         }
         let listed = options::listed_name(family, kind).unwrap_or("").to_owned();
-        let Some(OptionFieldName::Raw(offset, length)) = field else {
+        let Some(field) = field else {
             let read = Expr::Option(OptionField {
                 family,
                 name: listed,
@@ -236,10 +236,19 @@ impl RuleChecker<'_, '_> {
             });
             return Ok(Typed::one(read, DataType::Boolean, 8));
         };
-        if *length == 0 || *length > 128 {
+        let (offset, length) = field.place();
+        if length == 0 || length > 128 {
             return self.fail(expr.span, "length of the option's part out of range");
         }
-        let known = options::listed_field(family, kind, *offset, *length);
+        let known = match field {
+            // Of `typeof` nft keeps which extension header was written, else what is read.
+            OptionFieldName::Known(name, row)
+                if self.declares && family == OptionFamily::Exthdr =>
+            {
+                Some((*name, *row))
+            }
+            _ => options::listed_field(family, kind, offset, length),
+        };
         let (name, keyword, data_type) = match known {
             Some((name, row)) => (name.to_owned(), row.keyword.to_owned(), row.data_type),
             None => (String::new(), String::new(), DataType::Integer),
@@ -250,12 +259,12 @@ impl RuleChecker<'_, '_> {
             kind,
             field: Some(OptionPart {
                 keyword,
-                offset: *offset,
-                length: *length,
+                offset,
+                length,
                 data_type,
             }),
         });
-        Ok(Typed::one(read, data_type, *length))
+        Ok(Typed::one(read, data_type, length))
     }
 
     fn fib(&mut self, expr: &Ast, flags: &[(FibFlag, Span)], result: FibResult) -> Result<Typed> {

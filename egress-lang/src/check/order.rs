@@ -39,7 +39,7 @@ fn place(expr: &Expr) -> Option<Place> {
                 RawBase::Link => Base::Link,
                 RawBase::Network => Base::Network,
                 RawBase::Transport => Base::Transport,
-                RawBase::Inner => return None,
+                RawBase::Inner => Base::Inner,
             };
             Some((base, *offset, *length))
         }
@@ -47,8 +47,8 @@ fn place(expr: &Expr) -> Option<Place> {
     }
 }
 
-/// Where the loads that nft sorts to unite them lie; with `==`, or with `!=`.
-fn mergeable(statement: &Statement) -> Option<(Place, MatchOp)> {
+/// Where the load of a match lies that nft collects to unite it with others: with `==`, or with `!=`.
+fn collected(statement: &Statement) -> Option<(Place, MatchOp)> {
     let Statement::Match(Match {
         left,
         op: op @ (MatchOp::Eq | MatchOp::Ne),
@@ -62,41 +62,22 @@ fn mergeable(statement: &Statement) -> Option<(Place, MatchOp)> {
     (offset % 8 == 0 && width % 8 == 0).then_some(((base, offset, width), *op))
 }
 
-/// Whether nft collects a match to unite it with others: those with `!=`, too, and those of `@ih`, which it then
-/// does not unite.
-fn is_collected(statement: &Statement) -> bool {
-    let Statement::Match(Match {
-        left,
-        op: MatchOp::Eq | MatchOp::Ne,
-        right: Right::Value(Value::Int(_)),
-        ..
-    }) = statement
-    else {
-        return false;
-    };
-    let span = match left {
-        Expr::Raw { offset, length, .. } => Some((*offset, *length)),
-        left => place(left).map(|(_, offset, width)| (offset, width)),
-    };
-    span.is_some_and(|(offset, width)| offset % 8 == 0 && width % 8 == 0)
-}
-
 /// A match that nft collects to unite it, and which statement of the rule it is.
 type Load = (Place, MatchOp, usize);
 
 /// The matches that may be united with each other. A statement that is no match ends such a batch, but for
 /// one with a single match, which goes on (`stmt_reduce()`, nft's src/rule.c).
 fn batches(statements: &[Statement], masked: &[usize]) -> Vec<Vec<Load>> {
-    let (mut all, mut batch, mut collected) = (Vec::new(), Vec::new(), 0);
+    let (mut all, mut batch) = (Vec::new(), Vec::new());
     for (at, statement) in statements.iter().enumerate() {
         if !matches!(statement, Statement::Match(_)) {
-            if collected >= 2 {
+            if batch.len() >= 2 {
                 all.push(std::mem::take(&mut batch));
-                collected = 0;
             }
-        } else if is_collected(statement) && !masked.contains(&at) {
-            collected += 1;
-            batch.extend(mergeable(statement).map(|(place, op)| (place, op, at)));
+        } else if let Some((place, op)) = collected(statement)
+            && !masked.contains(&at)
+        {
+            batch.push((place, op, at));
         }
     }
     all.push(batch);
@@ -173,7 +154,7 @@ fn unite_batch(statements: Vec<Statement>, mut loads: Vec<Load>) -> Vec<Statemen
     let mut out = Vec::with_capacity(slots.len());
     for (slot, mut list) in slots.into_iter().zip(followers) {
         out.extend(slot);
-        list.sort_by_key(|statement| mergeable(statement).map(|((_, offset, _), _)| offset));
+        list.sort_by_key(|statement| collected(statement).map(|((_, offset, _), _)| offset));
         out.extend(list);
     }
     out
@@ -194,10 +175,17 @@ fn names_protocol(statement: &Statement) -> bool {
 
 fn can_unite(a: Place, b: Place) -> bool {
     let total = a.2 + b.2;
-    a.0 == b.0
+    // Those of `@ih` are collected alone.
+    a.0 != Base::Inner
+        && a.0 == b.0
         && a.1 + a.2 == b.1
         && total <= 128
         && (total <= 32 || a.0 == Base::Link || a.2 > 32 || b.2 > 32)
+}
+
+/// Gives what `typeof` names the name that listings have for it.
+pub(super) fn name(expr: &mut Expr) {
+    Reader::default().named(expr);
 }
 
 /// What a listing knows while it reads a rule.

@@ -161,7 +161,8 @@ impl Shared {
                     let index = Default::default();
                     let mut checker = RuleChecker::new(self, table, &index);
                     checker.declares = true;
-                    let typed = checker.read(item)?;
+                    let mut typed = checker.read(item)?;
+                    super::order::name(&mut typed.expr);
                     parts.extend(typed.parts);
                     exprs.push(typed.expr);
                 }

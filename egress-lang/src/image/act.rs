@@ -59,7 +59,7 @@ impl Encoder {
             // The checksum to be mended is in the transport header.
             self.features |= feature::TRANSPORT;
         }
-        if let Act::SetOption { .. } | Act::ResetOption { .. } = act {
+        if let Act::SetOption { .. } = act {
             self.features |= feature::TRANSPORT | feature::OPTION;
         }
         out.push(match *act {
@@ -145,18 +145,9 @@ impl Encoder {
                 b: u64::MAX,
                 ..new(code::WRITE, from)
             },
-            Act::SetOption {
-                kind,
-                offset,
-                len,
-                from,
-            } => Instruction {
-                a: u32::from_be_bytes([0, kind, offset, len]),
+            Act::SetOption { part, from } => Instruction {
+                a: part.to_bits(),
                 ..new(code::SET_OPTION, from)
-            },
-            Act::ResetOption { kind } => Instruction {
-                a: u32::from_be_bytes([0, kind, 0, 0]),
-                ..new(code::SET_OPTION, 0)
             },
             Act::LengthCost {
                 to,

@@ -138,7 +138,7 @@ impl Written {
                     }
                     here
                 }
-                Act::SetOption { .. } | Act::ResetOption { .. } => {
+                Act::SetOption { .. } => {
                     let payload = |offset, len| Source::Payload {
                         base: Base::Transport,
                         offset,

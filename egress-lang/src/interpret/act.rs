@@ -3,7 +3,6 @@
 use egress_common::act::{REGISTERS, end};
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::fetch;
-use egress_common::option::{Part, carrier};
 use egress_common::packet::Packet as _;
 use egress_common::{act, store};
 
@@ -72,16 +71,6 @@ impl Run<'_> {
             }
         }
         Ended::On
-    }
-
-    fn write_option(&self, (kind, offset, len): (u8, u8, u8), value: u64) -> u32 {
-        let part = Part {
-            carrier: carrier::TCP,
-            kind,
-            offset,
-            len,
-        };
-        part.write(&self.packet, self.headers, value)
     }
 
     fn instruction(&mut self, act: &Act, registers: &mut Registers) -> u32 {
@@ -165,15 +154,9 @@ impl Run<'_> {
                     pseudo,
                 ));
             }
-            Act::SetOption {
-                kind,
-                offset,
-                len,
-                from,
-            } => {
-                return self.write_option((kind, offset, len), registers.get(from));
+            Act::SetOption { part, from } => {
+                return part.write(&self.packet, self.headers, registers.get(from));
             }
-            Act::ResetOption { kind } => return self.write_option((kind, 0, 0), 0),
             Act::LengthCost {
                 to,
                 nanoseconds,

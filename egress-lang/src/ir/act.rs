@@ -1,6 +1,8 @@
 //! What statements do that is more than counting, and tests that no diagram can answer: short programs
 //! over a few registers of 64 bits ([`egress_common::act`]).
 
+use egress_common::option::Part;
+
 use crate::element::Words;
 use crate::ir::{Base, Source, StateId, Writable};
 use crate::ranges::RangeSet;
@@ -118,19 +120,10 @@ pub enum Act {
     },
     /// Writes into a TCP option, where the packet has it.
     SetOption {
-        /// Its number on the wire.
-        kind: u8,
-        /// Bytes from its start.
-        offset: u8,
-        /// Bytes, 2 or 4.
-        len: u8,
+        /// Which 2 or 4 bytes of it; with no bytes, all of it is overwritten with options that do nothing.
+        part: Part,
         /// From where.
         from: Register,
-    },
-    /// Overwrites a TCP option with options that do nothing, where the packet has it.
-    ResetOption {
-        /// Its number on the wire.
-        kind: u8,
     },
     /// What the packet's bytes cost of a limit: `length * nanoseconds / rate`.
     LengthCost {
@@ -295,7 +288,6 @@ impl Act {
             | Self::Selected
             | Self::Write { .. }
             | Self::SetOption { .. }
-            | Self::ResetOption { .. }
             | Self::Limit { .. }
             | Self::Quota { .. }
             | Self::Fwd { .. }

@@ -4,6 +4,7 @@
 use egress_common::event::{LONG, SHORT};
 
 use egress_common::act::KEY_WORDS;
+use egress_common::option::{Part, carrier};
 
 use super::{set, test};
 use crate::checked::{
@@ -50,7 +51,10 @@ impl Lower<'_> {
                 Step::Act(act)
             }
             Statement::Fwd { address, device } => Step::Act(self.fwd(address.as_ref(), device)?),
-            Statement::OptionReset { kind } => Step::Act(vec![Act::ResetOption { kind: *kind }]),
+            Statement::OptionReset { kind } => Step::Act(vec![Act::SetOption {
+                part: tcp_option(*kind, 0, 0),
+                from: 0,
+            }]),
             Statement::SetUpdate(update) => Step::Act(self.update(update)?),
             _ => return Ok(None),
         }))
@@ -73,9 +77,7 @@ impl Lower<'_> {
         }
         let mut act = self.value(value, 0)?;
         act.push(Act::SetOption {
-            kind,
-            offset,
-            len,
+            part: tcp_option(kind, offset, len),
             from: 0,
         });
         Ok(act)
@@ -210,6 +212,15 @@ impl Lower<'_> {
         let mut act = self.value(key, from)?;
         act.extend(selection(set, width, from, to)?);
         Ok(act)
+    }
+}
+
+fn tcp_option(kind: u8, offset: u8, len: u8) -> Part {
+    Part {
+        carrier: carrier::TCP,
+        kind,
+        offset,
+        len,
     }
 }
 

@@ -73,9 +73,9 @@ pub(super) fn each_of(parts: &[&Expr], set: &Set, hook: Hook) -> Result<Vec<Alte
     }
     let mut left = MAX_ALTERNATIVES;
     ways_through(&columns, &shared, &mut Vec::new(), &mut |way, alive| {
-        left = left.checked_sub(1).ok_or_else(|| TOO_MANY.to_owned())?;
         let first = alive.iter().min().and_then(|&number| numbers.get(number));
         if let Some(ways) = first.and_then(|&at| each.get_mut(at)) {
+            left = left.checked_sub(1).ok_or_else(|| TOO_MANY.to_owned())?;
             ways.push(way.to_vec());
         }
         Ok(())

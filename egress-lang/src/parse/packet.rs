@@ -257,9 +257,9 @@ impl Parser<'_, '_> {
             field.span = field.span.to(self.last);
         }
         let known = rows
-            .flat_map(|row| row.fields)
-            .find(|row| row.keyword == field.text);
-        let Some(known) = known else {
+            .flat_map(|row| row.fields.iter().map(|field| (row.keyword, field)))
+            .find(|(_, known)| known.keyword == field.text);
+        let Some((name, known)) = known else {
             return self.error(
                 field.span,
                 format!("syntax error, {} has no field {}", header.text, field.text),
@@ -268,7 +268,7 @@ impl Parser<'_, '_> {
         Ok(ExprKind::Option {
             family: OptionFamily::Exthdr,
             kind,
-            field: Some(OptionFieldName::Raw(known.offset, known.width)),
+            field: Some(OptionFieldName::Known(name, known)),
         })
     }
 
@@ -326,7 +326,7 @@ impl Parser<'_, '_> {
             && let Some(known) = row.fields.iter().find(|field| field.keyword == self.word())
         {
             self.advance();
-            field = Some(OptionFieldName::Raw(known.offset, known.width));
+            field = Some(OptionFieldName::Known(row.keyword, known));
         }
         Ok(ExprKind::Option {
             family,

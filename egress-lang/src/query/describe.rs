@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::ast::{Expr, ExprKind, FibResult, OptionFieldName};
+use crate::ast::{Expr, ExprKind, FibResult};
 use crate::datatype::{DataType, Format, names};
 use crate::diagnostic::Diagnostic;
 use crate::options;
@@ -21,11 +21,12 @@ pub(super) fn describe(expr: &Expr) -> Result<String, Diagnostic> {
         ExprKind::Option {
             family,
             kind,
-            field: Some(OptionFieldName::Raw(offset, length)),
+            field: Some(field),
         } => {
-            let known = options::listed_field(*family, *kind, *offset, *length);
+            let (offset, length) = field.place();
+            let known = options::listed_field(*family, *kind, offset, length);
             let data_type = known.map_or(DataType::Integer, |(_, row)| row.data_type);
-            ("exthdr", data_type, *length)
+            ("exthdr", data_type, length)
         }
         ExprKind::Option { .. } => ("exthdr", DataType::Boolean, 8),
         ExprKind::Numgen { .. } => ("numgen", DataType::Integer, 32),

@@ -102,6 +102,7 @@ impl Live {
     pub fn fill(&self, state: &mut State) {
         for scope in &mut state.scopes {
             for set in scope.ruleset.changing_sets_mut() {
+                let comments = std::mem::take(&mut set.comments);
                 let Some(found) = self.sets.get(&(scope.id, set.id)) else {
                     continue;
                 };
@@ -109,12 +110,9 @@ impl Live {
                 let live =
                     live.filter_map(|(key, words)| element::decode(set, key, words, self.now));
                 set.elements = live.collect();
-                let mut comments: HashMap<_, _> =
-                    std::mem::take(&mut set.comments).into_iter().collect();
-                if !comments.is_empty() {
-                    for element in &mut set.elements {
-                        element.comment = comments.remove(&element.key);
-                    }
+                let mut comments: HashMap<_, _> = comments.into_iter().collect();
+                for element in &mut set.elements {
+                    element.comment = comments.remove(&element.key);
                 }
                 set.sort_elements();
             }

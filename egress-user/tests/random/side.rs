@@ -208,9 +208,7 @@ fn without_sets(listing: &str) -> (String, String) {
         } else if word == "}" {
             dynamic = false;
         }
-        if dynamic && word.starts_with("typeof ") {
-            // Of two names of one field either may be listed.
-        } else if dynamic {
+        if dynamic {
             sets.push_str(line);
             sets.push('\n');
         } else {
