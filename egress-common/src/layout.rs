@@ -114,8 +114,9 @@ pub const MAX_JUMPS: usize = 16;
 /// Bounds of an interval node.
 pub const INTERVALS: u32 = 7;
 
-/// Targets of a radix node are less than so many.
-pub const RADIX: u32 = 1 << 15;
+/// A radix node has at most so many targets that packets are sent to: a power of two. Tables are followed by as many
+/// bytes ([`TABLE_SLACK`]), so that its entries need no check of their own.
+pub const RADIX: u32 = 1 << 12;
 
 /// Bounds of a sorted node: of so many that halves of them have one in the middle.
 pub const SORTED: u32 = 31;
@@ -166,7 +167,7 @@ pub mod storage {
     pub const EXACT: u8 = 0;
     /// One range against all others.
     pub const RANGE: u8 = 1;
-    /// A table over the upper bits of what a value is above the lowest bound, of less than
+    /// A table over the upper bits of what a value is above the lowest bound, of at most
     /// [`RADIX`](super::RADIX) targets.
     pub const RADIX: u8 = 2;
     /// A table of 256 targets, for 8-bit values.

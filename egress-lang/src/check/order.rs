@@ -183,9 +183,11 @@ fn can_unite(a: Place, b: Place) -> bool {
         && (total <= 32 || a.0 == Base::Link || a.2 > 32 || b.2 > 32)
 }
 
-/// Gives what `typeof` names the name that listings have for it.
+/// Gives a raw load in `typeof` the name that listings have for it; fields keep theirs.
 pub(super) fn name(expr: &mut Expr) {
-    Reader::default().named(expr);
+    if matches!(expr, Expr::Raw { .. }) {
+        Reader::default().named(expr);
+    }
 }
 
 /// What a listing knows while it reads a rule.

@@ -269,7 +269,9 @@ impl Encoder {
             (low, high)
         };
         let roomy = self.bytes.len() < ROOMY || bounds.len() >= MANY;
-        let (mut shift, mut entries) = radix(low, end, bounds, roomy);
+        // The target for what is outside is one more.
+        let most = u64::from(RADIX) - u64::from(!whole);
+        let (mut shift, mut entries) = radix(low, end, bounds, (roomy, most));
         let table = cost::RADIX * bounds.len() + rest(bounds, low, shift);
         if bounds.len() <= SORTED as usize && table > cost::SORTED * bounds.len() {
             push_sorted(out, SORTED, bounds, targets);
@@ -283,7 +285,7 @@ impl Encoder {
         let wraps = low + (entries << shift) > 1 << 32;
         let low = if wraps { 0 } else { low };
         if wraps {
-            (shift, entries) = radix(low, end, bounds, roomy);
+            (shift, entries) = radix(low, end, bounds, (roomy, most));
         }
         push32(out, [low as u32, shift, entries as u32]);
         out.reserve((entries as usize + 1) * 4);
@@ -314,7 +316,7 @@ impl Encoder {
             _ => (targets.last().copied().unwrap_or(absent), 0),
         };
         push32(out, [outside.0 | flag]);
-        if entries >= RADIX.into() {
+        if entries > most {
             return (storage::LARGE, cost::RADIX, rest);
         }
         (storage::RADIX, cost::RADIX, rest)
@@ -751,22 +753,25 @@ const ROOMY: usize = 4 << 20;
 /// A node of so many bounds, of which there are few, may always have one.
 const MANY: usize = 512;
 
-/// The most entries of a table that is larger than needed.
-const LARGEST: u64 = RADIX as u64 / 2;
+/// From so many bounds on tables may be large ones: a further node behind a smaller one would cost more.
+const LARGE_FROM: usize = 1 << 13;
 
 /// `(shift, entries)` of a radix node for values from `low` to below `end`. The more entries, the
 /// fewer nodes in a row: 2 to 4 for each bound, or 4 to 8 where there are many; with `roomy` up to 16 times as
-/// many where that leaves less to look for behind the node.
-fn radix(low: u64, end: u64, bounds: &[u64], roomy: bool) -> (u32, u64) {
+/// many where that leaves less to look for behind the node. At most `most`, but for many bounds.
+fn radix(low: u64, end: u64, bounds: &[u64], (roomy, most): (bool, u64)) -> (u32, u64) {
     let span = end - low;
     let bits = bounds.len().ilog2() + if bounds.len() < 64 { 2 } else { 3 };
-    let shift = (u64::BITS - (span - 1).leading_zeros()).saturating_sub(bits);
+    let mut shift = (u64::BITS - (span - 1).leading_zeros()).saturating_sub(bits);
     let entries = |shift: u32| ((span - 1) >> shift) + 1;
+    while bounds.len() < LARGE_FROM && entries(shift) > most {
+        shift += 1;
+    }
     let mut best = (rest(bounds, low, shift), shift);
     if roomy {
         for extra in 1..=4_u32.min(shift) {
             let shift = shift - extra;
-            if entries(shift) > LARGEST {
+            if entries(shift) > most {
                 break;
             }
             let with = rest(bounds, low, shift) + extra as usize * cost::DOUBLING * bounds.len();
