@@ -421,7 +421,7 @@ pub fn fetch<P: Packet, M: Maps>(
 ) -> Option<u64> {
     let (code, len) = (what as u8, what >> 8 & 0xff);
     if code & (fetch::META | fetch::WIDE) != fetch::WIDE {
-        return crate::engine::fetch_narrow(packet, maps, headers, code, offset as u16)
+        return crate::load::fetch_narrow(packet, maps, headers, code, offset as u16)
             .map(u64::from);
     }
     let load = Load {

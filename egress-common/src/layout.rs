@@ -114,8 +114,8 @@ pub const MAX_JUMPS: usize = 16;
 /// Bounds of an interval node.
 pub const INTERVALS: u32 = 7;
 
-/// A radix node has at most so many targets that packets are sent to: a power of two. Tables are followed by as many
-/// bytes ([`TABLE_SLACK`]), so that its entries need no check of their own.
+/// A radix node has at most so many targets, of four bytes, that packets are sent to: a power of two. As many bytes
+/// follow the tables ([`TABLE_SLACK`]), so that programs mask the number of a target and check nothing else.
 pub const RADIX: u32 = 1 << 12;
 
 /// Bounds of a sorted node: of so many that halves of them have one in the middle.

@@ -5,6 +5,7 @@
 
 mod elements;
 mod events;
+mod functions;
 mod maps;
 mod packet;
 mod socket;

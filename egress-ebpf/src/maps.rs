@@ -2,21 +2,20 @@
 
 use core::{cell::UnsafeCell, ffi::c_void};
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
-    act::{self, KEY_WORDS, Registers},
+    act::{KEY_WORDS, Registers},
     engine,
     layout::{CPU_SLOTS, Counter, FEW_SAME, MAX_SAME, State, feature, own},
     packet::{Headers, Packet},
-    set,
 };
 
 #[cfg(target_arch = "bpf")]
 use egress_common::layout::node;
 
 use crate::{
-    elements::{self, Element, Statement},
-    packet::{SkBuff, cpu},
+    elements::{self, Element},
+    functions,
+    packet::cpu,
 };
 
 /// A map of one value, which programs reach without looking it up. What stands here is only a
@@ -78,8 +77,9 @@ const STATE_SHIFT: u32 = size_of::<State>().trailing_zeros();
 pub struct Shared(*mut u64);
 
 impl Shared {
+    /// That of a slot.
     #[inline(always)]
-    fn of(slot: u32) -> Self {
+    pub fn of(slot: u32) -> Self {
         let at = (slot << STATE_SHIFT) & settings::state_mask();
         // SAFETY: the masked offset lies in the map.
         Self(unsafe { STATES.start().add(at as usize).cast() })
@@ -87,7 +87,7 @@ impl Shared {
 
     /// What else belongs to a slot.
     #[inline(always)]
-    fn more(slot: u32) -> Self {
+    pub fn more(slot: u32) -> Self {
         // SAFETY: a state has two numbers.
         Self(unsafe { Self::of(slot).0.add(1) })
     }
@@ -334,174 +334,6 @@ impl<const FEATURES: u32> Tables<FEATURES> {
     }
 }
 
-/// Any step: a function of its own to the verifier, which looks at it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn step(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
-    let ctx = TcContext::new(skb);
-    let tables = Tables::<ANY>::get();
-    engine::step(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
-}
-
-/// An act: a function of its own to the verifier, which looks at it once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn run_act(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
-    let ctx = TcContext::new(skb);
-    let tables = Tables::<ANY>::get();
-    act::run(&SkBuff::new(&ctx), &tables, Headers::from_bits(headers), at)
-}
-
-/// One instruction of an act: a function of its own for the same reason, as are those that follow.
-///
-/// # Safety
-///
-/// `registers` is null or points to registers that nobody else uses.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn instruction(
-    skb: *mut __sk_buff,
-    headers: u32,
-    at: u32,
-    registers: *mut Registers,
-) -> u32 {
-    // The verifier takes nothing for granted here.
-    if registers.is_null() {
-        return act::end::BROKEN;
-    }
-    // SAFETY: not null, and what the caller promises.
-    let registers = unsafe { &mut *registers };
-    let ctx = TcContext::new(skb);
-    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
-    act::instruction(&packet, &tables, Headers::from_bits(headers), at, registers)
-}
-
-/// Looks an element up.
-///
-/// # Safety
-///
-/// As of [`instruction`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn lookup_element(
-    skb: *mut __sk_buff,
-    at: u32,
-    registers: *mut Registers,
-) -> u32 {
-    // The verifier takes nothing for granted here.
-    if registers.is_null() {
-        return act::end::BROKEN;
-    }
-    // SAFETY: not null, and what the caller promises.
-    let registers = unsafe { &mut *registers };
-    let ctx = TcContext::new(skb);
-    set::lookup(&SkBuff::new(&ctx), &Tables::<ANY>::get(), at, registers)
-}
-
-/// Changes an element.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn change_element(skb: *mut __sk_buff, at: u32, data: u64) -> u32 {
-    let ctx = TcContext::new(skb);
-    set::change(&SkBuff::new(&ctx), &Tables::<ANY>::get(), at, data)
-}
-
-/// Makes an element; returns whether there was none and is one now.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn make_element(at: u32, set: u32, data: u64, now: u64) -> u32 {
-    set::make(&Tables::<ANY>::get(), at, set, data, now)
-}
-
-/// Runs a statement that an element carries; returns whether the rule goes on.
-///
-/// # Safety
-///
-/// `statement` is null or points to one in a map.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn run_statement(
-    skb: *mut __sk_buff,
-    statement: *mut Statement,
-    what: u32,
-    now: u64,
-) -> u32 {
-    let Some(element) = Element::of(statement) else {
-        return 0;
-    };
-    let ctx = TcContext::new(skb);
-    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
-    set::expression(&packet, &tables, element, what as u8, 0, now).into()
-}
-
-/// The hash of the key.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn jhash(len: u32, seed: u32) -> u32 {
-    act::jhash(&Tables::<ANY>::get(), len, seed)
-}
-
-/// Takes something out of a bucket; returns whether there was as much in it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn take_state(slot: u32, cost: u64, most: u64, now: u64) -> u32 {
-    act::take_state(&Tables::<ANY>::get(), slot, cost, most, now).into()
-}
-
-/// What is left of a bucket. In a loop, the verifier would look at each way through this each time.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn taken(empty_at: u64, cost: u64, most: u64, now: u64) -> u64 {
-    act::taken(empty_at, cost, most, now)
-}
-
-/// Counts one element more; returns whether the set may have it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn count_element(set: u32, size: u32) -> u32 {
-    set::count(&Tables::<ANY>::get(), set, size).into()
-}
-
-/// Deletes some of what is expired in a set, if that is due; returns whether it was.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn sweep_set(set: u32, interval: u64, now: u64) -> u32 {
-    if !set::is_due(&Tables::<ANY>::get(), set, interval, now) {
-        return 0;
-    }
-    let (gone, more) = elements::sweep(set, now);
-    Shared::of(set).add(gone.wrapping_neg());
-    if more {
-        // The next packet need not wait for its turn.
-        Shared::more(set).set(0);
-    }
-    1
-}
-
-/// Writes into the packet; returns whether it could be.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn write_packet(skb: *mut __sk_buff, headers: u32, at: u32, value: u64) -> u32 {
-    let ctx = TcContext::new(skb);
-    let headers = Headers::from_bits(headers);
-    let tables = Tables::<ANY>::get();
-    act::write(&SkBuff::new(&ctx), &tables, headers, at, value).into()
-}
-
-/// Sends the packet to a next hop.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn forward_to(
-    skb: *mut __sk_buff,
-    ifindex: u32,
-    version: u32,
-    upper: u64,
-    lower: u64,
-) -> u32 {
-    let ctx = TcContext::new(skb);
-    act::forward_to(&SkBuff::new(&ctx), ifindex, version, (upper, lower))
-}
-
 /// `T` at `at` behind `start`.
 #[inline(always)]
 fn read<T: Copy>(start: *const u8, at: u32) -> T {
@@ -673,7 +505,7 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
 
     #[inline(always)]
     fn sweep(&self, set: u32, interval: u64, now: u64) -> bool {
-        sweep_set(set, interval, now) != 0
+        functions::sweep_set(set, interval, now) != 0
     }
 
     #[inline(always)]
@@ -735,7 +567,7 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
 
     #[inline(always)]
     fn set_count(&self, set: u32, size: u32) -> bool {
-        count_element(set, size) != 0
+        functions::count_element(set, size) != 0
     }
 
     #[inline(always)]
@@ -749,43 +581,43 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     ) -> bool {
         let skb = packet.context().cast();
         // SAFETY: the statement is in an element.
-        unsafe { run_statement(skb, element.from(first), what.into(), now) != 0 }
+        unsafe { functions::run_statement(skb, element.from(first), what.into(), now) != 0 }
     }
 
     #[inline(always)]
     fn jhash(&self, len: u32, seed: u32) -> u32 {
-        jhash(len, seed)
+        functions::jhash(len, seed)
     }
 
     #[inline(always)]
     fn take(&self, slot: u32, cost: u64, most: u64, now: u64) -> bool {
-        take_state(slot, cost, most, now) != 0
+        functions::take_state(slot, cost, most, now) != 0
     }
 
     #[inline(always)]
     fn taken(&self, empty_at: u64, cost: u64, most: u64, now: u64) -> u64 {
-        taken(empty_at, cost, most, now)
+        functions::taken(empty_at, cost, most, now)
     }
 
     #[inline(always)]
     fn make_element(&self, at: u32, set: u32, data: u64, now: u64) -> u32 {
-        make_element(at, set, data, now)
+        functions::make_element(at, set, data, now)
     }
 
     #[inline(always)]
     fn lookup<P: Packet>(&self, packet: &P, at: u32, registers: &mut Registers) -> u32 {
         // SAFETY: the registers are the caller's alone.
-        unsafe { lookup_element(packet.context().cast(), at, registers) }
+        unsafe { functions::lookup_element(packet.context().cast(), at, registers) }
     }
 
     #[inline(always)]
     fn change<P: Packet>(&self, packet: &P, at: u32, data: u64) -> u32 {
-        change_element(packet.context().cast(), at, data)
+        functions::change_element(packet.context().cast(), at, data)
     }
 
     #[inline(always)]
     fn act<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32 {
-        run_act(packet.context().cast(), headers.to_bits(), at)
+        functions::run_act(packet.context().cast(), headers.to_bits(), at)
     }
 
     #[inline(always)]
@@ -798,13 +630,13 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     ) -> u32 {
         let skb = packet.context().cast();
         // SAFETY: the registers are the caller's alone.
-        unsafe { instruction(skb, headers.to_bits(), at, registers) }
+        unsafe { functions::instruction(skb, headers.to_bits(), at, registers) }
     }
 
     #[inline(always)]
     fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool {
         let skb = packet.context().cast();
-        write_packet(skb, headers.to_bits(), at, value) != 0
+        functions::write_packet(skb, headers.to_bits(), at, value) != 0
     }
 
     #[inline(always)]
@@ -815,11 +647,11 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
         version: u32,
         (upper, lower): (u64, u64),
     ) -> u32 {
-        forward_to(packet.context().cast(), ifindex, version, upper, lower)
+        functions::forward_to(packet.context().cast(), ifindex, version, upper, lower)
     }
 
     #[inline(always)]
     fn step<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32 {
-        step(packet.context().cast(), headers.to_bits(), at)
+        functions::step(packet.context().cast(), headers.to_bits(), at)
     }
 }

@@ -6,7 +6,8 @@ use egress_common::layout::{feature, fetch};
 use egress_common::store;
 
 use crate::image::atom::{Half, Variable};
-use crate::image::encode::{Encoder, push32, push64};
+use crate::image::encode::Encoder;
+use crate::image::shape::{push32, push64};
 use crate::ir::{Act, Base, Register, SetChange, Source, StateId, Writable};
 use crate::ranges::RangeSet;
 

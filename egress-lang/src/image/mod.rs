@@ -5,6 +5,7 @@ mod atom;
 mod chains;
 mod compiler;
 mod context;
+mod cost;
 mod diagram;
 mod emit;
 mod encode;
@@ -15,6 +16,7 @@ mod graph;
 mod hidden;
 mod names;
 mod order;
+mod shape;
 mod stats;
 mod writes;
 
