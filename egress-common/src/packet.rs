@@ -16,6 +16,10 @@ pub const ETH_P_8021AD: u16 = 0x88a8;
 const ETHER_ADDRS: u32 = 12;
 /// Bytes of a VLAN tag in the frame.
 const VLAN_HLEN: u32 = 4;
+/// Bytes of an Ethernet header.
+pub const ETH_HLEN: u32 = 14;
+/// Bytes of one with a VLAN tag.
+const VLAN_ETH_HLEN: u32 = 18;
 /// Bytes of the IPv4 header without options.
 pub const IPV4_HLEN: u32 = 20;
 /// Bytes of the IPv6 header.
@@ -578,7 +582,7 @@ impl Headers {
     }
 
     /// A load from the link header, with an accelerated VLAN tag put where it would stand in the
-    /// frame (`nft_payload_copy_vlan()`).
+    /// frame (`nft_payload_copy_vlan()`, `nft_payload_rebuild_vlan_hdr()`).
     #[inline(always)]
     fn load_link<P: Packet>(self, packet: &P, offset: u32, len: u32) -> Option<u64> {
         let end = offset.wrapping_add(len);
@@ -586,25 +590,27 @@ impl Headers {
             Some(tag) if end > ETHER_ADDRS => tag,
             _ => return packet.far(offset, len),
         };
-        let behind = ETHER_ADDRS.wrapping_add(VLAN_HLEN);
-        if offset >= behind {
+        if offset >= VLAN_ETH_HLEN {
             return packet.far(offset.wrapping_sub(VLAN_HLEN), len);
         }
-        // The frame as it would be: bytes 4 to 11, 12 to 19, 20 to 23. A load that touches the tag
+        // The frame as it would be: bytes 4 to 11, 12 to 19, 20 to 24. A load that touches the tag
         // starts at 5 or later.
         if offset < 5 {
             return None;
         }
-        let inserted = (u64::from(tag.protocol) << 16) | u64::from(tag.tci);
-        let rest = end.saturating_sub(behind);
-        let after = if rest == 0 {
+        let rest = end.saturating_sub(VLAN_ETH_HLEN);
+        let data = if rest == 0 {
             0
         } else {
-            packet.far(ETHER_ADDRS, rest)?
+            packet.far(ETH_HLEN, rest)?
         };
-        let tagged = (inserted << 32) | (after >> 32);
+        // The type is `skb->protocol`, which is not the frame's where that is a length.
+        let tagged = (u64::from(tag.protocol) << 48)
+            | (u64::from(tag.tci) << 32)
+            | (u64::from(packet.protocol()) << 16)
+            | (data >> 48);
         let (high, low, start) = if offset >= ETHER_ADDRS {
-            (tagged, after << 32, ETHER_ADDRS)
+            (tagged, data << 16, ETHER_ADDRS)
         } else {
             (packet.far(4, 8)?, tagged, 4)
         };

@@ -15,7 +15,7 @@ use aya_ebpf::{
 use egress_common::{
     act::end,
     option::{self, OptionWalk, Part},
-    packet::{ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
+    packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
     store::{fold, mended},
 };
 
@@ -27,9 +27,6 @@ use crate::{
 
 /// The most VLAN tags in front of a network header (`VLAN_MAX_DEPTH`).
 const MAX_TAGS: u32 = 8;
-
-/// Bytes of an Ethernet header.
-const ETH_HLEN: u32 = 14;
 
 /// `BPF_HDR_START_NET`: offsets count from the network header.
 const HDR_START_NET: u32 = 1;
