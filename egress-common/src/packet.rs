@@ -13,9 +13,11 @@ pub const ETH_P_8021Q: u16 = 0x8100;
 pub const ETH_P_8021AD: u16 = 0x88a8;
 
 /// Bytes from the start of the Ethernet header to the EtherType.
-const ETHER_ADDRS: u32 = 12;
+pub(crate) const ETHER_ADDRS: u32 = 12;
 /// Bytes of a VLAN tag in the frame.
-const VLAN_HLEN: u32 = 4;
+pub(crate) const VLAN_HLEN: u32 = 4;
+/// Bytes from the start of the Ethernet header to the tag control information.
+pub(crate) const VLAN_TCI: u32 = 14;
 /// Bytes of an Ethernet header.
 pub const ETH_HLEN: u32 = 14;
 /// Bytes of one with a VLAN tag.
@@ -250,6 +252,8 @@ pub trait Packet {
     fn gso_size(&self) -> u32;
     /// The accelerated VLAN tag.
     fn vlan(&self) -> Option<VlanTag>;
+    /// Sets the tag control information of an accelerated VLAN tag.
+    fn set_vlan(&self, tag: VlanTag);
     /// Writes `len` bytes (1 to 8) of `value`, left-aligned, anywhere in the packet; whether they are
     /// there.
     fn store(&self, offset: u32, len: u32, value: u64) -> bool;

@@ -2,7 +2,7 @@
 //! (net/netfilter/nft_payload.c).
 
 use crate::layout::fetch;
-use crate::packet::{Headers, Packet};
+use crate::packet::{ETHER_ADDRS, Headers, Packet, VLAN_HLEN, VLAN_TCI, VlanTag};
 
 /// What is written.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +48,19 @@ pub fn write<P: Packet>(
     checksum: Option<u32>,
     pseudo: bool,
 ) -> bool {
-    let Some(base) = base(packet, headers, write.base) else {
+    let Some(mut base) = base(packet, headers, write.base) else {
         return false;
     };
+    let link = write.base & (fetch::TRANSPORT | fetch::NETWORK) == 0;
+    if link
+        && write.offset.wrapping_add(write.len) > ETHER_ADDRS
+        && let Some(tag) = packet.vlan()
+    {
+        if write.offset < VLAN_TCI.wrapping_add(2) {
+            return write_tag(packet, tag, write);
+        }
+        base = base.wrapping_sub(VLAN_HLEN);
+    }
     let at = base.wrapping_add(write.offset);
     let mut new = write.value;
     if checksum.is_some() || pseudo || write.keep != 0 {
@@ -75,6 +85,19 @@ pub fn write<P: Packet>(
         }
     }
     packet.store(at, write.len, new)
+}
+
+/// Writes into an accelerated VLAN tag (`nft_payload_set_vlan()`): all of its control information, or nothing.
+/// What would change its EtherType is refused when rules are loaded: programs can set few of them.
+#[inline(always)]
+fn write_tag<P: Packet>(packet: &P, tag: VlanTag, write: Write) -> bool {
+    let whole = write.offset == VLAN_TCI && write.len == 2;
+    if whole {
+        let old = u64::from(tag.tci) << 48;
+        let tci = ((write.value ^ (old & write.keep)) >> 48) as u16;
+        packet.set_vlan(VlanTag { tci, ..tag });
+    }
+    whole
 }
 
 /// Mends the checksum of the transport header, where it has one that covers addresses.

@@ -7,7 +7,7 @@ use aya_ebpf::{
         bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
         generated::{
             bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-            bpf_skb_store_bytes,
+            bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
         },
     },
     programs::TcContext,
@@ -394,6 +394,18 @@ impl Packet for SkBuff<'_> {
             protocol: u16::from_be(field!(self, vlan_proto) as u16),
             tci: field!(self, vlan_tci) as u16,
         })
+    }
+
+    #[inline(always)]
+    fn set_vlan(&self, tag: VlanTag) {
+        let skb = self.ctx.skb.skb.cast();
+        // Taking the tag off puts a tag in the frame in its place, where there is one; putting it on puts
+        // that one back, too.
+        // SAFETY: the context pointer is valid for the whole run of the program.
+        unsafe {
+            bpf_skb_vlan_pop(skb);
+            bpf_skb_vlan_push(skb, tag.protocol.to_be(), tag.tci);
+        }
     }
 
     #[inline(always)]

@@ -17,6 +17,8 @@ use crate::image::Image;
 
 /// Bytes of an Ethernet header.
 const ETH_HLEN: usize = 14;
+/// Where a VLAN tag is in it.
+const VLAN_AT: usize = 12;
 
 /// A packet as a device's hook sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,8 +29,8 @@ pub struct SimPacket {
     pub linear: usize,
     /// EtherType (`skb->protocol`).
     pub protocol: u16,
-    /// The accelerated VLAN tag: its EtherType and its control information.
-    pub vlan: Option<(u16, u16)>,
+    /// The accelerated VLAN tag: its EtherType and its control information, which rules may change.
+    pub vlan: Cell<Option<(u16, u16)>>,
     /// Bytes of the device's link header.
     pub link_len: u32,
     /// Bytes that nf_tables does not count at this hook: `link_len` on ingress, 0 on egress.
@@ -171,7 +173,8 @@ impl SimPacket {
             if self.bytes.len() < ETH_HLEN + 6 {
                 return None;
             }
-            self.vlan = Some((self.protocol, number(&self.bytes, 14)?));
+            self.vlan
+                .set(Some((self.protocol, number(&self.bytes, 14)?)));
             self.protocol = received_protocol(&self.bytes, 16)?;
             self.bytes.drain(12..16);
         }
@@ -185,8 +188,19 @@ impl SimPacket {
     /// `PACKET_OTHERHOST`.
     pub const OTHER_HOST: u32 = 3;
 
-    /// From the link header on, with what rules wrote.
+    /// From the link header on, with what rules wrote: as it goes out, with its VLAN tag in it.
     pub fn current(&self) -> Vec<u8> {
+        let mut bytes = self.untagged();
+        if let Some((protocol, tci)) = self.vlan.get() {
+            let at = bytes.len().min(VLAN_AT);
+            let tag = [protocol.to_be_bytes(), tci.to_be_bytes()];
+            bytes.splice(at..at, tag.into_iter().flatten());
+        }
+        bytes
+    }
+
+    /// The same without an accelerated VLAN tag.
+    pub fn untagged(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         for (&at, &byte) in self.written.borrow().iter() {
             if let Some(place) = bytes.get_mut(at) {
@@ -335,7 +349,12 @@ impl Packet for SimPacket {
     }
 
     fn vlan(&self) -> Option<VlanTag> {
-        self.vlan.map(|(protocol, tci)| VlanTag { protocol, tci })
+        let tag = self.vlan.get();
+        tag.map(|(protocol, tci)| VlanTag { protocol, tci })
+    }
+
+    fn set_vlan(&self, tag: VlanTag) {
+        self.vlan.set(Some((tag.protocol, tag.tci)));
     }
 
     fn store(&self, offset: u32, len: u32, value: u64) -> bool {

@@ -15,7 +15,7 @@ pub fn read(
     offset: u8,
     len: u8,
 ) -> Option<u128> {
-    let bytes = packet.current();
+    let bytes = packet.untagged();
     let asks = len == 0;
     let (from, len) = (usize::from(offset), usize::from(len));
     let option = match carrier {

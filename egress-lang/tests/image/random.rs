@@ -467,7 +467,7 @@ pub fn packet() -> impl Strategy<Value = SimPacket> {
                     bytes[18..20].copy_from_slice(&((rest - 40) as u16).to_be_bytes());
                 }
                 let mut packet = SimPacket::ethernet(&bytes);
-                (packet.vlan, packet.mark, packet.ifindex) = (vlan, mark.into(), ifindex);
+                (packet.vlan, packet.mark, packet.ifindex) = (vlan.into(), mark.into(), ifindex);
                 packet.linear = if shape == 4 { linear } else { usize::MAX };
                 (packet.time, packet.random) = (time, random);
                 packet

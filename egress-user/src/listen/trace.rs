@@ -129,7 +129,8 @@ impl Program<'_> {
             packet.network = link_len as usize;
         }
         packet.protocol = event.protocol as u16;
-        packet.vlan = (event.vlan != 0).then_some(((event.vlan >> 16) as u16, event.vlan as u16));
+        let tag = ((event.vlan >> 16) as u16, event.vlan as u16);
+        packet.vlan.set((event.vlan != 0).then_some(tag));
         packet.mark.set(event.mark);
         packet.priority.set(event.priority);
         packet.ifindex = event.ifindex;

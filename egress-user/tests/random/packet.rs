@@ -104,7 +104,7 @@ impl Sent {
             Via::Vlan(at) => {
                 let (_, protocol, id) = VLANS[at];
                 let pcp = if self.priority == PCP_PRIORITY { 3 } else { 0 };
-                packet.vlan = Some((protocol, pcp << 13 | id));
+                packet.vlan.set(Some((protocol, pcp << 13 | id)));
             }
             Via::Bridge => {
                 packet.receive()?;

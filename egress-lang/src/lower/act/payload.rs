@@ -14,6 +14,9 @@ struct Target {
     protocol: Option<Protocol>,
 }
 
+/// Where the EtherType of a VLAN tag is, in bytes: of one beside the packet, programs can set few values.
+const VLAN_PROTOCOL: u32 = 12;
+
 /// Bits of the network header that say where headers are and what is behind them: the kernel looks at
 /// them when a base chain begins, a program once for all of them.
 const DECISIVE: &[(Option<Protocol>, u32, u32)] = &[
@@ -49,7 +52,6 @@ impl Lower<'_> {
     pub(super) fn set_payload(&self, target: &Expr, value: &Expr) -> Result<Vec<Act>> {
         let target = Target::of(target)?;
         let checksum = checksum(target.protocol)?;
-        target.may_be_set()?;
         let pseudo = target.is_in_pseudo_header();
         let (first, end) = (
             target.offset / 8,
@@ -61,6 +63,7 @@ impl Lower<'_> {
             None => (first, end),
         };
         let len = end - first;
+        target.may_be_set(first, len)?;
         let write = |offset: u32, len: u32, from| Act::Write {
             base: target.base,
             offset: offset as u16,
@@ -129,10 +132,14 @@ impl Target {
         })
     }
 
-    fn may_be_set(&self) -> Result<()> {
+    /// Whether the bytes that are written for it may be.
+    fn may_be_set(&self, first: u32, len: u32) -> Result<()> {
         let end = self.offset + self.width;
-        if self.base == Base::Link && end > 96 {
-            return Err("setting what may be in a VLAN tag beside the packet".to_owned());
+        if self.base == Base::Link && first == VLAN_PROTOCOL && matches!(len, 2 | 4) {
+            return Err("setting the type of a VLAN tag beside the packet".to_owned());
+        }
+        if self.base == Base::Link && first + len > VLAN_PROTOCOL && len > 8 {
+            return Err("setting this much with a VLAN tag in it".to_owned());
         }
         let decides = |&(protocol, low, high): &(Option<Protocol>, u32, u32)| {
             protocol == self.protocol && self.offset < high && low < end
