@@ -140,6 +140,8 @@ pub mod writable {
     pub const MARK: u32 = 0;
     /// `meta priority`.
     pub const PRIORITY: u32 = 1;
+    /// `meta pkttype`.
+    pub const PKTTYPE: u32 = 2;
 }
 
 /// The `a` of [`code::WRITE`]: base in bits 0 to 7 by the bits of a fetch code, and so on.
@@ -323,6 +325,7 @@ pub fn instruction<P: Packet, M: Maps>(
             let value = (value & b) ^ c;
             match a {
                 writable::MARK => packet.set_mark(value as u32),
+                writable::PKTTYPE => packet.set_pkttype(value as u32),
                 _ => packet.set_priority(value as u32),
             }
             return end::ON;

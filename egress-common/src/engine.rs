@@ -580,12 +580,17 @@ pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32)
         return step_option(packet, maps, headers, node, at, code);
     }
     // Acts, which stand deeper on the kernel's small stack, do not read these.
-    if maps.features() & feature::SOCKET != 0
+    if maps.features() & feature::OUTSIDE != 0
         && code & fetch::OPTION == fetch::META
         && code & !fetch::META >= meta::SKUID
     {
-        return match packet.socket(code & !fetch::META) {
-            Some(value) => search(maps, at, node, value),
+        let what = code & !fetch::META;
+        return match packet.outside(what) {
+            Some(value) if what == meta::TIME && maps.features() & feature::CLOCK != 0 => {
+                let value = value & maps.node64(node, node::WIDE_MASK);
+                search_wide(maps, at, node, value)
+            }
+            Some(value) => search(maps, at, node, value as u32),
             None => maps.node32(node, node::ABSENT),
         };
     }

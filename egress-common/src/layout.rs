@@ -247,12 +247,22 @@ pub mod meta {
     pub const PKTTYPE: u8 = 6;
     /// `meta cpu`.
     pub const CPU: u8 = 7;
-    /// `meta skuid`. This and what follows is read from the packet's socket.
+    /// `meta skuid`. This and what follows is not kept with the packet; the first three are read from its socket.
     pub const SKUID: u8 = 16;
     /// `meta skgid`.
     pub const SKGID: u8 = 17;
     /// `meta cgroup`.
     pub const CGROUP: u8 = 18;
+    /// `meta iifgroup`, `meta oifgroup`: read from the device.
+    pub const IFGROUP: u8 = 19;
+    /// `meta rtclassid`: read from the packet's route.
+    pub const RTCLASSID: u8 = 20;
+    /// `meta time`: 64 bits. This and what follows is what the clock says.
+    pub const TIME: u8 = 21;
+    /// `meta day`.
+    pub const DAY: u8 = 22;
+    /// `meta hour`.
+    pub const HOUR: u8 = 23;
 }
 
 /// Operations of action lists, in the upper 8 bits of a word: the more common, the lower.
@@ -333,6 +343,12 @@ pub mod feature {
 
     /// What is read from the packet's socket.
     pub const SOCKET: u32 = 1 << 18;
+    /// What is read from the device or the route.
+    pub const DEVICE: u32 = 1 << 21;
+    /// What the clock says.
+    pub const CLOCK: u32 = 1 << 22;
+    /// What is not kept with the packet.
+    pub const OUTSIDE: u32 = SOCKET | DEVICE | CLOCK;
 
     /// All that the program for common rulesets has in it.
     pub const LEAN: u32 = TRANSPORT | COUNTER | PAYLOAD | PROTOCOL | L4_TABLES;
@@ -470,6 +486,66 @@ pub struct Settings {
     pub state_mask: u32,
     /// With [`feature::SOCKET`].
     pub socket: SocketPlaces,
+    /// With [`feature::DEVICE`].
+    pub device: DevicePlaces,
+    /// With [`feature::CLOCK`].
+    pub clock: Clock,
+}
+
+/// Where the running kernel keeps what is read of a packet's device and route, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct DevicePlaces {
+    /// `sk_buff.dev`.
+    pub dev: u32,
+    /// `net_device.group`, 32 bits.
+    pub group: u32,
+    /// `sk_buff._skb_refdst`.
+    pub dst: u32,
+    /// `dst_entry.tclassid`, 32 bits; all ones where the kernel has no such thing.
+    pub class: u32,
+}
+
+impl DevicePlaces {
+    /// Where neither is looked at.
+    pub const NONE: Self = Self {
+        dev: 0,
+        group: 0,
+        dst: 0,
+        class: 0,
+    };
+}
+
+/// What the time of day is counted by, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Clock {
+    /// What the kernel's `CLOCK_TAI` is ahead of `CLOCK_REALTIME`, as 32 bits of two's complement.
+    pub tai: u32,
+    /// What UTC is ahead of the kernel's own time zone (settimeofday(2)), likewise.
+    pub west: u32,
+}
+
+impl Clock {
+    /// The kernel counts in UTC, and knows nothing of TAI.
+    pub const UTC: Self = Self { tai: 0, west: 0 };
+    const NS: u64 = 1_000_000_000;
+    const DAY: u64 = 86_400;
+
+    /// What a number of [`meta`] from [`meta::TIME`] on names, at so many nanoseconds of `CLOCK_TAI`
+    /// (`nft_meta_weekday()`, `nft_meta_hour()`, net/netfilter/nft_meta.c).
+    #[inline(always)]
+    pub fn value(self, what: u8, tai: u64) -> u64 {
+        let seconds = |number: u32| i64::from(number.cast_signed()).cast_unsigned();
+        let now = tai.wrapping_sub(seconds(self.tai).wrapping_mul(Self::NS));
+        let second = now / Self::NS;
+        match what {
+            meta::TIME => now,
+            // The first day was a Thursday.
+            meta::DAY => (second.wrapping_sub(seconds(self.west)) / Self::DAY).wrapping_add(4) % 7,
+            _ => second % Self::DAY,
+        }
+    }
 }
 
 impl Settings {
@@ -490,5 +566,7 @@ impl Settings {
         skip_mask: 0,
         state_mask: 0,
         socket: SocketPlaces::NONE,
+        device: DevicePlaces::NONE,
+        clock: Clock::UTC,
     };
 }

@@ -242,11 +242,13 @@ pub trait Packet {
     fn set_priority(&self, priority: u32);
     /// `skb->pkt_type`.
     fn pkttype(&self) -> u32;
+    /// Sets `skb->pkt_type`, where both the old and the new one are of packets that were received.
+    fn set_pkttype(&self, pkttype: u32);
     /// The CPU that handles it.
     fn cpu(&self) -> u32;
-    /// What of the packet's socket a number in [`crate::layout::meta`] names; `None` where there is no socket,
-    /// or not that of a process of this network namespace.
-    fn socket(&self, what: u8) -> Option<u32>;
+    /// What a number in [`crate::layout::meta`] from [`crate::layout::meta::SKUID`] on names; `None` where that
+    /// is read from the packet's socket and there is none, or not that of a process of this network namespace.
+    fn outside(&self, what: u8) -> Option<u64>;
     /// Bytes of a segment of a GSO packet (`skb_shinfo(skb)->gso_size`), 0 otherwise. Not the number
     /// of segments, which the kernel does not know of what came from another machine.
     fn gso_size(&self) -> u32;

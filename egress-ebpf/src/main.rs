@@ -7,8 +7,8 @@ mod elements;
 mod events;
 mod functions;
 mod maps;
+mod outside;
 mod packet;
-mod socket;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;

@@ -225,7 +225,7 @@ impl Scratch {
 pub mod settings {
     use core::ptr::read_volatile;
 
-    use egress_common::layout::{Settings, SocketPlaces};
+    use egress_common::layout::{Clock, DevicePlaces, Settings, SocketPlaces};
 
     /// In one, so that one register points to them all.
     #[unsafe(no_mangle)]
@@ -247,6 +247,20 @@ pub mod settings {
     pub fn socket() -> SocketPlaces {
         // SAFETY: as above.
         unsafe { read_volatile(&raw const SETTINGS.socket) }
+    }
+
+    /// [`Settings::device`].
+    #[inline(always)]
+    pub fn device() -> DevicePlaces {
+        // SAFETY: as above.
+        unsafe { read_volatile(&raw const SETTINGS.device) }
+    }
+
+    /// [`Settings::clock`].
+    #[inline(always)]
+    pub fn clock() -> Clock {
+        // SAFETY: as above.
+        unsafe { read_volatile(&raw const SETTINGS.clock) }
     }
 
     setting! {

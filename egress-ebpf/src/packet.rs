@@ -7,7 +7,7 @@ use aya_ebpf::{
         bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
         generated::{
             bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-            bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+            bpf_skb_change_type, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
         },
     },
     programs::TcContext,
@@ -22,7 +22,7 @@ use egress_common::{
 use crate::{
     events,
     maps::{self, settings},
-    socket::load_socket,
+    outside::load_outside,
 };
 
 /// The most VLAN tags in front of a network header (`VLAN_MAX_DEPTH`).
@@ -372,15 +372,21 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
+    fn set_pkttype(&self, pkttype: u32) {
+        // SAFETY: the context pointer is valid for the whole run of the program.
+        unsafe { bpf_skb_change_type(self.ctx.skb.skb.cast(), pkttype) };
+    }
+
+    #[inline(always)]
     fn cpu(&self) -> u32 {
         cpu()
     }
 
     #[inline(always)]
-    fn socket(&self, what: u8) -> Option<u32> {
+    fn outside(&self, what: u8) -> Option<u64> {
         let mut value = 0;
-        let found = load_socket(self.ctx.skb.skb, what.into(), &raw mut value);
-        (found != 0).then_some(value as u32)
+        let found = load_outside(self.ctx.skb.skb, what.into(), &raw mut value);
+        (found != 0).then_some(value)
     }
 
     #[inline(always)]

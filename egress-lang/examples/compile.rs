@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 name: device,
                 ifindex: 1,
                 iftype: 1,
+                kind: None,
             }];
             let between = started.elapsed();
             let slot = |id: egress_lang::ir::StateId| id.0 as u32;

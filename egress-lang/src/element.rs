@@ -39,9 +39,15 @@ impl Set {
         self.dynamic || self.has_timeout || !self.statements.is_empty()
     }
 
-    /// The same, where that can be: its elements are in a map, not in tables.
+    /// Whether its elements are in a map, not in tables, so that each can be changed by itself: of those that
+    /// change while packets flow, and of those that ask for it by `policy memory`, where that can be.
     pub fn changes(&self) -> bool {
-        self.is_dynamic() && supported(self).is_ok()
+        (self.is_dynamic() || self.policy_memory) && supported(self).is_ok()
+    }
+
+    /// The same, or where they should be and cannot.
+    pub fn is_looked_up(&self) -> bool {
+        self.is_dynamic() || self.changes()
     }
 
     /// Elements it may have.

@@ -40,6 +40,7 @@ const STATEMENTS: &str = "\
 | `FIELD set VALUE` | writes a header field, or raw bytes (`@nh,64,8 set 5`), and mends the checksums |
 | `meta mark set VALUE` | writes `skb->mark` |
 | `meta priority set VALUE` | writes `skb->priority`, which queueing disciplines read |
+| `meta pkttype set host\\|other\\|...` | on ingress: whom the packet is taken to be for |
 | `dup to DEVICE` | sends a copy |
 | `fwd to DEVICE`, `fwd ip\\|ip6 to ADDRESS device DEVICE` | sends the packet there instead; the second to a neighbour, with one hop less to live |
 | `redirect to DEVICE` | not of nft: as `fwd to`, with the skip mark (`--skip-mark`, which it takes) on the packet, so that the rules of that device are not asked |
@@ -49,8 +50,17 @@ const STATEMENTS: &str = "\
 | `update @SET { ... }` | the same, and begins the element's time again |
 | `delete @SET { KEY }` | takes an element away |
 
+Elements of a set that is `dynamic`, has timeouts or statements, or says `policy memory`, are in a hash map, where commands change
+them one by one. Those of other sets are part of the tables: packets find them sooner, they take less memory, and all
+of a command's are there from one moment to the next. Where such a map cannot be (intervals, interface names, verdicts, objects),
+`policy memory` is without effect.
+
 A VALUE or DEVICE is a constant, a field or meta key, `KEY map MAP`, `numgen` or `jhash`; what not, the list of what is
 refused says.
+
+A VLAN tag that is beside the packet, not in it, is set where a statement writes all of its 16 bits (`vlan id set`), and
+the rule ends where it writes a part (`vlan pcp set`, `vlan dei set`): so do nft 1.0.6 and the kernel.
+`@ll,112,16 set 0x6005` writes priority and id.
 
 What a rule sets, the tests behind it see: in the same rule, in the rules after it and in the other base
 chains of the hook; tc programs and queueing disciplines behind the hook see it, too. Rules that read
@@ -60,16 +70,23 @@ next one that it comes to with that mark, such as the one of the device below a 
 
 ";
 
+const CLOCK: &str = "\
+`time` and `hour` are written and listed in local time (`TZ`, or /etc/localtime) and compared in UTC: what a rule says does
+not follow daylight saving time, as in nft. `day` is that of UTC, or of the time zone that the kernel was told. Programs
+read the kernel's `CLOCK_TAI` (Linux 6.1), which follows each step of the clock, and know from when they were loaded what it
+is ahead of UTC: where a time daemon says that for the first time, or a leap second comes, later, a reload makes up for it.
+
+`iifkind` and `oifkind` are looked up when rules are loaded, `iifgroup` and `oifgroup` for each packet. On egress the keys of
+the input device do not match, on ingress those of the output device.
+
+";
+
 const REFUSED: &str = "\
 ## Refused at load
 
 These rules can be written, and loading them fails, as they could not be enforced; `egress check FILE DEVICE` says so
 beforehand. A test loads each line, so that this list is what is refused.
 
-    meta rtclassid 7 drop
-    meta iifgroup 7 drop                                # oifgroup, too
-    meta iifkind \"veth\" drop                          # oifkind, too
-    meta time > \"2026-01-01\" drop                     # day and hour, too
     notrack
     log level audit
     ip option rr exists drop                            # all IP options
@@ -80,14 +97,11 @@ beforehand. A test loads each line, so that this list is what is refused.
     numgen inc mod 2 0 drop                             # tests of numbers: as a VALUE they are enforced
     jhash ip saddr mod 2 seed 0x1 vmap { 0 : drop }
     meta mark set symhash mod 2
-    vlan id set 5                                       # what may be in a tag beside the packet
-    ether type set ip
-    ip protocol set 17                                  # what says where headers are: also version, hdrlength,
-    ip6 nexthdr set 17                                  # length and frag-off of ip, version and length of ip6
+    ether type set ip                                   # it may be that of a VLAN tag beside the packet
     sctp dport set 5                                    # a CRC over the whole packet
     @ih,0,32 set 5
-    ip ttl set ip daddr map { 10.0.0.1 : 9 }            # other than constants into what is under a checksum and no
-    ip6 daddr set ip6 saddr                             # whole words of 16 bits, or is more than 8 bytes
+    ip ttl set ip daddr map { 10.0.0.1 : 9 }            # other than constants into parts of words under a checksum
+    ip6 daddr set ip6 saddr map { ::1 : ::2 }           # addresses of IPv6 from maps
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr device \"eth1\"                # an IPv6 neighbour that is no constant
     counter name ip daddr map { 10.0.0.1 : \"n\" }      # objects by maps: limit, quota, too
@@ -102,7 +116,6 @@ beforehand. A test loads each line, so that this list is what is refused.
 On ingress, where alone nft's hook has them:
 
     meta ipsec exists drop
-    meta pkttype set host
     reject
 
 What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect` (to a port), `queue`, and on
@@ -113,6 +126,9 @@ egress `reject`.
 A rule with two tests by `!=` of neighbouring fields, such as `tcp sport != 22 tcp dport != 80 drop`, matches where both
 hold, as nft(8) says. nft up to 1.0.6 at least makes one comparison of both fields of it, so that its rule matches where either
 holds: here, it would drop packets from port 22, too (`nft --debug=netlink -c` shows the one `cmp neq`).
+
+Hours are local time, as in nft, and stay within a day: where local time is behind UTC, nft 1.0.6 lists those around midnight as
+`1193044:28:16`.
 
 `meta priority` with a word that is no class (`meta priority foo`) is an error. nft 1.0.6 reads it as 0.
 
@@ -198,7 +214,8 @@ fn meta(out: &mut String) -> std::fmt::Result {
             row.keyword, row.width
         )?;
     }
-    writeln!(out)
+    writeln!(out)?;
+    out.write_str(CLOCK)
 }
 
 fn options(out: &mut String) -> std::fmt::Result {

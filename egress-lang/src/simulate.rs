@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use egress_common::act;
 use egress_common::engine::{self, Maps, Outcome, State};
 use egress_common::event;
-use egress_common::layout::{MAX_ROUNDS, OFFSET, feature, meta};
+use egress_common::layout::{Clock, MAX_ROUNDS, OFFSET, feature, meta};
 use egress_common::packet::{
     ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPV4_HLEN, Packet, VlanTag,
 };
@@ -43,8 +43,8 @@ pub struct SimPacket {
     pub priority: Cell<u32>,
     /// Index of the device.
     pub ifindex: u32,
-    /// `skb->pkt_type`.
-    pub pkttype: u32,
+    /// `skb->pkt_type`; rules may change it.
+    pub pkttype: Cell<u32>,
     /// The CPU.
     pub cpu: u32,
     /// Bytes of a segment of a GSO packet, 0 otherwise.
@@ -62,6 +62,12 @@ pub struct SimPacket {
     pub time: u64,
     /// What rules draw.
     pub random: u32,
+    /// The time of day: nanoseconds since 1970, UTC.
+    pub clock: u64,
+    /// The group of the device.
+    pub group: u32,
+    /// The realm of the route, where it has one.
+    pub realm: Option<u32>,
     /// Whose socket sent it, if one did.
     pub owner: Option<Owner>,
 }
@@ -163,11 +169,11 @@ impl SimPacket {
         self.priority.set(0);
         self.owner = None;
         self.network = ETH_HLEN;
-        self.pkttype = match self.bytes.get(..6)? {
+        self.pkttype.set(match self.bytes.get(..6)? {
             [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Self::BROADCAST,
             [first, ..] if first & 1 == 1 => Self::MULTICAST,
             _ => Self::OTHER_HOST,
-        };
+        });
         self.protocol = received_protocol(&self.bytes, 12)?;
         if matches!(self.protocol, ETH_P_8021Q | ETH_P_8021AD) {
             if self.bytes.len() < ETH_HLEN + 6 {
@@ -327,21 +333,29 @@ impl Packet for SimPacket {
     }
 
     fn pkttype(&self) -> u32 {
-        self.pkttype
+        self.pkttype.get()
+    }
+
+    fn set_pkttype(&self, pkttype: u32) {
+        // `skb_pkt_type_ok()`
+        if self.pkttype.get().max(pkttype) <= Self::OTHER_HOST {
+            self.pkttype.set(pkttype);
+        }
     }
 
     fn cpu(&self) -> u32 {
         self.cpu
     }
 
-    fn socket(&self, what: u8) -> Option<u32> {
-        let owner = self.owner?;
-        match what {
-            meta::SKUID => Some(owner.uid),
-            meta::SKGID => Some(owner.gid),
-            meta::CGROUP => Some(owner.class),
-            _ => None,
-        }
+    fn outside(&self, what: u8) -> Option<u64> {
+        Some(match what {
+            meta::SKUID => self.owner?.uid.into(),
+            meta::SKGID => self.owner?.gid.into(),
+            meta::CGROUP => self.owner?.class.into(),
+            meta::IFGROUP => self.group.into(),
+            meta::RTCLASSID => self.realm?.into(),
+            _ => Clock::UTC.value(what, self.clock),
+        })
     }
 
     fn gso_size(&self) -> u32 {

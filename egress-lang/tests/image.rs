@@ -25,11 +25,13 @@ fn devices() -> Vec<Device> {
             name: "veth0".into(),
             ifindex: 3,
             iftype: 1,
+            kind: None,
         },
         Device {
             name: "foo".into(),
             ifindex: 7,
             iftype: 65534,
+            kind: None,
         },
     ]
 }

@@ -57,7 +57,9 @@ fn show(step: &Step) -> String {
                 .collect();
             format!("{source}{mask}={}", ranges.join(","))
         }
-        Step::Ifname { patterns, negated } => {
+        Step::Ifname {
+            patterns, negated, ..
+        } => {
             let names: Vec<_> = patterns
                 .iter()
                 .map(|p| format!("{}{}", p.name, if p.prefix { "*" } else { "" }))
@@ -275,9 +277,12 @@ fn mark_and_priority_are_set() {
     ] {
         assert_eq!(lowered(statement), [steps], "{statement}");
     }
-    let ruleset = load(&text("ip protocol set udp")).expect("a statement of nft's");
+    let ruleset = load(&text("ether type set ip")).expect("a statement of nft's");
     let error = lower::hook(&ruleset, "lo", Hook::Egress).expect_err("it is not enforced");
-    assert_eq!(error.what, "setting what says where headers are");
+    assert_eq!(
+        error.what,
+        "setting the type of a VLAN tag beside the packet"
+    );
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn load(rule: &str, hook: Hook) -> Result<(), String> {
         name: "eth0".to_owned(),
         ifindex: 2,
         iftype: 1,
+        kind: None,
     };
     compile(&lowered, &[device], &|id| id.0 as u32, &Options::default())
         .map(|_| ())

@@ -42,6 +42,7 @@ fn device() -> Device {
         name: "foo".into(),
         ifindex: 7,
         iftype: 1,
+        kind: None,
     }
 }
 

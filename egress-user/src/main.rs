@@ -33,6 +33,7 @@ use crate::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    egress_lang::datatype::time::use_zone(kernel::clock::local_offset);
     start_logging(match cli.command {
         // What is asked for is the log.
         Command::Monitor(_) | Command::Watch(_) => cli.verbose.max(1),

@@ -208,3 +208,108 @@ fn every_form_matches_as_in_nft() {
         sum.failures.join("\n")
     );
 }
+
+/// Rules on what is not in packets, and does not change while they are looked at.
+fn rules_of_surroundings(now: u64) -> Vec<String> {
+    let (second, day) = (now % 86_400, (now / 86_400 + 4) % 7);
+    let clock = |offset: i64| {
+        let second = (second as i64 + offset).rem_euclid(86_400);
+        format!(
+            "\"{:02}:{:02}:{:02}\"",
+            second / 3600,
+            second / 60 % 60,
+            second % 60
+        )
+    };
+    let (before, after, later) = (clock(-4000), clock(4000), clock(9000));
+    let day = |offset: u64| (day + offset) % 7;
+    let mut rules = Vec::new();
+    for (key, values) in [
+        ("meta hour", [before.clone(), after.clone()]),
+        (
+            "meta time",
+            [
+                "\"2020-01-01 10:00:00\"".into(),
+                "\"2150-02-03 04:05\"".into(),
+            ],
+        ),
+        ("meta day", [day(0).to_string(), day(1).to_string()]),
+        ("meta oifgroup", ["0".into(), "7".into()]),
+        ("meta iifgroup", ["0".into(), "7".into()]),
+    ] {
+        for value in &values {
+            for op in ["", "!= ", "< ", "<= ", "> ", ">= "] {
+                rules.push(format!("{key} {op}{value}"));
+            }
+        }
+        let [first, second] = values;
+        rules.push(format!("{key} {{ {first}, {second} }}"));
+        rules.push(format!("{key} != {{ {first}, {second} }}"));
+        rules.push(format!(
+            "{key} vmap {{ {first} : continue, {second} : jump hit }}"
+        ));
+    }
+    for key in ["meta oifkind", "meta iifkind"] {
+        for kind in ["\"veth\"", "\"dummy\"", "{ \"veth\", \"dummy\" }"] {
+            rules.extend([format!("{key} {kind}"), format!("{key} != {kind}")]);
+        }
+    }
+    for span in [
+        (&before, &after),
+        (&after, &later),
+        (&after, &before),
+        (&later, &after),
+    ] {
+        let (from, to) = span;
+        rules.extend([
+            format!("meta hour {from}-{to}"),
+            format!("meta hour != {from}-{to}"),
+        ]);
+    }
+    rules.extend(
+        [
+            "meta time \"2020-01-01\"-\"2150-01-01\"",
+            "meta time != \"2020-01-01\"-\"2150-01-01\"",
+            "meta rtclassid 0",
+            "meta rtclassid != 0",
+            "meta oifgroup . meta mark { 0 . 0, 7 . 0 }",
+            "meta time > \"2020-01-01\" meta hour != \"00:00:01\" meta oifgroup default udp dport 1-65535",
+        ]
+        .map(str::to_owned),
+    );
+    rules
+}
+
+#[test]
+fn clock_and_device_say_what_they_say_to_nft() {
+    if !common::is_root() {
+        return;
+    }
+    let mut executors = Executors::new();
+    if !executors.has_oracle() {
+        common::skip("nft's egress hook (Linux 5.16) is not there to compare with");
+        return;
+    }
+    let second = || random::packet::now() / 1_000_000_000;
+    // Not around midnight.
+    while second() % 86_400 > 86_400 - 120 {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    let rules = rules_of_surroundings(second());
+    let mut lines = lines(&rules);
+    executors.prepare(&mut lines).unwrap();
+    let kept = lines.iter().filter(|line| line.removable).count();
+    let packets: Vec<Sent> = forms::frames::all().into_iter().map(Sent::of).collect();
+    let (expected, difference) = executors.compare(&rules::text(&lines), &packets);
+    let text = rules::text(&lines);
+    if let Some(difference) = difference {
+        panic!("{}\n{}\n{text}", difference.what, difference.details);
+    }
+    let some = expected
+        .counters
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .count();
+    println!("{kept} of {} rules, of which {some} match", rules.len());
+    assert!(kept > 80 && some > kept / 3 && some < kept, "{text}");
+}

@@ -74,6 +74,19 @@ const CASES: &[(&str, &str, &[&str])] = &[
          ip6 daddr @s counter",
         &["add element netdev t s { fd00:9::7 }"],
     ),
+    (
+        "set s { type ipv4_addr; policy memory; elements = { 198.18.0.2, 198.18.0.3 }; }\n\
+         map m { type ipv4_addr : mark; policy memory; elements = { 198.18.0.4 : 0x7 }; }\n\
+         set p { type ipv4_addr; policy memory; flags interval; elements = { 198.18.0.8/29 }; }",
+        "ip daddr @s counter\nip daddr != @s udp dport 1 counter drop\nmeta mark set ip daddr map @m\n\
+         ip daddr @p counter\nmeta mark 0x7 counter drop",
+        &[
+            "add element netdev t s { 198.18.0.4 }",
+            "add element netdev t p { 198.18.0.5 }",
+            "add element netdev t m { 198.18.0.5 : 0x7 }; delete element netdev t s { 198.18.0.3 }",
+            "flush set netdev t s",
+        ],
+    ),
 ];
 
 fn rounds() -> Vec<Vec<u8>> {
@@ -322,4 +335,48 @@ fn each_destination_gets_its_rate() {
     machine.egress(&wire.near, &["detach", DEVICE]).success();
     assert_eq!(passed(2, 5), 5);
     assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+/// A plain set whose elements are changed one by one, as it says `policy memory`: however many they become.
+#[test]
+fn sets_of_policy_memory_grow() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let run = |arguments: &[&str], input: &str| {
+        machine
+            .egress_with(&wire.near, arguments, input.as_bytes())
+            .success()
+    };
+    let elements = |from: u32, to: u32| {
+        let all = (from..to)
+            .map(|number| format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    let first = elements(0, 60_000);
+    let set = format!("set s {{ type ipv4_addr; policy memory; elements = {{ {first} }}; }}");
+    let rules = table(&set, "ip daddr @s counter drop");
+    run(&["load", "-"], &rules);
+    let sender = wire.sender();
+    assert!(sender.send(&to(3, 2, 9)));
+    let before = machine.pins();
+    run(&["nft", "add element netdev t s { 198.18.0.3 }"], "");
+    assert_eq!(machine.pins(), before, "no generation for an element");
+    assert!(!sender.send(&to(3, 2, 9)));
+    // More than the map has room for.
+    let more = format!(
+        "add element netdev t s {{ {} }}\n",
+        elements(60_000, 140_000)
+    );
+    run(&["nft", "-f", "-"], &more);
+    assert!(!sender.send(&to(3, 2, 9)));
+    let listed = run(&["nft", "-j", "list", "set", "netdev", "t", "s"], "");
+    assert_eq!(listed.matches('.').count() / 3, 140_001);
+    run(&["nft", "delete element netdev t s { 198.18.0.3 }"], "");
+    assert!(sender.send(&to(3, 2, 9)));
+    // The same rules again: what was added since is no more.
+    run(&["nft", "add element netdev t s { 198.18.0.3 }"], "");
+    let again = format!("flush ruleset\n{rules}");
+    run(&["nft", "-f", "-"], &again);
+    assert!(sender.send(&to(3, 2, 9)));
+    machine.egress(&wire.near, &["detach", "--all"]).success();
 }

@@ -361,6 +361,22 @@ fn ingress_is_as_the_kernel_receives() {
     // Without the link header and the tag.
     assert!(text.contains("counter packets 1 bytes 24 drop"), "{text}");
     assert!(text.contains("counter packets 1 bytes 28 drop"), "{text}");
+    // What passes has its tag again, with what rules made of it.
+    let sets = "table netdev t {\nchain c {\ntype filter hook ingress device \"e\" priority 0;\n\
+                vlan id 5 vlan id set 9\n}\n}\n";
+    let sets = directory.file("sets", sets.as_bytes());
+    let out = directory.0.join("out.pcap");
+    let out = ["--pcap-out", out.to_str().unwrap()];
+    let simulate = ["simulate", "--rules", &sets, "--pcap", &capture];
+    egress(&[&simulate[..], &hook, &out].concat(), b"").success();
+    let mut expected = frames()[4].clone();
+    expected[15] = 9;
+    let written = std::fs::read(out[1]).unwrap();
+    assert!(
+        written
+            .windows(expected.len())
+            .any(|bytes| bytes == expected)
+    );
     failed(
         &egress(&arguments, b""),
         "no base chain is for egress of eth0; there are some for ingress of e",
@@ -566,4 +582,22 @@ fn no_capability_is_needed() {
     command.args(["simulate", "--rules", &rules, "--pcap", &capture]);
     let said = tool::run(&mut command, b"").success();
     assert_eq!(said.replace(&rules, "RULES"), SIMULATED);
+}
+
+/// Hours are read in local time, and compared with when a packet was captured.
+#[test]
+fn time_of_capture() {
+    let directory = Directory::new("clock");
+    let rules = "table netdev t {\nchain c {\ntype filter hook egress priority 0;\n\
+                 meta hour \"05:30\"-\"05:31\" meta day Thursday meta time < \"1970-01-02 00:00:00\" counter drop\n}\n}\n";
+    let rules = directory.file("rules", rules.as_bytes());
+    let capture = directory.file("in", &FORMS[0].file(1, &frames()));
+    for (zone, dropped) in [("XXX-5:30", 5), ("UTC", 0)] {
+        let mut command = Command::new(tool::egress());
+        command.args(["simulate", "--rules", &rules, "--pcap", &capture]);
+        let said = tool::run(command.env("TZ", zone), b"").success();
+        let passed = 5 - dropped;
+        let sum = format!("5 packets, {passed} passed, {dropped} dropped");
+        assert!(said.contains(&sum), "{zone}: {said}");
+    }
 }

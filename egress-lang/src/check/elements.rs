@@ -3,9 +3,10 @@
 use super::apply::{Applier, EXISTS, NOT_THERE};
 use super::rule::Failed;
 use super::set;
-use crate::ast::{self, AddOp, DeleteOp, Path};
-use crate::checked::ElementData;
+use crate::ast::{self, AddOp, CommandKind, DeleteOp, Path};
+use crate::checked::{ElementData, Set, StateId};
 use crate::diagnostic::Span;
+use crate::element::{self, Key};
 
 type Result<T> = std::result::Result<T, Failed>;
 
@@ -119,6 +120,24 @@ impl Applier {
         if failed { Err(Failed) } else { Ok(()) }
     }
 
+    /// The keys that a command names of a set whose elements change; `None` where it does anything else.
+    pub(super) fn named(&mut self, command: &CommandKind) -> Option<(StateId, Vec<Key>)> {
+        let (CommandKind::AddElements(_, path, elements)
+        | CommandKind::DeleteElements(_, path, elements)
+        | CommandKind::GetElements(path, elements)) = command
+        else {
+            return None;
+        };
+        let (table, at) = self.find_set(path).ok()?;
+        let (found, index) = (self.ruleset.tables.get(table)?, self.indexes.get(table)?);
+        let set = found.sets.get(at).filter(|set| set.changes())?;
+        let (keys_only, named) = keys_only(set, elements);
+        let named = self.shared.set_elements(found, index, &keys_only, &named);
+        let keys = named.ok()?.into_iter();
+        let keys = keys.map(|(element, _)| element::key(set, &element.key).ok());
+        Some((set.id, keys.collect::<Option<_>>()?))
+    }
+
     pub(super) fn delete_elements(
         &mut self,
         op: DeleteOp,
@@ -133,14 +152,7 @@ impl Applier {
         let Some(set) = found.sets.get(at) else {
             return Err(Failed);
         };
-        // Elements of a map are named by their keys alone.
-        let mut keys_only = set.clone();
-        keys_only.elements.clear();
-        let mut named = elements.clone();
-        if let ast::ExprKind::Set(elements) = &mut named.kind {
-            elements.iter_mut().for_each(|element| element.data = None);
-        }
-        keys_only.data = None;
+        let (keys_only, named) = keys_only(set, elements);
         let gone = self.shared.set_elements(found, index, &keys_only, &named)?;
         let mut missing = None;
         if let Some(set) = self.set_mut(table, at) {
@@ -157,4 +169,19 @@ impl Applier {
             _ => Ok(()),
         }
     }
+}
+
+/// Elements of a map are named by their keys alone.
+fn keys_only(set: &Set, elements: &ast::Expr) -> (Set, ast::Expr) {
+    let mut named = elements.clone();
+    if let ast::ExprKind::Set(elements) = &mut named.kind {
+        elements.iter_mut().for_each(|element| element.data = None);
+    }
+    let set = Set {
+        elements: Vec::new(),
+        data: None,
+        comments: Vec::new(),
+        ..set.clone()
+    };
+    (set, named)
 }

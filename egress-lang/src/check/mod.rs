@@ -29,6 +29,7 @@ use crate::ast;
 use crate::checked::{Ruleset, StateId};
 use crate::datatype::names::Names;
 use crate::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, SourceFile, Span};
+use crate::element::Key;
 use crate::parse::{ParseOptions, parse};
 
 /// How to check.
@@ -135,6 +136,21 @@ impl Ruleset {
         applier
             .finish()
             .map_err(|errors| Diagnostics::new(errors, script.sources.clone()))
+    }
+
+    /// The keys that commands name, by set, where they only add, delete and get elements of sets whose elements
+    /// change: nothing else of these sets has to be known to run them, but how many elements there are. `None`
+    /// where they do more, or are wrong.
+    pub fn named_elements<'c>(
+        &self,
+        commands: impl IntoIterator<Item = &'c ast::Command>,
+        options: &CheckOptions,
+    ) -> Option<Vec<(StateId, Vec<Key>)>> {
+        let mut applier = apply::Applier::new(self.clone(), options.clone());
+        let commands = commands.into_iter();
+        commands
+            .map(|command| applier.named(&command.kind))
+            .collect()
     }
 
     /// Reads a text and applies it.

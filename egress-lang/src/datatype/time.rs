@@ -1,4 +1,36 @@
-//! Dates, hours and spans of time. Dates are read and printed in UTC.
+//! Dates, hours and spans of time. Dates and hours are read and printed in local time, like nft's, and kept in
+//! UTC: packets are compared with that.
+
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds that local time is ahead of UTC at so many seconds since 1970.
+type Zone = fn(i64) -> i64;
+
+/// What says the time zone: local time is UTC where nothing does.
+static ZONE: OnceLock<Zone> = OnceLock::new();
+
+/// Says what local time is; the first to say so is heard.
+pub fn use_zone(zone: Zone) {
+    let _ = ZONE.set(zone);
+}
+
+/// Seconds that local time is ahead at a second of UTC.
+fn ahead(second: i64) -> i64 {
+    ZONE.get().map_or(0, |zone| zone(second))
+}
+
+/// The same now.
+fn ahead_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    ahead(since.map_or(0, |since| since.as_secs().cast_signed()))
+}
+
+/// Seconds since midnight, so many seconds later.
+fn turned(second: u128, by: i64) -> u128 {
+    let day = DAY as i64;
+    i64::try_from(second).map_or(second, |second| (second + by).rem_euclid(day) as u128)
+}
 
 const NS: u128 = 1_000_000_000;
 const DAY: u128 = 86_400;
@@ -31,7 +63,12 @@ pub fn parse_time(text: &str) -> Result<u128, String> {
         Some(clock) => parse_clock(clock).ok_or_else(unknown)?,
         None => 0,
     };
-    let ns = (days_from_civil(year, month, day) * DAY + seconds) * NS;
+    let local = days_from_civil(year, month, day) * DAY + seconds;
+    // The offset is that of the moment in UTC, which the second step is right about but for the hours around a
+    // change.
+    let utc = i64::try_from(local).map_err(|_| unknown())?;
+    let utc = utc - ahead(utc - ahead(utc));
+    let ns = u128::try_from(utc).map_err(|_| unknown())? * NS;
     Some(ns)
         .filter(|&ns| ns <= u128::from(u64::MAX))
         .ok_or_else(unknown)
@@ -40,6 +77,8 @@ pub fn parse_time(text: &str) -> Result<u128, String> {
 /// Nanoseconds since 1970 as `2026-11-23 10:00:00`.
 pub fn print_time(value: u128) -> String {
     let seconds = value / NS;
+    let by = ahead(i64::try_from(seconds).unwrap_or(i64::MAX));
+    let seconds = seconds.saturating_add_signed(by.into());
     let (days, clock) = (seconds / DAY, seconds % DAY);
     let (year, month, day) = civil_from_days(days);
     let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
@@ -55,11 +94,16 @@ pub fn parse_hour(text: &str) -> Result<u128, String> {
     if let Some(seconds) = super::parse_integer(text) {
         return Ok(seconds);
     }
-    parse_clock(text).ok_or_else(|| format!("Can't parse '{text}' as an hour"))
+    let clock = parse_clock(text).ok_or_else(|| format!("Can't parse '{text}' as an hour"))?;
+    Ok(turned(clock, -ahead_now()))
 }
 
 /// Seconds as `10:00`, or `10:00:05`.
 pub fn print_hour(value: u128) -> String {
+    let value = match ahead_now() {
+        0 => value,
+        by => turned(value, by),
+    };
     let (hour, minute, second) = (value / 3600, value / 60 % 60, value % 60);
     if second == 0 {
         format!("\"{hour:02}:{minute:02}\"")

@@ -125,6 +125,7 @@ impl Encoder {
                 a: match what {
                     Writable::Mark => writable::MARK,
                     Writable::Priority => writable::PRIORITY,
+                    Writable::Pkttype => writable::PKTTYPE,
                 },
                 ..new(code::SET_META, from)
             },
@@ -135,6 +136,7 @@ impl Encoder {
                 from,
                 checksum,
                 pseudo,
+                moves: _,
             } => Instruction {
                 arg: offset,
                 a: self.layer(base)

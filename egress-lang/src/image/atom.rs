@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use egress_common::act::MAX_INSTRUCTIONS;
 
 use crate::image::Device;
-use crate::image::encode::meta_number;
 use crate::image::writes::{Effects, Written};
 use crate::ir::{
     Act, Chain, ChainId, Key, Meta, Register, Source, StateId, Step, Test, Verdict, Writable,
@@ -195,13 +194,14 @@ fn cut_rule(
                 }
                 // nft draws anew for each rule.
                 Source::Meta(Meta::Random) => test.clone(),
-                Source::Meta(key) if meta_number(key).is_none() => return Err(keyword(key)),
                 _ => canonical(test),
             },
-            Step::Ifname { patterns, negated } => {
-                let passes = |device: &Device| {
-                    patterns.iter().any(|pattern| pattern.matches(&device.name)) != *negated
-                };
+            Step::Ifname {
+                of,
+                patterns,
+                negated,
+            } => {
+                let passes = |device: &Device| device.is_named(*of, patterns, *negated);
                 match on_devices(devices, passes) {
                     Some(test) => test,
                     None => continue,
@@ -283,10 +283,12 @@ fn size(act: &[Act]) -> usize {
 fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
     let Test { key, values } = test;
     let width = key.source.width();
-    if matches!(
-        key.source,
-        Source::Option { .. } | Source::Meta(Meta::Skuid | Meta::Skgid | Meta::Cgroup)
-    ) {
+    let unread = match key.source {
+        Source::Option { .. } => true,
+        Source::Meta(key) => key.is_outside(),
+        Source::Payload { .. } => false,
+    };
+    if unread {
         return Err(OPTION_BEHIND);
     }
     let Source::Payload { base, offset, len } = key.source else {
@@ -318,7 +320,7 @@ fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
 
 /// What acts do not read.
 pub const OPTION_BEHIND: &str =
-    "a match on an option or a socket behind a statement that may end the rule";
+    "a match on an option, a socket or the clock behind a statement that may end the rule";
 
 /// A test of at most 64 bits.
 fn narrow_test(register: Register, source: Source, mask: u128, values: RangeSet) -> Vec<Act> {
@@ -350,14 +352,6 @@ fn narrow_test(register: Register, source: Source, mask: u128, values: RangeSet)
 
 /// What no act can test.
 pub const WIDE_BEHIND: &str = "this match behind a statement that may end the rule";
-
-/// The words of what no program can read.
-fn keyword(key: Meta) -> &'static str {
-    match key {
-        Meta::Rtclassid => "meta rtclassid",
-        _ => "this meta key",
-    }
-}
 
 /// What nft's chains of family netdev see as `meta nfproto`.
 const NFPROTO_NETDEV: u128 = 5;

@@ -7,7 +7,7 @@ use egress_common::layout::MAX_JUMPS;
 use crate::image::atom::{self, Action, Acts, Atom};
 use crate::image::writes::Written;
 use crate::image::{CompileError, Device};
-use crate::ir::{ChainId, Hook};
+use crate::ir::{BaseChain, ChainId, Hook};
 
 /// The chains of a hook that packets can come to.
 #[derive(Debug, Default)]
@@ -27,7 +27,10 @@ impl Chains {
     }
 
     /// Adds to each atom what the chains write that it goes to.
-    fn with_effects(mut self, hook: &Hook) -> Self {
+    ///
+    /// # Errors
+    /// Where a base chain moves headers that the kernel looks for again when the next one begins.
+    fn with_effects(mut self, hook: &Hook) -> Result<Self, CompileError> {
         let mut of_chain = vec![Written::default(); self.atoms.len()];
         let bases = hook.base_chains.iter().map(|base| base.chain);
         let order: Vec<ChainId> = self.regular.iter().copied().chain(bases).collect();
@@ -47,7 +50,24 @@ impl Chains {
                 *place = all;
             }
         }
-        self
+        let moves = |base: &&BaseChain| {
+            let writes = of_chain.get(base.chain.0 as usize);
+            writes.is_some_and(|writes| writes.meets(Written::PLACES))
+        };
+        let Some(mover) = hook.base_chains.iter().find(moves) else {
+            return Ok(self);
+        };
+        if hook.base_chains.last() != Some(mover) {
+            let chain = hook.chains.get(mover.chain.0 as usize);
+            return Err(CompileError::Unsupported {
+                chain: chain.map(|chain| chain.name.clone()).unwrap_or_default(),
+                what: "setting what says where headers are, before another base chain,",
+            });
+        }
+        for atom in self.atoms.iter_mut().flatten() {
+            atom.effects.reads |= Written::PLACES;
+        }
+        Ok(self)
     }
 }
 
@@ -70,7 +90,7 @@ pub fn reached(hook: &Hook, devices: &[Device]) -> Result<Chains, CompileError> 
         reach.cut(base.chain)?;
         reach.called(base.chain, 0)?;
     }
-    Ok(reach.chains.with_effects(hook))
+    reach.chains.with_effects(hook)
 }
 
 struct Reach<'a> {

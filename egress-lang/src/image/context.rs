@@ -11,7 +11,7 @@ use egress_common::packet::{ETH_P_IP, ETH_P_IPV6};
 use crate::image::atom::{Action, Atom};
 use crate::image::field::{Field, Known, fields, lengthened, same_field};
 use crate::image::fold::Fast;
-use crate::image::writes::Effects;
+use crate::image::writes::{Effects, Written};
 use crate::ir::{Base, Carrier, Key, Meta, Source, Test};
 use crate::ranges::RangeSet;
 
@@ -148,7 +148,8 @@ impl Context {
     fn rule<'a>(self, atom: &'a Atom) -> Option<Rule<'a>> {
         let mut tests: Vec<(Key, Cow<'a, RangeSet>)> = Vec::with_capacity(atom.tests.len());
         for test in &atom.tests {
-            let Some((key, values)) = self.test(test)? else {
+            let moved = atom.effects.reads.meets(Written::PLACES);
+            let Some((key, values)) = self.test(test, moved)? else {
                 continue;
             };
             match tests.iter_mut().find(|(other, _)| same_field(*other, key)) {
@@ -177,9 +178,10 @@ impl Context {
         })
     }
 
-    /// What a test comes to: `None` where it never passes, `Some(None)` where it always does.
+    /// What a test comes to: `None` where it never passes, `Some(None)` where it always does. `moved` says that
+    /// rules write what headers are.
     #[expect(clippy::option_option, reason = "three answers, told right here")]
-    fn test(self, test: &Test) -> Option<Option<(Key, Cow<'_, RangeSet>)>> {
+    fn test(self, test: &Test, moved: bool) -> Option<Option<(Key, Cow<'_, RangeSet>)>> {
         let Test { key, values } = test;
         let one = |protocol: u16| values.contains(u128::from(protocol) & key.mask);
         match (key.source, self.protocol) {
@@ -216,6 +218,7 @@ impl Context {
                 }
             }
             _ if *key == IP_PROTOCOL
+                && !moved
                 && self.protocol == Protocol::Ip
                 && self.transport == Some(true) =>
             {

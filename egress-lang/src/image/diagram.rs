@@ -385,7 +385,7 @@ impl<'p, 'a> Builder<'p, 'a> {
 fn is_always_there(problem: &Problem<'_>, source: Source) -> bool {
     match source {
         Source::Meta(Meta::L4proto) => problem.context.transport == Some(true),
-        Source::Meta(Meta::Skuid | Meta::Skgid | Meta::Cgroup) => false,
+        Source::Meta(key) if key.is_outside() => false,
         Source::Meta(_) => true,
         Source::Option {
             carrier, len: 0, ..

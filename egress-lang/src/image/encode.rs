@@ -445,6 +445,8 @@ impl Encoder {
             Meta::L4proto => self.features |= feature::TRANSPORT,
             Meta::Protocol => {}
             Meta::Skuid | Meta::Skgid | Meta::Cgroup => self.features |= feature::SOCKET,
+            Meta::Ifgroup | Meta::Rtclassid => self.features |= feature::DEVICE,
+            Meta::Time | Meta::Day | Meta::Hour => self.features |= feature::CLOCK,
             _ => self.features |= feature::META,
         }
         meta_number(key).unwrap_or(NO_META)
@@ -593,7 +595,8 @@ impl Encoder {
                 self.features |= feature::SET;
                 let code = match what {
                     Writable::Mark => op::SET_MARK,
-                    Writable::Priority => op::SET_PRIORITY,
+                    // Types of packets are set by acts.
+                    Writable::Priority | Writable::Pkttype => op::SET_PRIORITY,
                 };
                 return coded(code, 0);
             }
@@ -663,7 +666,12 @@ pub fn meta_number(key: Meta) -> Option<u8> {
         Meta::Skuid => Some(meta::SKUID),
         Meta::Skgid => Some(meta::SKGID),
         Meta::Cgroup => Some(meta::CGROUP),
-        Meta::Iftype | Meta::Nfproto | Meta::Rtclassid | Meta::Random => None,
+        Meta::Ifgroup => Some(meta::IFGROUP),
+        Meta::Time => Some(meta::TIME),
+        Meta::Day => Some(meta::DAY),
+        Meta::Hour => Some(meta::HOUR),
+        Meta::Rtclassid => Some(meta::RTCLASSID),
+        Meta::Iftype | Meta::Nfproto | Meta::Random => None,
     }
 }
 

@@ -99,7 +99,8 @@ const EXPLAINED_PARTS: usize = 4;
 /// Whether whom a rule applies to depends on the device.
 fn asks_device(rule: &ir::Rule) -> bool {
     let is_name = |step: &Step| matches!(step, Step::Ifname { .. });
-    rule.steps.iter().any(is_name) || asks(rule, |source| source == Source::Meta(Meta::Iftype))
+    let of_device = [Meta::Iftype, Meta::Ifgroup].map(Source::Meta);
+    rule.steps.iter().any(is_name) || asks(rule, |source| of_device.contains(&source))
 }
 
 /// Whether a rule tests such a source.

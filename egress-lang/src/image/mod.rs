@@ -26,7 +26,7 @@ use crate::image::compiler::Compiler;
 use crate::image::encode::Encoder;
 pub use crate::image::hidden::{HiddenRule, does_something, hidden_rules};
 pub use crate::image::stats::{Part, Stats};
-use crate::ir::{Hook, StateId};
+use crate::ir::{Hook, NameOf, NamePattern, StateId};
 
 /// A device that the tables are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,19 @@ pub struct Device {
     pub ifindex: u32,
     /// Its ARPHRD_ number.
     pub iftype: u16,
+    /// What its driver calls such devices (`rtnl_link_ops.kind`), where it does.
+    pub kind: Option<String>,
+}
+
+impl Device {
+    /// Whether a name of it matches one of the patterns; the other way round if negated.
+    pub fn is_named(&self, of: NameOf, patterns: &[NamePattern], negated: bool) -> bool {
+        let name = match of {
+            NameOf::Device => Some(self.name.as_str()),
+            NameOf::Kind => self.kind.as_deref(),
+        };
+        name.is_some_and(|name| patterns.iter().any(|pattern| pattern.matches(name)) != negated)
+    }
 }
 
 /// What bounds the tables.

@@ -43,6 +43,10 @@ fn keyword(meta: Meta) -> &'static str {
         Meta::Skuid => "skuid",
         Meta::Skgid => "skgid",
         Meta::Random => "random",
+        Meta::Ifgroup => "oifgroup",
+        Meta::Time => "time",
+        Meta::Day => "day",
+        Meta::Hour => "hour",
     }
 }
 

@@ -23,6 +23,9 @@ const TRANSPORT: (u32, u32) = (80, 32);
 /// Metadata.
 const MARK: u32 = 112;
 const PRIORITY: u32 = 113;
+const PKTTYPE: u32 = 114;
+/// What says where headers are, and what they are.
+const PLACES: u32 = 115;
 
 /// Bytes of the shortest headers: what lies behind them may be the next header.
 const LINK_HLEN: u32 = 14;
@@ -31,6 +34,9 @@ const NETWORK_HLEN: u32 = 20;
 impl Written {
     /// Whatever it may be.
     pub const ALL: Self = Self(u128::MAX);
+
+    /// What says where headers are, and what they are: what rules behind it ask for is asked anew.
+    pub const PLACES: Self = Self(1 << PLACES);
 
     /// This one alone.
     #[cfg(test)]
@@ -43,6 +49,7 @@ impl Written {
         match source {
             Source::Meta(Meta::Mark) => Self(1 << MARK),
             Source::Meta(Meta::Priority) => Self(1 << PRIORITY),
+            Source::Meta(Meta::Pkttype) => Self(1 << PKTTYPE),
             Source::Meta(_) => Self::default(),
             // Where these are, all headers say.
             Source::Option { .. }
@@ -126,6 +133,7 @@ impl Written {
                     len,
                     checksum,
                     pseudo,
+                    moves,
                     ..
                 } => {
                     let payload = |base, offset, len| Source::Payload { base, offset, len };
@@ -135,6 +143,9 @@ impl Written {
                     }
                     if pseudo {
                         here |= Self::written_to(payload(Base::Transport, 0, 20));
+                    }
+                    if moves {
+                        here |= Self::PLACES;
                     }
                     here
                 }

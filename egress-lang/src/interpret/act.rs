@@ -123,6 +123,7 @@ impl Run<'_> {
                 match what {
                     Writable::Mark => self.packet.set_mark(value),
                     Writable::Priority => self.packet.set_priority(value),
+                    Writable::Pkttype => self.packet.set_pkttype(value),
                 }
             }
             Act::Write {
@@ -132,6 +133,7 @@ impl Run<'_> {
                 from,
                 checksum,
                 pseudo,
+                moves: _,
             } => {
                 let write = store::Write {
                     base: match base {

@@ -140,6 +140,7 @@ pub fn trace(
 struct Written {
     mark: u32,
     priority: u32,
+    pkttype: u32,
     bytes: BTreeMap<usize, u8>,
 }
 
@@ -148,6 +149,7 @@ impl Written {
         Self {
             mark: packet.mark(),
             priority: packet.priority(),
+            pkttype: packet.pkttype(),
             bytes: packet.written.borrow().clone(),
         }
     }
@@ -156,6 +158,7 @@ impl Written {
         match what {
             Writable::Mark => self.mark = value,
             Writable::Priority => self.priority = value,
+            Writable::Pkttype => self.pkttype = value,
         }
     }
 }
@@ -244,12 +247,11 @@ impl Run<'_> {
         for step in &rule.steps {
             let goes_on = match step {
                 Step::Test(test) => self.test(test),
-                Step::Ifname { patterns, negated } => {
-                    patterns
-                        .iter()
-                        .any(|pattern| pattern.matches(&self.device.name))
-                        != *negated
-                }
+                Step::Ifname {
+                    of,
+                    patterns,
+                    negated,
+                } => self.device.is_named(*of, patterns, *negated),
                 Step::Counter(id) => {
                     *self.answer.counted.entry(*id).or_default() += 1;
                     acted = true;
@@ -259,6 +261,7 @@ impl Run<'_> {
                     match what {
                         Writable::Mark => self.packet.set_mark(*value),
                         Writable::Priority => self.packet.set_priority(*value),
+                        Writable::Pkttype => self.packet.set_pkttype(*value),
                     }
                     self.seen.set(*what, *value);
                     acted = true;
@@ -352,9 +355,9 @@ impl Run<'_> {
         Some(value)
     }
 
-    fn meta(&self, key: Meta) -> Option<u32> {
+    fn meta(&self, key: Meta) -> Option<u64> {
         let packet = &self.packet;
-        Some(match key {
+        let value: u32 = match key {
             Meta::Protocol => packet.protocol.into(),
             Meta::L4proto => self.headers.l4proto()?.into(),
             Meta::Length => packet.counted_len(),
@@ -362,8 +365,9 @@ impl Run<'_> {
             Meta::Priority if self.acted => packet.priority(),
             Meta::Mark => self.seen.mark,
             Meta::Priority => self.seen.priority,
+            Meta::Pkttype if self.acted => packet.pkttype(),
+            Meta::Pkttype => self.seen.pkttype,
             Meta::Ifindex => packet.ifindex,
-            Meta::Pkttype => packet.pkttype,
             Meta::Cpu => packet.cpu,
             Meta::Iftype => self.device.iftype.into(),
             Meta::Nfproto => 5,
@@ -371,7 +375,12 @@ impl Run<'_> {
             Meta::Skuid => packet.owner?.uid,
             Meta::Skgid => packet.owner?.gid,
             Meta::Cgroup => packet.owner?.class,
-            _ => return None,
-        })
+            Meta::Ifgroup => packet.group,
+            Meta::Time => return Some(packet.clock),
+            Meta::Day => (packet.clock / 86_400_000_000_000 + 4) as u32 % 7,
+            Meta::Hour => (packet.clock / 1_000_000_000 % 86_400) as u32,
+            Meta::Rtclassid => packet.realm?,
+        };
+        Some(value.into())
     }
 }

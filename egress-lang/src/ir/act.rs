@@ -117,6 +117,9 @@ pub enum Act {
         checksum: Option<u16>,
         /// Whether what is written is in the pseudo header of transport checksums.
         pseudo: bool,
+        /// Whether it says where headers are, or what they are. The kernel has looked at that when a base chain
+        /// begins.
+        moves: bool,
     },
     /// Writes into a TCP option, where the packet has it.
     SetOption {

@@ -47,8 +47,7 @@ pub enum Meta {
     Cpu,
     /// `meta nfproto`: 8 bits; `NFPROTO_NETDEV` (5) in this family.
     Nfproto,
-    /// `vlan` tag control information of an accelerated tag is *not* read by this; see
-    /// [`Base::Link`]. `meta rtclassid`: 32 bits.
+    /// `meta rtclassid`: the realm of the route, 32 bits; absent where the packet has no route.
     Rtclassid,
     /// `meta cgroup`: 32 bits (net_cls class); absent where the packet has no socket of this namespace.
     Cgroup,
@@ -58,6 +57,14 @@ pub enum Meta {
     Skgid,
     /// `meta random`: 32 bits.
     Random,
+    /// `meta iifgroup`, `meta oifgroup`: the group of the device, 32 bits.
+    Ifgroup,
+    /// `meta time`: nanoseconds since 1970, 64 bits.
+    Time,
+    /// `meta day`: 8 bits, 0 for Sunday.
+    Day,
+    /// `meta hour`: seconds since midnight UTC, 32 bits.
+    Hour,
 }
 
 /// What a test reads.
@@ -99,14 +106,33 @@ pub enum Carrier {
     Sctp,
 }
 
+impl Meta {
+    /// Whether this is read from the packet's socket, device or route, or the clock
+    /// ([`egress_common::packet::Packet::outside`]).
+    pub fn is_outside(self) -> bool {
+        matches!(
+            self,
+            Self::Skuid
+                | Self::Skgid
+                | Self::Cgroup
+                | Self::Ifgroup
+                | Self::Rtclassid
+                | Self::Time
+                | Self::Day
+                | Self::Hour
+        )
+    }
+}
+
 impl Source {
     /// Width in bits, 8 to 128.
     pub fn width(self) -> u32 {
         match self {
             Self::Payload { len, .. } => u32::from(len) * 8,
             Self::Option { len, .. } => u32::from(len.max(1)) * 8,
-            Self::Meta(Meta::L4proto | Meta::Pkttype | Meta::Nfproto) => 8,
+            Self::Meta(Meta::L4proto | Meta::Pkttype | Meta::Nfproto | Meta::Day) => 8,
             Self::Meta(Meta::Protocol | Meta::Iftype) => 16,
+            Self::Meta(Meta::Time) => 64,
             Self::Meta(_) => 32,
         }
     }
@@ -144,6 +170,15 @@ pub struct Test {
     pub key: Key,
     /// The values that pass.
     pub values: RangeSet,
+}
+
+/// What names a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NameOf {
+    /// `meta iifname`, `meta oifname`.
+    Device,
+    /// `meta iifkind`, `meta oifkind`: what its driver calls such devices. Not all have such a name.
+    Kind,
 }
 
 /// An interface name in a test: a whole name, or the part before a trailing `*`.
@@ -215,10 +250,12 @@ pub enum Writable {
     Mark,
     /// `meta priority`.
     Priority,
+    /// `meta pkttype`, on ingress.
+    Pkttype,
 }
 
 impl Writable {
-    /// Each of them.
+    /// Those that a list sets by itself, without an act.
     pub const ALL: [Self; 2] = [Self::Mark, Self::Priority];
 
     /// What a test of it reads.
@@ -226,6 +263,7 @@ impl Writable {
         Source::Meta(match self {
             Self::Mark => Meta::Mark,
             Self::Priority => Meta::Priority,
+            Self::Pkttype => Meta::Pkttype,
         })
     }
 }
@@ -238,6 +276,8 @@ pub enum Step {
     /// Goes on only where the device's name matches one of the patterns (or none, if negated).
     /// Resolved to interface indexes when the tables for a set of devices are built.
     Ifname {
+        /// Which name.
+        of: NameOf,
         /// Names, any of which matches.
         patterns: Vec<NamePattern>,
         /// `!=`.
@@ -282,6 +322,21 @@ pub struct BaseChain {
     pub chain: ChainId,
     /// What happens where no rule decides: `true` drops.
     pub policy_drop: bool,
+}
+
+impl Hook {
+    /// Whether a test, or a statement, reads such a source.
+    pub fn ask(&self, which: impl Fn(Source) -> bool) -> bool {
+        let rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        rules.flat_map(|rule| &rule.steps).any(|step| match step {
+            Step::Test(test) => which(test.key.source),
+            Step::Act(act) => act.iter().any(|act| match act {
+                Act::Load { source, .. } => which(*source),
+                _ => false,
+            }),
+            _ => false,
+        })
+    }
 }
 
 /// All that one hook of one device runs.

@@ -111,6 +111,7 @@ impl Lower<'_> {
         let what = match target {
             Expr::Meta(MetaKey::Mark) => Writable::Mark,
             Expr::Meta(MetaKey::Priority) => Writable::Priority,
+            Expr::Meta(MetaKey::Pkttype) => Writable::Pkttype,
             Expr::Meta(MetaKey::Nftrace) => return trace(value),
             Expr::Meta(key) => return Err(format!("setting meta {}", key.row().keyword)),
             Expr::Field { .. } | Expr::Raw { .. } => {
@@ -119,7 +120,9 @@ impl Lower<'_> {
             Expr::Option(option) => return self.set_option(option, value).map(Step::Act),
             _ => return Err("setting this".to_owned()),
         };
-        if let Expr::Constant(_, Value::Int(number)) = value {
+        if let Expr::Constant(_, Value::Int(number)) = value
+            && Writable::ALL.contains(&what)
+        {
             let number = u32::try_from(*number);
             let number = number.map_err(|_| "setting more than 32 bits".to_owned())?;
             return Ok(Step::Set(what, number));
@@ -195,7 +198,7 @@ impl Lower<'_> {
                 }
             },
         };
-        if set.is_dynamic() {
+        if set.is_looked_up() {
             let mut act = self.key(key, set)?;
             act.extend([set::lookup(set, false, Some(to))?, Act::NewKey]);
             return Ok(act);
@@ -286,17 +289,9 @@ fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
     if matches!(place.source, Source::Option { .. }) {
         return Err("a part of an option as a value".to_owned());
     }
-    if matches!(
-        place.source,
-        Source::Meta(
-            Meta::Iftype
-                | Meta::Rtclassid
-                | Meta::Cgroup
-                | Meta::Skuid
-                | Meta::Skgid
-                | Meta::Nfproto
-        )
-    ) {
+    if let Source::Meta(key) = place.source
+        && (key.is_outside() || matches!(key, Meta::Iftype | Meta::Nfproto))
+    {
         return Err("this meta key as a value".to_owned());
     }
     let mut act = vec![Act::Load {

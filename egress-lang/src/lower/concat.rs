@@ -6,7 +6,7 @@ use super::rule::{Alternatives, MAX_ALTERNATIVES, TOO_MANY};
 use super::test;
 use crate::boxes::Boxes;
 use crate::checked::{Expr, Hook, Set, Value};
-use crate::ir::{Key, NamePattern, Step, Test};
+use crate::ir::{Key, NameOf, NamePattern, Step, Test};
 use crate::ranges::RangeSet;
 
 /// Why a part cannot be told apart.
@@ -230,7 +230,11 @@ impl Column {
         if names.is_empty() {
             return vec![(self.there.clone(), always)];
         }
-        let named = |patterns, negated| Step::Ifname { patterns, negated };
+        let named = |patterns, negated| Step::Ifname {
+            of: NameOf::Device,
+            patterns,
+            negated,
+        };
         let all = names.keys().map(|&pattern| pattern.clone()).collect();
         let mut classes = vec![(vec![named(all, true)], always.clone())];
         for &pattern in names.keys() {

@@ -54,7 +54,7 @@ impl<'r> Lowering<'r> {
                     op,
                     right: Right::Set(lookup),
                     ..
-                }) if set_of(table, lookup)?.is_dynamic() => {
+                }) if set_of(table, lookup)?.is_looked_up() => {
                     let lower = act::Lower { table: Some(table) };
                     let set = set_of(table, lookup)?;
                     vec![ir::Step::Act(lower.in_changing_set(left, *op, set)?)]
@@ -101,7 +101,7 @@ impl<'r> Lowering<'r> {
                     target,
                     value: Expr::Map { key, map },
                 } if test::parts(key).is_ok()
-                    && !set_of(table, map)?.is_dynamic()
+                    && !set_of(table, map)?.is_looked_up()
                     && (only_tests(&alternatives)
                         || matches!(key.as_ref(), Expr::Concat(_))
                             && !alternatives.iter().any(|way| has_act(way))) =>

@@ -5,7 +5,7 @@ use crate::checked::{
     BitOp, Expr, Hook, Lookup, Match, MatchOp, OptionFamily, OptionField, RawBase, Right, Set,
     Value,
 };
-use crate::ir::{Base, Carrier, Key, Meta, NamePattern, Source, Step, Test};
+use crate::ir::{Base, Carrier, Key, Meta, NameOf, NamePattern, Source, Step, Test};
 use crate::meta::MetaKey;
 use crate::ranges::RangeSet;
 
@@ -111,10 +111,13 @@ pub(super) fn values(matched: &Match, values: &[Value], hook: Hook) -> Result<Ve
         .any(|value| matches!(value, Value::Name { .. }));
     match &matched.left {
         Expr::Meta(key @ (MetaKey::Iifname | MetaKey::Oifname)) => {
-            names(matched, values).map(|step| settled(step, *key, hook))
+            names(NameOf::Device, matched, values).map(|step| settled(step, *key, hook))
+        }
+        Expr::Meta(key @ (MetaKey::Iifkind | MetaKey::Oifkind)) => {
+            names(NameOf::Kind, matched, values).map(|step| settled(step, *key, hook))
         }
         Expr::Meta(key @ (MetaKey::Iif | MetaKey::Oif)) if is_named => {
-            names(matched, values).map(|step| settled(step, *key, hook))
+            names(NameOf::Device, matched, values).map(|step| settled(step, *key, hook))
         }
         Expr::Concat(_) => Err("a concatenation".to_owned()),
         left => {
@@ -142,17 +145,33 @@ fn meta_key(expr: &Expr) -> Option<MetaKey> {
 /// but for that of the input device, which is the type of the device the packet is at (`skb->dev`).
 fn settled(step: Step, key: MetaKey, hook: Hook) -> Vec<Step> {
     let missing = match hook {
-        Hook::Egress => matches!(key, MetaKey::Iif | MetaKey::Iifname),
-        Hook::Ingress => matches!(key, MetaKey::Oif | MetaKey::Oifname | MetaKey::Oiftype),
+        Hook::Egress => matches!(
+            key,
+            MetaKey::Iif | MetaKey::Iifname | MetaKey::Iifkind | MetaKey::Iifgroup
+        ),
+        Hook::Ingress => matches!(
+            key,
+            MetaKey::Oif
+                | MetaKey::Oifname
+                | MetaKey::Oiftype
+                | MetaKey::Oifkind
+                | MetaKey::Oifgroup
+        ),
     };
     if !missing {
         return vec![step];
     }
     let passes = match &step {
-        Step::Ifname { patterns, negated } => {
-            patterns.iter().any(|pattern| pattern.matches("")) != *negated
+        Step::Ifname { of, .. } if *of == NameOf::Kind => false,
+        Step::Ifname {
+            patterns, negated, ..
+        } => patterns.iter().any(|pattern| pattern.matches("")) != *negated,
+        Step::Test(test) => {
+            !matches!(
+                key,
+                MetaKey::Oiftype | MetaKey::Iifgroup | MetaKey::Oifgroup
+            ) && test.values.contains(0)
         }
-        Step::Test(test) => key != MetaKey::Oiftype && test.values.contains(0),
         _ => true,
     };
     if passes {
@@ -164,7 +183,7 @@ fn settled(step: Step, key: MetaKey, hook: Hook) -> Vec<Step> {
     })]
 }
 
-fn names(matched: &Match, values: &[Value]) -> Result<Step> {
+fn names(of: NameOf, matched: &Match, values: &[Value]) -> Result<Step> {
     let negated = match matched.op {
         MatchOp::Eq => false,
         MatchOp::Ne => true,
@@ -184,7 +203,11 @@ fn names(matched: &Match, values: &[Value]) -> Result<Step> {
             _ => Err("interface names beside interface indexes".to_owned()),
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(Step::Ifname { patterns, negated })
+    Ok(Step::Ifname {
+        of,
+        patterns,
+        negated,
+    })
 }
 
 fn test(left: &Expr, op: MatchOp, values: &[Value]) -> Result<Test> {
@@ -377,6 +400,10 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
                 MetaKey::Random => Meta::Random,
                 MetaKey::Skuid => Meta::Skuid,
                 MetaKey::Skgid => Meta::Skgid,
+                MetaKey::Iifgroup | MetaKey::Oifgroup => Meta::Ifgroup,
+                MetaKey::Time => Meta::Time,
+                MetaKey::Day => Meta::Day,
+                MetaKey::Hour => Meta::Hour,
                 other => return Err(format!("meta {}", other.row().keyword)),
             };
             let source = Source::Meta(meta);

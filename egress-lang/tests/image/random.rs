@@ -1,8 +1,8 @@
 //! Random hooks, and random packets to meet them.
 
 use egress_lang::ir::{
-    Act, Base, BaseChain, Carrier, Chain, ChainId, Hook, Key, Meta, NamePattern, Rule, Source,
-    StateId, Step, Test, Verdict, Writable,
+    Act, Base, BaseChain, Carrier, Chain, ChainId, Hook, Key, Meta, NameOf, NamePattern, Rule,
+    Source, StateId, Step, Test, Verdict, Writable,
 };
 use egress_lang::ranges::RangeSet;
 use egress_lang::simulate::SimPacket;
@@ -155,6 +155,7 @@ fn step(chain: u32) -> impl Strategy<Value = Step> {
         8 => test().prop_map(Step::Test),
         1 => (any::<bool>(), select(vec!["veth", "foo", "bar"]), any::<bool>()).prop_map(
             |(prefix, name, negated)| Step::Ifname {
+                of: NameOf::Device,
                 patterns: vec![NamePattern { name: name.into(), prefix }],
                 negated,
             }
@@ -240,6 +241,7 @@ fn act() -> impl Strategy<Value = Vec<Act>> {
                     from: 2,
                     checksum,
                     pseudo,
+                    moves: false,
                 },
             ]
         },

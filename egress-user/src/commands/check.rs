@@ -94,6 +94,7 @@ pub fn compile(ruleset: &Ruleset, options: &Options) -> Result<Vec<Built>> {
             name: name.clone(),
             ifindex: 1,
             iftype: ARPHRD_ETHER,
+            kind: None,
         }];
         let slot = |id: ir::StateId| u32::try_from(id.0).unwrap_or(u32::MAX);
         let image = image::compile(&lowered, &devices, &slot, options)?;

@@ -1,6 +1,9 @@
 //! `egress explain`.
 
-use std::io::{self, Read as _};
+use std::{
+    io::{self, Read as _},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
@@ -36,6 +39,8 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         bail!("PACKET: too short: it comes to no hook");
     };
     packet.time = START;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    packet.clock = u64::try_from(since.as_nanos())?;
     let answer = policy.run(&packet)?;
     let reader = Reader::new(&rules);
     let steps = reader.steps(&answer.events);

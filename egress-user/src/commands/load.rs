@@ -10,7 +10,7 @@ use egress_lang::{
 
 use crate::{
     cli::{LoadArgs, SettingsArgs},
-    commands::source::{Reading, Source},
+    commands::source::{self, Reading, Source},
     generation::{
         self,
         state::{Scope, State},
@@ -78,14 +78,21 @@ pub fn load(
     let mut changed = Changed::default();
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
-    generation::change(&pins, netns, |state, devices| {
+    let script = source.parse(reading)?;
+    let named = |state: &State| {
+        let scope = state.scopes.get(scope_of(&script, state))?;
+        let named = source::named_elements(&scope.ruleset, &script.commands)?;
+        let whose = named.into_iter();
+        Some(whose.map(|(id, keys)| ((scope.id, id), keys)).collect())
+    };
+    generation::change_elements(&pins, netns, named, |state, devices| {
         state.global();
-        let at = scope_of(&source.parse(reading)?, state);
+        let at = scope_of(&script, state);
         let Some(global) = state.scopes.get_mut(at) else {
             return Ok(());
         };
         let known: BTreeSet<_> = global.ruleset.hooked_devices().into_iter().collect();
-        let ruleset = source.apply(&global.ruleset, &[], reading)?;
+        let ruleset = source::apply(&script, &global.ruleset, &[])?;
         for (device, hook) in ruleset.hooked_devices() {
             if !known.contains(&(device.clone(), hook)) {
                 devices.get(&device)?;

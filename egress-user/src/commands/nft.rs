@@ -294,6 +294,19 @@ fn running(netns: &Netns) -> Ruleset {
     }
 }
 
+/// The elements that are asked for, where that is all.
+fn named(questions: &[&Command], state: &State) -> Option<elements::Named> {
+    let mut all = elements::Named::new();
+    for scope in &state.scopes {
+        let asked = questions.iter().copied();
+        if let Some(named) = source::named_elements(&scope.ruleset, asked) {
+            let whose = named.into_iter();
+            all.extend(whose.map(|(id, keys)| ((scope.id, id), keys)));
+        }
+    }
+    (!all.is_empty()).then_some(all)
+}
+
 fn answer(questions: &[&Command], script: &Script, netns: &Netns, options: &Options) -> Result<()> {
     let pins = Pins::open()?;
     if let Some(pins) = &pins {
@@ -305,7 +318,16 @@ fn answer(questions: &[&Command], script: &Script, netns: &Netns, options: &Opti
     };
     let current = match current {
         Some((store, mut state)) => {
-            elements::Live::read(&store, &state)?.fill(&mut state);
+            let named = named(questions, &state);
+            let looked_up = match named {
+                Some(named) => elements::Live::look_up(&store, &state, named)?,
+                None => None,
+            };
+            let live = match looked_up {
+                Some(live) => live,
+                None => elements::Live::read(&store, &state)?,
+            };
+            live.fill(&mut state);
             Some((store, state))
         }
         None => None,

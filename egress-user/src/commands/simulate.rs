@@ -137,6 +137,7 @@ impl Run<'_> {
         };
         let since = i128::try_from(captured.time)? - i128::try_from(self.first)?;
         packet.time = u64::try_from(i128::from(START) + since).unwrap_or(0);
+        packet.clock = u64::try_from(captured.time).unwrap_or(u64::MAX);
         packet.random = (number as u32).wrapping_mul(0x9e37_79b9);
         let answer = self.policy.run(&packet);
         let answer = answer.with_context(|| format!("packet {number}"))?;

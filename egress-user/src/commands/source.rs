@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use egress_lang::{
-    ast::Script,
+    ast::{Command, Script},
     check::CheckOptions,
-    checked::Ruleset,
+    checked::{Ruleset, StateId},
     datatype::names::Names,
     diagnostic::{Diagnostics, SourceFile},
+    element::Key,
     parse::{Loader, ParseOptions, parse},
 };
 
@@ -95,6 +96,19 @@ pub fn apply(script: &Script, ruleset: &Ruleset, devices: &[String]) -> Result<R
         names: names(),
     };
     Ok(ruleset.apply(script, &check)?)
+}
+
+/// The keys that commands name, where they are about nothing but elements
+/// ([`Ruleset::named_elements`]).
+pub fn named_elements<'c>(
+    ruleset: &Ruleset,
+    commands: impl IntoIterator<Item = &'c Command>,
+) -> Option<Vec<(StateId, Vec<Key>)>> {
+    let check = CheckOptions {
+        names: names(),
+        ..CheckOptions::default()
+    };
+    ruleset.named_elements(commands, &check)
 }
 
 /// How texts are read.

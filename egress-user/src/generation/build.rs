@@ -43,7 +43,7 @@ pub fn build(
     let mut states = states::plan(&wanted.states, &wanted.scopes)?;
     states::prepare(&mut states, generation.as_ref(), &next)?;
     let existing = before.zip(generation.as_ref());
-    let elements = elements::prepare(&wanted, &states.counters, existing, &next)?;
+    let elements = elements::prepare(&mut wanted, &states.counters, existing, &next)?;
     let slots = compose::Slots::new(&plan.counters, &states.counters, elements);
     let groups = compose::groups(&wanted, &slots, store, devices)?;
     wanted.counters = plan.counters;

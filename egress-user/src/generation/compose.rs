@@ -21,6 +21,7 @@ use crate::{
         store::Store,
     },
     kernel::{
+        clock,
         device::{ARPHRD_ETHER, ARPHRD_NONE, Device, Devices},
         program,
     },
@@ -199,6 +200,7 @@ fn find_device(
                 ARPHRD_ETHER
             },
             group: 0,
+            kind: None,
         });
     }
     devices.get(name).cloned()
@@ -299,6 +301,14 @@ fn fingerprint(
     devices: &[(Device, Mode)],
     slots: &Slots,
 ) -> [u64; 2] {
+    // What programs take from the clock is right while it is as it was when they were made.
+    let tells_time = chains.ask(|source| {
+        use ir::Meta::{Day, Hour, Time};
+        matches!(source, ir::Source::Meta(Time | Day | Hour))
+    });
+    let clock = tells_time
+        .then(clock::now)
+        .map(|clock| (clock.tai, clock.west));
     let by_name = chains
         .chains
         .iter()
@@ -315,6 +325,7 @@ fn fingerprint(
         scopes.hash(&mut hasher);
         chains.hash(&mut hasher);
         slots.maps.hash(&mut hasher);
+        clock.hash(&mut hasher);
         if by_name {
             for (device, _) in devices {
                 (&device.name, device.ifindex).hash(&mut hasher);
@@ -331,6 +342,7 @@ impl Group {
             name: device.name.clone(),
             ifindex: device.ifindex,
             iftype: device.iftype,
+            kind: device.kind.clone(),
         });
         devices.collect()
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Context as _, Result, anyhow};
 use egress_common::{act::KEY_WORDS, set::word};
 use egress_lang::{
-    checked::{Set, StateId},
+    checked::{Element, Set, StateId, Value},
     element::{self, Key, Words},
 };
 use log::debug;
@@ -40,7 +40,15 @@ const MAX_ENTRIES: u64 = 1 << 27;
 pub struct Live {
     sets: HashMap<(u64, StateId), BTreeMap<Key, Words>>,
     now: u64,
+    /// The keys that were looked up, where that is not all there is.
+    named: Option<HashMap<(u64, StateId), HashSet<Key>>>,
 }
+
+/// Keys that commands name, of sets of scopes.
+pub type Named = Vec<((u64, StateId), Vec<Key>)>;
+
+/// So many are looked up one by one; where there are more, all that is in the sets is read.
+const MOST_NAMED: usize = 1 << 14;
 
 /// Of every set that changes, whose it is and where it is.
 fn sets<'s>(scopes: &'s [Scope], slots: &Counters) -> Vec<(u32, &'s Set)> {
@@ -98,12 +106,73 @@ impl Live {
         Ok(live)
     }
 
+    /// Looks up what commands name. `None` where that does not tell enough: a set may become larger than it may
+    /// be.
+    ///
+    /// # Errors
+    ///
+    /// Where the map cannot be read.
+    pub fn look_up(store: &Store, state: &State, named: Named) -> Result<Option<Self>> {
+        let generation = store.generation(state.generation);
+        let count: usize = named.iter().map(|(_, keys)| keys.len()).sum();
+        if count > MOST_NAMED || !generation.elements().exists() {
+            return Ok(None);
+        }
+        let map = Elements::open(&generation.elements())?;
+        let sizes = states::Sizes::open(&generation)?;
+        let mut live = Self {
+            now: elements::now(),
+            ..Self::default()
+        };
+        let mut all: HashMap<_, HashSet<Key>> = HashMap::new();
+        for (whose, keys) in named {
+            all.entry(whose).or_default().extend(keys);
+        }
+        for (&(scope, id), keys) in &all {
+            let mut scopes = state.scopes.iter();
+            let of = scopes.find(|one| one.id == scope);
+            let set = of.and_then(|one| one.ruleset.changing_sets().find(|set| set.id == id));
+            let mut entries = state.states.entries.iter();
+            let entry = entries.find(|entry| (entry.scope, entry.id) == (scope, id));
+            let (Some(set), Some(entry)) = (set, entry) else {
+                return Ok(None);
+            };
+            let there = sizes.get(entry.slot)?;
+            if there.saturating_add(keys.len() as u64) > u64::from(set.most()) {
+                return Ok(None);
+            }
+            let found = live.sets.entry((scope, id)).or_default();
+            for key in keys {
+                if let Some(words) = map.get(entry.slot, key)? {
+                    found.insert(key.clone(), words);
+                }
+            }
+        }
+        live.named = Some(all);
+        Ok(Some(live))
+    }
+
+    /// Whether it is known whether there is such an element.
+    fn knows(&self, whose: (u64, StateId), set: &Set, key: &Value) -> bool {
+        let Some(named) = &self.named else {
+            return true;
+        };
+        let key = element::key(set, key).ok();
+        let named = named.get(&whose).zip(key);
+        named.is_some_and(|(named, key)| named.contains(&key))
+    }
+
     /// Puts into the sets of a state what is in them now.
     pub fn fill(&self, state: &mut State) {
         for scope in &mut state.scopes {
             for set in scope.ruleset.changing_sets_mut() {
-                let comments = std::mem::take(&mut set.comments);
-                let Some(found) = self.sets.get(&(scope.id, set.id)) else {
+                let whose = (scope.id, set.id);
+                let comments = std::mem::take(&mut set.comments).into_iter();
+                let (comments, others): (Vec<_>, Vec<_>) =
+                    comments.partition(|(key, _)| self.knows(whose, set, key));
+                // They wait for who knows.
+                set.comments = others;
+                let Some(found) = self.sets.get(&whose) else {
                     continue;
                 };
                 let live = found.iter();
@@ -129,9 +198,10 @@ impl Live {
         for scope in &mut state.scopes {
             for set in scope.ruleset.changing_sets_mut() {
                 let commented = set.elements.iter();
-                set.comments = commented
-                    .filter_map(|element| Some((element.key.clone(), element.comment.clone()?)))
-                    .collect();
+                let commented = commented
+                    .filter_map(|element| Some((element.key.clone(), element.comment.clone()?)));
+                set.comments.extend(commented);
+                set.comments.sort();
                 let mut wanted = HashSet::with_capacity(set.elements.len());
                 for element in &set.elements {
                     let key = element::key(set, &element.key);
@@ -221,14 +291,14 @@ pub fn stripped(state: &State) -> State {
 }
 
 /// Pins the map for a generation that is being built: that of the generation before, or a larger one that
-/// starts with what is in it. Fills the sets that are new. Returns the kernel's number of the map; 0 where
-/// none is needed.
+/// starts with what is in it. Fills the sets that are new: nothing is still to be added to those. Returns the
+/// kernel's number of the map; 0 where none is needed.
 ///
 /// # Errors
 ///
 /// Where the kernel has not the memory, or something cannot be in such a set.
 pub fn prepare(
-    wanted: &State,
+    wanted: &mut State,
     slots: &Counters,
     before: Option<(&State, &Generation)>,
     next: &Generation,
@@ -239,10 +309,22 @@ pub fn prepare(
     }
     let words = sets.iter().map(|(_, set)| element::key_words(set)).max();
     let words = words.unwrap_or(1).min(KEY_WORDS);
-    let entries: u64 = sets
+    let before_sizes = before.map(|(_, generation)| states::Sizes::open(generation));
+    let before_sizes = before_sizes.transpose()?;
+    let known: HashSet<u32> = before
         .iter()
-        .map(|(_, set)| u64::from(set.size.unwrap_or(UNSIZED).max(set.elements.len() as u32)))
-        .sum();
+        .flat_map(|(state, _)| state.states.entries.iter().map(|entry| entry.slot))
+        .collect();
+    let mut entries = 0u64;
+    for (slot, set) in &sets {
+        let there = match &before_sizes {
+            Some(sizes) if known.contains(slot) => sizes.get(*slot)?,
+            _ => 0,
+        };
+        let elements = there.saturating_add(set.elements.len() as u64);
+        let size = u64::from(set.size.unwrap_or(UNSIZED)).max(elements);
+        entries = entries.saturating_add(size);
+    }
     let entries = u32::try_from(entries.min(MAX_ENTRIES))?;
     let entries = entries.next_power_of_two().max(MIN_ENTRIES);
     let old = before.filter(|(_, generation)| generation.elements().exists());
@@ -267,19 +349,33 @@ pub fn prepare(
         }
     };
     bpf::pin(&map.map, &next.elements()).context("pinning the elements")?;
-    let is_known = |slot: u32| {
-        let known = before.map(|(state, _)| &state.states.entries);
-        known.is_some_and(|known| known.iter().any(|entry| entry.slot == slot))
-    };
-    let fresh: Vec<_> = sets.iter().filter(|(slot, _)| !is_known(*slot)).collect();
+    let fresh: Vec<_> = sets
+        .iter()
+        .filter(|(slot, _)| !known.contains(slot))
+        .collect();
     if fresh.is_empty() {
         return Ok(map.id);
     }
     // A generation that was taken back may have left something.
     delete_where(&map, &|slot| fresh.iter().any(|(other, _)| *other == slot))?;
     let sizes = states::Sizes::open(next)?;
+    let mut filled = HashSet::new();
     for (slot, set) in fresh {
-        add(&map, &sizes, *slot, set)?;
+        let elements = encoded(set)?;
+        map.fill(*slot, &elements)?;
+        sizes.add(*slot, elements.len() as u64)?;
+        filled.insert(*slot);
+    }
+    let filled: HashSet<_> = slots
+        .entries
+        .iter()
+        .filter(|entry| filled.contains(&entry.slot))
+        .map(|entry| (entry.scope, entry.id))
+        .collect();
+    for scope in &mut wanted.scopes {
+        let sets = scope.ruleset.changing_sets_mut();
+        sets.filter(|set| filled.contains(&(scope.id, set.id)))
+            .for_each(|set| set.elements.clear());
     }
     Ok(map.id)
 }
@@ -308,6 +404,22 @@ pub fn settle(state: &mut State, generation: &Generation) -> Result<()> {
         state.rewrite(&generation.ruleset())?;
     }
     Ok(())
+}
+
+/// Whether there is room in the map for what is to be added.
+///
+/// # Errors
+///
+/// Where the map cannot be read.
+pub fn has_room(state: &State, generation: &Generation) -> Result<bool> {
+    let map = Elements::open(&generation.elements())?;
+    let sizes = states::Sizes::open(generation)?;
+    let mut all = 0u64;
+    for (slot, set) in sets(&state.scopes, &state.states) {
+        let pending = set.elements.len() as u64;
+        all = all.saturating_add(sizes.get(slot)?).saturating_add(pending);
+    }
+    Ok(all <= map.max_entries.into())
 }
 
 /// Changes elements of the sets of a generation that is in force.
@@ -368,22 +480,33 @@ pub fn reset(state: &State, generation: &Generation, which: &[(u64, StateId)]) -
 /// Adds elements that are not there, or are expired.
 fn add(map: &Elements, sizes: &states::Sizes, slot: u32, set: &Set) -> Result<()> {
     let now = elements::now();
-    let cannot = |what: String| anyhow!("set {}: {what} is not supported yet", set.name);
-    for one in &set.elements {
-        let key = element::key(set, &one.key).map_err(cannot)?;
-        let words = element::encode(set, one, now).map_err(cannot)?;
-        let there = map.get(slot, &key)?;
-        match there {
+    for (key, words) in encoded(set)? {
+        if map.put(slot, &key, &words)? {
+            sizes.add(slot, 1)?;
+            continue;
+        }
+        match map.get(slot, &key)? {
             Some(there) if element::decode(set, &key, &there, now).is_some() => {}
             Some(_) => map.replace(slot, &key, &words)?,
-            None => {
-                if map.put(slot, &key, &words)? {
-                    sizes.add(slot, 1)?;
-                }
-            }
+            // Gone meanwhile.
+            None => sizes.add(slot, map.put(slot, &key, &words)?.into())?,
         }
     }
     Ok(())
+}
+
+/// The elements of a set, as they stand in the map.
+fn encoded(set: &Set) -> Result<Vec<(Key, Words)>> {
+    let now = elements::now();
+    let cannot = |what: String| anyhow!("set {}: {what} is not supported yet", set.name);
+    let encode = |one: &Element| -> Result<_, String> {
+        Ok((
+            element::key(set, &one.key)?,
+            element::encode(set, one, now)?,
+        ))
+    };
+    let all = set.elements.iter().map(encode);
+    all.collect::<Result<_, _>>().map_err(cannot)
 }
 
 /// Deletes what is in some sets, without counting it.

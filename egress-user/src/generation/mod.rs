@@ -26,7 +26,7 @@ pub use force::{remove_all, remove_gone};
 pub use recover::recover_all;
 
 use crate::{
-    generation::{converge::Taken, state::State, store::Store},
+    generation::{converge::Taken, elements::Named, state::State, store::Store},
     kernel::{bpffs::Pins, device::Devices, netns::Netns},
 };
 
@@ -40,6 +40,20 @@ pub fn change(
     netns: &Netns,
     change: impl FnOnce(&mut State, &Devices) -> Result<()> + Send,
 ) -> Result<()> {
+    change_elements(pins, netns, |_| None, change)
+}
+
+/// The same, where `named` may say that nothing but these elements of sets matters: no others are read.
+///
+/// # Errors
+///
+/// Those of [`change`].
+pub fn change_elements(
+    pins: &Pins,
+    netns: &Netns,
+    named: impl FnOnce(&State) -> Option<Named> + Send,
+    change: impl FnOnce(&mut State, &Devices) -> Result<()> + Send,
+) -> Result<()> {
     let store = Store::new(pins.of_netns(netns.identity.cookie));
     netns.run(|| {
         let before = recover::recover(&store)?;
@@ -47,7 +61,14 @@ pub fn change(
         let mut state = before
             .clone()
             .unwrap_or_else(|| State::new(netns.identity.clone()));
-        let live = live(&store, before.as_ref())?;
+        let looked_up = match before.as_ref().and_then(|b| Some((b, named(b)?))) {
+            Some((before, named)) => elements::Live::look_up(&store, before, named)?,
+            None => None,
+        };
+        let live = match looked_up {
+            Some(live) => live,
+            None => live(&store, before.as_ref())?,
+        };
         live.fill(&mut state);
         scopes::refresh(&mut state, &store, &devices);
         change(&mut state, &devices)?;
@@ -57,8 +78,11 @@ pub fn change(
             && elements::stripped(&state).is_like(before)
             && converge::is_in_force(&store, before)
         {
-            debug!("only elements change");
-            return elements::apply(&state, &store.generation(before.generation));
+            let generation = store.generation(before.generation);
+            if elements::has_room(&state, &generation)? {
+                debug!("only elements change");
+                return elements::apply(&state, &generation);
+            }
         }
         advance(&store, before.as_ref(), state, &devices)
     })

@@ -355,6 +355,14 @@ fn inherit(before: &Ruleset, now: &mut Ruleset) {
             if let Some(other) = table_before.set(&set.name)
                 && is_declared_alike(set, other)
             {
+                if !set.is_dynamic() {
+                    // What it holds is what is declared, from one moment to the next: where that is something else,
+                    // it is another set.
+                    if set.elements == other.elements {
+                        set.id = other.id;
+                    }
+                    continue;
+                }
                 set.id = other.id;
                 let others = other.elements.iter();
                 let missing = others.filter(|one| !set.elements.iter().any(|e| e.key == one.key));

@@ -200,6 +200,15 @@ impl Sizes {
         open(generation).map(|(_, rows)| Self(rows))
     }
 
+    /// One of them.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such slot.
+    pub fn get(&self, slot: u32) -> Result<u64> {
+        Ok(self.0.sum(at(slot))?)
+    }
+
     /// Adds to one, modulo 2^64.
     ///
     /// # Errors

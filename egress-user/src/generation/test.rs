@@ -68,6 +68,7 @@ fn devices() -> Devices {
         link_len: 14,
         iftype: 1,
         group: 0,
+        kind: None,
     };
     Devices::from_iter([("a", 1), ("b", 2), ("c", 3)].map(device))
 }

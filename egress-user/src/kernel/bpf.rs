@@ -23,6 +23,7 @@ const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
+const MAP_UPDATE_BATCH: libc::c_int = 26;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_DETACH: libc::c_int = 34;
 
@@ -313,6 +314,22 @@ pub fn element_lookup(map: impl AsFd, key: &[u8], value: &mut [u8]) -> io::Resul
 /// Those of `BPF_MAP_UPDATE_ELEM`.
 pub fn element_add(map: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<bool> {
     unless(libc::EEXIST, element_update(map, key, value, NOEXIST))
+}
+
+/// Puts values under keys, one behind the other in both, whatever was there.
+///
+/// # Errors
+///
+/// Those of `BPF_MAP_UPDATE_BATCH`; then some may be there.
+pub fn put_elements(map: impl AsFd, keys: &[u8], values: &[u8], count: u32) -> io::Result<()> {
+    let mut attr = Batch {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count,
+        map_fd: raw(&map),
+        ..Batch::default()
+    };
+    bpf(MAP_UPDATE_BATCH, &mut attr).map(drop)
 }
 
 /// Puts a value in the place of the one under a key, if there is one.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkLayerType};
 
 /// Longest name of an interface: `IFNAMSIZ` without the zero byte.
 const MAX_NAME: usize = 15;
@@ -22,12 +22,25 @@ pub struct Device {
     pub iftype: u16,
     /// `ip link set group`.
     pub group: u32,
+    /// What its driver calls such devices: `veth`, `dummy`; not all do.
+    pub kind: Option<String>,
 }
 
 /// An Ethernet device.
 pub const ARPHRD_ETHER: u16 = 1;
 /// A device without link header.
 pub const ARPHRD_NONE: u16 = 0xfffe;
+
+/// What a driver calls such devices.
+fn kind(attribute: &LinkAttribute) -> Option<String> {
+    let LinkAttribute::LinkInfo(infos) = attribute else {
+        return None;
+    };
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
 
 /// All interfaces of a namespace at one moment.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +78,7 @@ impl Devices {
                     link_len: link_len(message.header.link_layer_type),
                     iftype: message.header.link_layer_type.into(),
                     group: group.unwrap_or(0),
+                    kind: message.attributes.iter().find_map(kind),
                 });
             }
             Ok(Self(found))

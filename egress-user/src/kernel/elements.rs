@@ -104,6 +104,21 @@ impl Elements {
         added.context("adding an element")
     }
 
+    /// Puts elements into a set that has none of them, and that nobody uses yet.
+    ///
+    /// # Errors
+    ///
+    /// Where the map is full, or the kernel has not the memory.
+    pub fn fill(&self, set: u32, elements: &[(Vec<u32>, Words)]) -> Result<()> {
+        for now in elements.chunks(BATCH as usize) {
+            let keys: Vec<u8> = now.iter().flat_map(|(key, _)| self.key(set, key)).collect();
+            let values: Vec<u8> = now.iter().flat_map(|(_, words)| bytes(words)).collect();
+            bpf::put_elements(&self.map, &keys, &values, now.len() as u32)
+                .context("adding elements")?;
+        }
+        Ok(())
+    }
+
     /// Puts an element in the place of the one there is.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use log::debug;
 use crate::{
     kernel::{
         bpf::{self, MapType},
-        rows, socket,
+        clock, outside, rows,
     },
     settings::SkipMark,
 };
@@ -137,9 +137,14 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         Hook::Ingress => settings.link_len,
     };
     let socket = if features & feature::SOCKET != 0 {
-        socket::places()?
+        outside::of_socket()?
     } else {
         layout::SocketPlaces::NONE
+    };
+    let device = if features & feature::DEVICE != 0 {
+        outside::of_device()?
+    } else {
+        layout::DevicePlaces::NONE
     };
     let told = Told(layout::Settings {
         features,
@@ -157,6 +162,8 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         skip_mask: settings.skip_mark.mask,
         state_mask: bpf::map_shape(&states)?.value_size.saturating_sub(STATE),
         socket,
+        device,
+        clock: clock::now(),
     });
     let mut ebpf = loader
         .override_global("SETTINGS", &told, true)

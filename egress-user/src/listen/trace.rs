@@ -74,6 +74,7 @@ impl Program<'_> {
             name: self.device.name.clone(),
             ifindex: self.device.ifindex,
             iftype: self.device.iftype,
+            kind: self.device.kind.clone(),
         };
         let mut ways = Vec::new();
         let mut kept = self.kept.clone();
@@ -134,10 +135,12 @@ impl Program<'_> {
         packet.mark.set(event.mark);
         packet.priority.set(event.priority);
         packet.ifindex = event.ifindex;
-        packet.pkttype = event.pkttype;
+        packet.pkttype.set(event.pkttype);
         packet.cpu = event.cpu;
         packet.gso_size = event.gso_size;
         packet.time = event.time;
+        packet.clock = super::time(event).unwrap_or_default();
+        packet.group = self.device.group;
         packet
     }
 

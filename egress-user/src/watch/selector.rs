@@ -112,6 +112,7 @@ mod tests {
             link_len: 14,
             iftype: 1,
             group,
+            kind: None,
         }
     }
 

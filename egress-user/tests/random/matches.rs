@@ -151,6 +151,8 @@ impl Generator<'_> {
             MetaKey::Cgroup,
             MetaKey::Nfproto,
             MetaKey::Iifgroup,
+            MetaKey::Oifgroup,
+            MetaKey::Rtclassid,
         ];
         let key = if self.rng.chance(92) {
             *self.rng.pick(&usual)

@@ -8,12 +8,12 @@ use egress_lang::{
     checked::{Hook, Ruleset, StateId, StateValues},
     diagnostic::SourceFile,
     image::{self, Device, Image},
-    interpret::trace,
+    interpret::{States, trace},
     ir,
     lower::{self, LowerError},
     parse::ParseOptions,
     print::{self, PrintOptions},
-    simulate::{SimPacket, Simulation},
+    simulate::{self, SimPacket, Simulation},
 };
 
 use super::side::{OTHER, counters};
@@ -61,6 +61,7 @@ fn device() -> Device {
         name: DEVICE.into(),
         ifindex: IFINDEX,
         iftype: 1,
+        kind: Some("veth".into()),
     }
 }
 
@@ -123,8 +124,16 @@ impl Model {
     pub fn simulate(&self, image: &Image, packets: &[SimPacket]) -> Answer {
         let simulation = Simulation::new(image);
         let states = self.ruleset.states().into_iter();
-        let states = states.map(|(id, start)| (u32::try_from(id.0).unwrap(), start.value(0)));
-        simulation.set_states(states.collect());
+        let slot = |id: StateId| u32::try_from(id.0).unwrap();
+        let states = states.map(|(id, start)| (slot(id), start.value(0)));
+        let mut states: simulate::States = states.collect();
+        let mut sets = simulate::Sets::default();
+        for (id, key, words) in self.ruleset.elements(0).unwrap() {
+            sets.insert(slot(id), &key, words);
+            *states.entry(slot(id)).or_default() += 1;
+        }
+        simulation.set_states(states);
+        simulation.set_sets(sets);
         let dropped = packets.iter().map(|packet| match simulation.run(packet) {
             Outcome::Drop => true,
             Outcome::Pass | Outcome::Redirect => false,
@@ -146,7 +155,10 @@ impl Model {
     pub fn interpret(&self, packets: &[SimPacket]) -> Answer {
         let (device, mut counted, mut dropped) = (device(), Counted::default(), Vec::new());
         let states = self.ruleset.states().into_iter();
-        let mut states = states.map(|(id, start)| (id, start.value(0))).collect();
+        let mut states: States = states.map(|(id, start)| (id, start.value(0))).collect();
+        for (id, key, words) in self.ruleset.elements(0).unwrap() {
+            states.elements.insert((id, key), words);
+        }
         for packet in packets {
             let answer = trace(&self.hook, &device, packet, &mut states, &mut |_| {});
             dropped.push(answer.dropped);

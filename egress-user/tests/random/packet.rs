@@ -2,7 +2,10 @@
 //!
 //!     [via=bridge|vlan5|vlan7|vlan6] [protocol=HEX] [mark=N] [priority=N] [gso=TYPE,SIZE,HDR,START,OFFSET] HEX
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use egress_lang::simulate::{Owner, SimPacket};
 
@@ -57,6 +60,12 @@ pub struct Sent {
     pub bytes: Vec<u8>,
 }
 
+/// Nanoseconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap().as_nanos()).unwrap()
+}
+
 impl Sent {
     pub fn of(bytes: Vec<u8>) -> Self {
         Self {
@@ -86,6 +95,7 @@ impl Sent {
         packet.ifindex = IFINDEX;
         packet.mark.set(self.mark);
         packet.priority.set(self.priority);
+        packet.clock = now();
         // This process sends all of them.
         packet.owner = Some(Owner {
             uid: 0,

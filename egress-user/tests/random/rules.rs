@@ -170,8 +170,10 @@ impl Generator<'_> {
         };
         let name = format!("s{number}");
         let elements = elements.join(", ");
+        // Of such a set, elements are looked up one by one.
+        let policy = *self.rng.pick(&["", "", "policy memory; "]);
         lines.push(removable(format!(
-            "set {name} {{ typeof {left}; {flags}elements = {{ {elements} }}; }}"
+            "set {name} {{ typeof {left}; {policy}{flags}elements = {{ {elements} }}; }}"
         )));
         self.sets.push((name, left));
     }
@@ -412,6 +414,7 @@ impl Generator<'_> {
                 4 => "meta mark set jhash tcp sport mod 100 seed 0xabc offset 3".to_owned(),
                 _ => format!("meta priority set meta mark map {{ 0 : 1:{number}, 1-7 : 2:3 }}"),
             },
+            3 if number % 2 == 0 => "ip6 daddr set ip6 saddr".to_owned(),
             3 => "ip daddr set ip saddr".to_owned(),
             4 => format!(
                 "ip saddr set ip daddr map {{ 10.0.0.0/8 : 10.9.8.{number}, 0.0.0.0/1 : 1.2.3.4 }}"
@@ -489,6 +492,13 @@ const SETTABLE: &[(&str, Values)] = &[
     ("ip dscp", Values::Bits(6)),
     ("ip ecn", Values::Bits(2)),
     ("ip id", Values::Wide),
+    ("ip protocol", Values::Small),
+    ("ip length", Values::Wide),
+    ("ip frag-off", Values::Wide),
+    ("ip hdrlength", Values::Bits(4)),
+    ("ip6 nexthdr", Values::Small),
+    ("ip6 length", Values::Wide),
+    ("@nh,0,8", Values::Small),
     ("ip ttl", Values::Small),
     ("ip checksum", Values::Wide),
     ("ip saddr", Values::Ip),
@@ -538,7 +548,6 @@ const SETTABLE: &[(&str, Values)] = &[
 const OTHER_STATEMENTS: &[&str] = &[
     "log prefix \"x\" level debug",
     "sctp dport set 9",
-    "ip protocol set udp",
     "ether type set ip",
     "notrack",
 ];

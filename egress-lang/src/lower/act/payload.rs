@@ -17,8 +17,7 @@ struct Target {
 /// Where the EtherType of a VLAN tag is, in bytes: of one beside the packet, programs can set few values.
 const VLAN_PROTOCOL: u32 = 12;
 
-/// Bits of the network header that say where headers are and what is behind them: the kernel looks at
-/// them when a base chain begins, a program once for all of them.
+/// Bits of the network header that say where headers are and what is behind them.
 const DECISIVE: &[(Option<Protocol>, u32, u32)] = &[
     (Some(Protocol::Ip), 0, 8),
     (Some(Protocol::Ip), 16, 32),
@@ -64,6 +63,7 @@ impl Lower<'_> {
         };
         let len = end - first;
         target.may_be_set(first, len)?;
+        let moves = target.moves();
         let write = |offset: u32, len: u32, from| Act::Write {
             base: target.base,
             offset: offset as u16,
@@ -71,7 +71,11 @@ impl Lower<'_> {
             from,
             checksum,
             pseudo,
+            moves,
         };
+        if let (128, Expr::Field { .. } | Expr::Raw { .. }) = (target.width, value) {
+            return target.copy_wide(value, first, len, &write);
+        }
         let behind = end * 8 - target.offset - target.width;
         if len * 8 == target.width && len <= 8 {
             let mut act = self.value(value, 0)?;
@@ -134,27 +138,30 @@ impl Target {
 
     /// Whether the bytes that are written for it may be.
     fn may_be_set(&self, first: u32, len: u32) -> Result<()> {
-        let end = self.offset + self.width;
         if self.base == Base::Link && first == VLAN_PROTOCOL && matches!(len, 2 | 4) {
             return Err("setting the type of a VLAN tag beside the packet".to_owned());
         }
         if self.base == Base::Link && first + len > VLAN_PROTOCOL && len > 8 {
             return Err("setting this much with a VLAN tag in it".to_owned());
         }
-        let decides = |&(protocol, low, high): &(Option<Protocol>, u32, u32)| {
-            protocol == self.protocol && self.offset < high && low < end
-        };
-        if self.base == Base::Network && DECISIVE.iter().any(decides) {
-            return Err("setting what says where headers are".to_owned());
-        }
         Ok(())
     }
 
-    /// Whether transport checksums cover it (RFC 9293, section 3.1; RFC 8200, section 8.1).
+    /// Whether it says where headers are, and what they are.
+    fn moves(&self) -> bool {
+        let end = self.offset + self.width;
+        let decides = |&(protocol, low, high): &(Option<Protocol>, u32, u32)| {
+            protocol == self.protocol && self.offset < high && low < end
+        };
+        self.base == Base::Network && DECISIVE.iter().any(decides)
+    }
+
+    /// Whether transport checksums cover it (RFC 9293, section 3.1; RFC 8200, section 8.1): addresses, lengths,
+    /// and the number of the protocol.
     fn is_in_pseudo_header(&self) -> bool {
         match self.protocol {
-            Some(Protocol::Ip) => self.offset >= 96,
-            Some(Protocol::Ip6) => self.offset >= 64,
+            Some(Protocol::Ip) => self.offset >= 96 || matches!(self.offset, 16 | 72),
+            Some(Protocol::Ip6) => self.offset >= 64 || matches!(self.offset, 32 | 48),
             _ => false,
         }
     }
@@ -165,6 +172,30 @@ impl Target {
             offset: offset as u16,
             len: len as u8,
         }
+    }
+
+    /// Sixteen bytes that are elsewhere in the packet, too.
+    fn copy_wide(
+        &self,
+        value: &Expr,
+        first: u32,
+        len: u32,
+        write: &dyn Fn(u32, u32, u8) -> Act,
+    ) -> Result<Vec<Act>> {
+        let from = Self::of(value)?;
+        let whole = len == 16 && [self, &from].iter().all(|of| of.offset % 8 == 0);
+        if !whole || from.width != 128 {
+            return Err("setting a field of this width".to_owned());
+        }
+        let load = |to, source| Act::Load { to, source };
+        Ok(vec![
+            // Nothing is written where the end is not there.
+            load(0, self.bytes(first + 8, 8)),
+            load(0, from.bytes(from.offset / 8, 8)),
+            load(1, from.bytes(from.offset / 8 + 8, 8)),
+            write(first, 8, 0),
+            write(first + 8, 8, 1),
+        ])
     }
 
     /// More than eight bytes, written in two steps where all are there.

@@ -44,8 +44,8 @@ impl Link {
             packet.receive()?;
             packet.uncounted = packet.link_len;
             // Unicast is taken to be for this host.
-            if packet.pkttype == SimPacket::OTHER_HOST {
-                packet.pkttype = 0;
+            if packet.pkttype.get() == SimPacket::OTHER_HOST {
+                packet.pkttype.set(0);
             }
         }
         packet.ifindex = policy::IFINDEX;

@@ -196,6 +196,7 @@ impl Rules {
                 Link::Ethernet => ARPHRD_ETHER,
                 Link::RawIp => ARPHRD_NONE,
             },
+            kind: None,
         };
         let slot = |id: StateId| u32::try_from(id.0).unwrap_or(u32::MAX);
         let options = Options {

@@ -1,4 +1,4 @@
-//! What programs read of a packet's socket, in the kernel's own structures.
+//! What programs read of a packet's socket, device and route, in the kernel's own structures.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use egress_common::layout::SocketPlaces;
+use egress_common::layout::{DevicePlaces, SocketPlaces};
 
 use crate::kernel::{btf::Btf, netns};
 
@@ -23,7 +23,7 @@ const FIRST_USER_NAMESPACE: u64 = 0xefff_fffd;
 /// # Errors
 ///
 /// Where the kernel does not say, or numbers of users mean other users in this namespace.
-pub fn places() -> Result<SocketPlaces> {
+pub fn of_socket() -> Result<SocketPlaces> {
     if !is_of_first_user_namespace().context("asking whose network namespace this is")? {
         bail!(
             "users and groups of sockets are not matched in the network namespace of a user namespace"
@@ -46,6 +46,22 @@ pub fn places() -> Result<SocketPlaces> {
         class: of("sock", &["sk_cgrp_data", "classid"]).unwrap_or(u32::MAX),
         cookie_low: cookie as u32,
         cookie_high: (cookie >> 32) as u32,
+    })
+}
+
+/// Where it is in this kernel.
+///
+/// # Errors
+///
+/// Where the kernel does not say.
+pub fn of_device() -> Result<DevicePlaces> {
+    let btf = Btf::of_kernel().context("to find devices' groups and routes' realms")?;
+    Ok(DevicePlaces {
+        dev: btf.offset("sk_buff", &["dev"])?,
+        group: btf.offset("net_device", &["group"])?,
+        dst: btf.offset("sk_buff", &["_skb_refdst"])?,
+        // Kernels without realms have no such member: nothing is found there then.
+        class: btf.offset("dst_entry", &["tclassid"]).unwrap_or(u32::MAX),
     })
 }
 

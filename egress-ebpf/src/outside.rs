@@ -1,9 +1,12 @@
-//! A packet's socket, as nf_tables looks at it (`nft_meta_get_eval_skugid()` and
-//! `nft_meta_get_eval_cgroup()` in net/netfilter/nft_meta.c).
+//! What is not kept with the packet: its socket, device and route, and the clock, as nf_tables looks at them
+//! (net/netfilter/nft_meta.c).
 
 use core::ptr;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_probe_read_kernel};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_ktime_get_tai_ns, bpf_probe_read_kernel},
+};
 use egress_common::layout::{feature, meta};
 
 use crate::maps::settings;
@@ -17,23 +20,63 @@ const NEW_SYN_RECV: u8 = 12;
 /// `value`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn load_socket(skb: *mut __sk_buff, what: u32, value: *mut u64) -> u32 {
+pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) -> u32 {
     // The verifier takes nothing for granted here.
-    if value.is_null() || settings::features() & feature::SOCKET == 0 {
+    if value.is_null() {
         return 0;
     }
-    match find(skb, what as u8) {
+    let (features, what) = (settings::features(), what as u8);
+    let found = if what >= meta::TIME {
+        if features & feature::CLOCK == 0 {
+            return 0;
+        }
+        // SAFETY: a helper without arguments.
+        Some(settings::clock().value(what, unsafe { bpf_ktime_get_tai_ns() }))
+    } else if what >= meta::IFGROUP {
+        if features & feature::DEVICE == 0 {
+            return 0;
+        }
+        of_device(skb, what).map(u64::from)
+    } else {
+        if features & feature::SOCKET == 0 {
+            return 0;
+        }
+        of_socket(skb, what).map(u64::from)
+    };
+    match found {
         Some(found) => {
             // SAFETY: the callers pass the address of a variable of theirs.
-            unsafe { *value = found.into() };
+            unsafe { *value = found };
             1
         }
         None => 0,
     }
 }
 
+/// `SKB_DST_NOREF` (linux/skbuff.h): a bit in the pointer to the route.
+const NOREF: u64 = 1;
+
+/// The group of the device, or the realm of the route.
 #[inline(always)]
-fn find(skb: *mut __sk_buff, what: u8) -> Option<u32> {
+fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u32> {
+    let places = settings::device();
+    // What programs are called with is the packet itself; read back, its address is a number.
+    let skb = read::<u64>(ptr::from_ref(&skb) as u64)?;
+    if what == meta::RTCLASSID {
+        let dst = pointer(skb, places.dst)? & !NOREF;
+        return match places.class {
+            u32::MAX => None,
+            class => read::<u32>(at(dst, class)),
+        };
+    }
+    let dev = pointer(skb, places.dev)?;
+    read::<u32>(at(dev, places.group))
+}
+
+/// `nft_meta_get_eval_skugid()` and `nft_meta_get_eval_cgroup()`.
+
+#[inline(always)]
+fn of_socket(skb: *mut __sk_buff, what: u8) -> Option<u32> {
     let places = settings::socket();
     // SAFETY: the context pointer is valid for the whole run of the program.
     let sk = unsafe { (*skb).__bindgen_anon_2.sk };
