@@ -146,12 +146,14 @@ pub fn left_aligned(value: u64, len: u32) -> u64 {
 }
 
 /// By how much the sum of 16-bit words rises when `old` becomes `new`, both of `len` bytes and left-aligned: in
-/// ones' complement, in the order of the wire. Words start where what is written starts, as in the kernel. It is
+/// ones' complement, in the order of the wire. Words start where what is written starts, as in the kernel, and a
+/// byte that is missing at their end is 0. It is
 /// 0, and not one of the other forms of 0, where all ones become 0 (which shows in a checksum of 0 that a device
 /// is to complete).
 #[inline(always)]
 pub(crate) fn difference(old: u64, new: u64, len: u32) -> u32 {
-    let behind = (u64::MAX >> 1) >> ((len << 3).wrapping_sub(1) & 63);
+    let whole = len.wrapping_add(1) & !1;
+    let behind = (u64::MAX >> 1) >> ((whole << 3).wrapping_sub(1) & 63);
     sum(!(old | behind)).wrapping_add(sum(new))
 }
 

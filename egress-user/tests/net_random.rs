@@ -106,6 +106,12 @@ fn moves_headers(rule: &str) -> bool {
         "ip6 nexthdr",
         "ip6 length",
         "@nh,0,8",
+        "vlan id",
+        "vlan pcp",
+        "vlan dei",
+        "vlan type",
+        "@ll,112,16",
+        "@ll,64,64",
     ];
     fields
         .iter()
@@ -163,7 +169,12 @@ fn random_rulesets_and_packets() {
         rules += lines.iter().filter(|line| line.removable).count();
         let (expected, difference) = executors.compare(&text, &packets);
         matched += expected.counters.iter().filter(|(n, _)| *n > 0).count();
-        match difference {
+        let again = |difference: &Difference| {
+            // Once in thousands, an element that was deleted and added again is missing in what nft lists.
+            let sets = difference.what.contains("sets");
+            !sets || executors.compare(&text, &packets).1.is_some()
+        };
+        match difference.filter(again) {
             None => {}
             Some(difference) => {
                 failures += 1;

@@ -28,7 +28,12 @@ const DECISIVE: &[(Option<Protocol>, u32, u32)] = &[
     (None, 0, 8),
     (None, 16, 64),
     (None, 72, 80),
+    // Behind an IPv6 header are those of its extensions.
+    (None, 320, u32::MAX),
 ];
+
+/// Bits of the Ethernet header: what is written behind them may be the network header.
+const LINK_WIDTH: u32 = 112;
 
 /// Where the checksum of a header is, in bytes from its start, if nft mends it (`checksum_key` in nft's
 /// src/proto.c: those of UDP-Lite and DCCP stay as they are).
@@ -153,7 +158,11 @@ impl Target {
         let decides = |&(protocol, low, high): &(Option<Protocol>, u32, u32)| {
             protocol == self.protocol && self.offset < high && low < end
         };
-        self.base == Base::Network && DECISIVE.iter().any(decides)
+        match self.base {
+            Base::Link => self.protocol.is_none() && end > LINK_WIDTH,
+            Base::Network => DECISIVE.iter().any(decides),
+            Base::Transport | Base::Inner => false,
+        }
     }
 
     /// Whether transport checksums cover it (RFC 9293, section 3.1; RFC 8200, section 8.1): addresses, lengths,
