@@ -87,17 +87,32 @@ pub fn write<P: Packet>(
     packet.store(at, write.len, new)
 }
 
-/// Writes into an accelerated VLAN tag (`nft_payload_set_vlan()`): all of its control information, or nothing.
-/// What would change its EtherType is refused when rules are loaded: programs can set few of them.
+/// Writes into an accelerated VLAN tag (`nft_payload_set_vlan()`): its EtherType, its control information or both,
+/// or nothing. Where rules are loaded, EtherTypes are refused that are none of a tag: programs cannot set them.
 #[inline(always)]
 fn write_tag<P: Packet>(packet: &P, tag: VlanTag, write: Write) -> bool {
-    let whole = write.offset == VLAN_TCI && write.len == 2;
-    if whole {
-        let old = u64::from(tag.tci) << 48;
-        let tci = ((write.value ^ (old & write.keep)) >> 48) as u16;
-        packet.set_vlan(VlanTag { tci, ..tag });
-    }
-    whole
+    let (protocol, tci) = (u64::from(tag.protocol) << 48, u64::from(tag.tci) << 48);
+    let (value, keep) = (write.value, write.keep);
+    let tag = match (write.offset, write.len) {
+        (ETHER_ADDRS, 2) => VlanTag {
+            protocol: ((value ^ (protocol & keep)) >> 48) as u16,
+            ..tag
+        },
+        (ETHER_ADDRS, 4) => {
+            let both = value ^ ((protocol | tci >> 16) & keep);
+            VlanTag {
+                protocol: (both >> 48) as u16,
+                tci: (both >> 32) as u16,
+            }
+        }
+        (VLAN_TCI, 2) => VlanTag {
+            tci: ((value ^ (tci & keep)) >> 48) as u16,
+            ..tag
+        },
+        _ => return false,
+    };
+    packet.set_vlan(tag);
+    true
 }
 
 /// Mends the checksum of the transport header, where it has one that covers addresses.

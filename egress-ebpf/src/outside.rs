@@ -74,7 +74,6 @@ fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u32> {
 }
 
 /// `nft_meta_get_eval_skugid()` and `nft_meta_get_eval_cgroup()`.
-
 #[inline(always)]
 fn of_socket(skb: *mut __sk_buff, what: u8) -> Option<u32> {
     let places = settings::socket();

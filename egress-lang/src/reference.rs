@@ -97,7 +97,7 @@ beforehand. A test loads each line, so that this list is what is refused.
     numgen inc mod 2 0 drop                             # tests of numbers: as a VALUE they are enforced
     jhash ip saddr mod 2 seed 0x1 vmap { 0 : drop }
     meta mark set symhash mod 2
-    ether type set ip                                   # it may be that of a VLAN tag beside the packet
+    ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
     sctp dport set 5                                    # a CRC over the whole packet
     @ih,0,32 set 5
     ip ttl set ip daddr map { 10.0.0.1 : 9 }            # other than constants into parts of words under a checksum

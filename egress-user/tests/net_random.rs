@@ -110,6 +110,8 @@ fn moves_headers(rule: &str) -> bool {
         "vlan pcp",
         "vlan dei",
         "vlan type",
+        "ether type",
+        "@ll,96,32",
         "@ll,112,16",
         "@ll,64,64",
     ];

@@ -85,7 +85,9 @@ impl Written {
                         Self::bytes(LINK, LINK_HLEN, u32::MAX)
                             | Self::bytes(NETWORK, NETWORK_HLEN, u32::MAX)
                     }
-                    Base::Link | Base::Inner => Self::default(),
+                    // Of a later fragment of IPv6, the kernel takes the transport header to be here.
+                    Base::Link => Self::bytes(TRANSPORT, offset.into(), to),
+                    Base::Inner => Self::default(),
                 };
                 all |= beyond;
             }

@@ -231,7 +231,11 @@ impl<'r> Lowering<'r> {
             if !last || matches!(verdict, Verdict::Return | Verdict::Goto(_)) {
                 return Err("this verdict map behind a statement that may end the rule or change the packet".to_owned());
             }
-            let verdict = self.verdict(table, verdict);
+            // What is jumped to returns behind the rule: the other elements are not asked of what it has changed.
+            let verdict = match self.verdict(table, verdict) {
+                ir::Verdict::Jump(chain) => ir::Verdict::Goto(chain),
+                other => other,
+            };
             for mut steps in choices {
                 steps.push(ir::Step::Verdict(verdict));
                 rules.push(ir::Rule {

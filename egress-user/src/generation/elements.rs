@@ -340,10 +340,13 @@ pub fn prepare(
             let map = Elements::create(words.max(least), entries.max(most))?;
             if let Some(old) = old {
                 debug!("elements move to a map of {entries}");
+                let mut result = Ok(());
                 old.each(&mut |slot, key, value| {
-                    // What is not to be had now comes again with its packets.
-                    let _ = map.put(slot, key, value);
+                    if result.is_ok() {
+                        result = map.put(slot, key, value).map(drop);
+                    }
                 })?;
+                result?;
             }
             map
         }

@@ -549,5 +549,7 @@ const OTHER_STATEMENTS: &[&str] = &[
     "log prefix \"x\" level debug",
     "sctp dport set 9",
     "ether type set ip",
+    "ether type set 8021ad",
+    "@ll,96,32 set 0x88a87009",
     "notrack",
 ];

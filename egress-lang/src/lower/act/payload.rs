@@ -1,5 +1,7 @@
 //! Writing into packets.
 
+use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q};
+
 use super::{Lower, Result};
 use crate::checked::{Expr, RawBase, Value};
 use crate::field::Protocol;
@@ -14,7 +16,7 @@ struct Target {
     protocol: Option<Protocol>,
 }
 
-/// Where the EtherType of a VLAN tag is, in bytes: of one beside the packet, programs can set few values.
+/// Where the EtherType of a VLAN tag is, in bytes: of one beside the packet, programs can set two values.
 const VLAN_PROTOCOL: u32 = 12;
 
 /// Bits of the network header that say where headers are and what is behind them.
@@ -67,7 +69,7 @@ impl Lower<'_> {
             None => (first, end),
         };
         let len = end - first;
-        target.may_be_set(first, len)?;
+        target.may_be_set(first, len, value)?;
         let moves = target.moves();
         let write = |offset: u32, len: u32, from| Act::Write {
             base: target.base,
@@ -142,8 +144,18 @@ impl Target {
     }
 
     /// Whether the bytes that are written for it may be.
-    fn may_be_set(&self, first: u32, len: u32) -> Result<()> {
-        if self.base == Base::Link && first == VLAN_PROTOCOL && matches!(len, 2 | 4) {
+    fn may_be_set(&self, first: u32, len: u32, value: &Expr) -> Result<()> {
+        let is_of_tag = || match value {
+            Expr::Constant(_, Value::Int(number)) if len * 8 == self.width => {
+                let protocol = number >> (len * 8 - 16);
+                [ETH_P_8021Q, ETH_P_8021AD]
+                    .iter()
+                    .any(|tag| u128::from(*tag) == protocol)
+            }
+            _ => false,
+        };
+        let protocol = self.base == Base::Link && first == VLAN_PROTOCOL && matches!(len, 2 | 4);
+        if protocol && !is_of_tag() {
             return Err("setting the type of a VLAN tag beside the packet".to_owned());
         }
         if self.base == Base::Link && first + len > VLAN_PROTOCOL && len > 8 {
