@@ -215,6 +215,10 @@ impl Run<'_> {
             self.acted = false;
             let ran = self.rule(rule);
             if let Some(ran) = ran {
+                let ran = match ran {
+                    Ran::To(verdict) => Ran::To(chain.told(verdict)),
+                    other => other,
+                };
                 (self.tell)(Event::Rule {
                     chain: id,
                     index,

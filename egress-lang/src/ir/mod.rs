@@ -315,6 +315,25 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
+/// What stands in the names of chains that stand for a verdict map, and in no other's: those have one space.
+const OF_MAP: &str = " vmap of rule ";
+
+impl Chain {
+    /// A chain that stands for the verdict map in a rule: it goes to where the map jumps to.
+    pub fn of_map(table: &str, handle: u64, rules: Vec<Rule>) -> Self {
+        let name = format!("{table}{OF_MAP}{handle}");
+        Self { name, rules }
+    }
+
+    /// What a verdict of this chain is to the user, whose map jumps where such a chain goes.
+    pub fn told(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Goto(chain) if self.name.contains(OF_MAP) => Verdict::Jump(chain),
+            other => other,
+        }
+    }
+}
+
 /// A base chain's place in a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BaseChain {

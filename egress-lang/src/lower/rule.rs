@@ -245,10 +245,8 @@ impl<'r> Lowering<'r> {
             }
         }
         let id = ir::ChainId(u32::try_from(self.hook.chains.len()).unwrap_or(u32::MAX));
-        self.hook.chains.push(ir::Chain {
-            name: format!("{} vmap of rule {}", table.name, rule.handle),
-            rules,
-        });
+        let chain = ir::Chain::of_map(&table.name, rule.handle, rules);
+        self.hook.chains.push(chain);
         for mut steps in alternatives {
             steps.push(ir::Step::Verdict(ir::Verdict::Jump(id)));
             out.push(ir::Rule {
