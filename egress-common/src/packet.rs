@@ -254,7 +254,8 @@ pub trait Packet {
     fn gso_size(&self) -> u32;
     /// The accelerated VLAN tag.
     fn vlan(&self) -> Option<VlanTag>;
-    /// Sets the tag control information of an accelerated VLAN tag.
+    /// Puts this in the place of the accelerated VLAN tag there is; its EtherType is [`ETH_P_8021Q`] or
+    /// [`ETH_P_8021AD`].
     fn set_vlan(&self, tag: VlanTag);
     /// Writes `len` bytes (1 to 8) of `value`, left-aligned, anywhere in the packet; whether they are
     /// there.

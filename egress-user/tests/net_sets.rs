@@ -78,7 +78,8 @@ const CASES: &[(&str, &str, &[&str])] = &[
         "set s { type ipv4_addr; policy memory; elements = { 198.18.0.2, 198.18.0.3 }; }\n\
          map m { type ipv4_addr : mark; policy memory; elements = { 198.18.0.4 : 0x7 }; }\n\
          set p { type ipv4_addr; policy memory; flags interval; elements = { 198.18.0.8/29 }; }",
-        "ip daddr @s counter\nip daddr != @s udp dport 1 counter drop\nmeta mark set ip daddr map @m\n\
+        "ip daddr @s counter\nip daddr @s ip daddr . udp dport { 198.18.0.2 . 2, 198.18.0.3 . 1 } counter\n\
+         ip daddr @s meta skuid 0-4294967294 counter\nip daddr != @s udp dport 1 counter drop\nmeta mark set ip daddr map @m\n\
          ip daddr @p counter\nmeta mark 0x7 counter drop",
         &[
             "add element netdev t s { 198.18.0.4 }",

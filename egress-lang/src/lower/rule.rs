@@ -47,7 +47,15 @@ impl<'r> Lowering<'r> {
         out: &mut Vec<ir::Rule>,
     ) -> Result<()> {
         let mut alternatives: Alternatives = vec![Vec::with_capacity(rule.statements.len())];
+        // Lookups that change nothing: they may as well follow the tests behind them, which not all can follow them.
+        let mut lookups: Vec<ir::Step> = Vec::new();
         for statement in &rule.statements {
+            if !matches!(statement, Statement::Match(_)) {
+                let lookups = std::mem::take(&mut lookups);
+                for alternative in &mut alternatives {
+                    alternative.extend(lookups.iter().cloned());
+                }
+            }
             let all: Vec<ir::Step> = match statement {
                 Statement::Match(Match {
                     left,
@@ -57,7 +65,12 @@ impl<'r> Lowering<'r> {
                 }) if set_of(table, lookup)?.is_looked_up() => {
                     let lower = act::Lower { table: Some(table) };
                     let set = set_of(table, lookup)?;
-                    vec![ir::Step::Act(lower.in_changing_set(left, *op, set)?)]
+                    let step = ir::Step::Act(lower.in_changing_set(left, *op, set)?);
+                    if !set.is_dynamic() {
+                        lookups.push(step);
+                        continue;
+                    }
+                    vec![step]
                 }
                 Statement::Match(matched) => match (&matched.left, &matched.right) {
                     (left @ Expr::Concat(_), Right::Set(lookup)) => {
@@ -121,9 +134,12 @@ impl<'r> Lowering<'r> {
                 alternative.extend(all.iter().cloned());
             }
         }
-        out.extend(alternatives.into_iter().map(|steps| ir::Rule {
-            handle: rule.handle,
-            steps,
+        out.extend(alternatives.into_iter().map(|mut steps| {
+            steps.extend(lookups.iter().cloned());
+            ir::Rule {
+                handle: rule.handle,
+                steps,
+            }
         }));
         Ok(())
     }
