@@ -14,6 +14,7 @@
 pub mod act;
 pub mod engine;
 pub mod event;
+mod ip_option;
 pub mod layout;
 mod load;
 pub mod option;

@@ -1,8 +1,9 @@
-//! TCP options, IPv6 extension headers and SCTP chunks, found as nf_tables finds them
+//! IP and TCP options, IPv6 extension headers and SCTP chunks, found as nf_tables finds them
 //! (net/netfilter/nft_exthdr.c).
 
 use crate::act::end;
-use crate::packet::{ETH_P_IPV6, Headers, IPV6_HLEN, Packet};
+use crate::ip_option::IpOptions;
+use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV6_HLEN, Packet};
 use crate::store;
 
 /// Bytes of the TCP header without options.
@@ -34,6 +35,8 @@ pub mod carrier {
     pub const TCP: u8 = 1;
     /// SCTP chunks.
     pub const SCTP: u8 = 2;
+    /// IP options.
+    pub const IP: u8 = 3;
 }
 
 /// A part of an option.
@@ -73,8 +76,10 @@ impl Part {
     #[inline(always)]
     pub fn load<P: Packet>(self, packet: &P, headers: Headers) -> Option<u64> {
         let Some(mut walk) = self.begin(packet, headers) else {
-            // Only IPv6 packets are asked for extension headers; all for the others.
-            return (self.len == 0 && self.carrier != carrier::IP6).then_some(0);
+            // Only IPv6 packets are asked for extension headers, only IPv4 packets for IP options; all for
+            // the others.
+            let asks = self.carrier == carrier::TCP || self.carrier == carrier::SCTP;
+            return (self.len == 0 && asks).then_some(0);
         };
         packet.walk_options(&mut walk);
         let exists = walk.state == FOUND && walk.is_sound(self);
@@ -181,7 +186,14 @@ impl Part {
             len: 0,
             state: SEARCHING,
         };
-        if self.carrier == carrier::IP6 {
+        if self.carrier == carrier::IP {
+            if packet.protocol() != ETH_P_IP {
+                return None;
+            }
+            (walk.offset, walk.end) = IpOptions::bounds(packet);
+            // Else the verifier takes each step once for each of what was seen before.
+            (walk.next, walk.len) = (packet.opaque(0), packet.opaque(0));
+        } else if self.carrier == carrier::IP6 {
             if packet.protocol() != ETH_P_IPV6 {
                 return None;
             }
@@ -231,9 +243,9 @@ pub struct OptionWalk {
     offset: u32,
     /// Where the options end.
     end: u32,
-    /// Of extension headers: the number of the next.
+    /// Of extension headers: the number of the next. Of IP options: [`IpOptions::seen`].
     next: u32,
-    /// Bytes of the option that was found.
+    /// Bytes of the option that was found. Of IP options: [`IpOptions::found`].
     len: u32,
     /// [`SEARCHING`], [`FOUND`] or [`MISSING`].
     state: u32,
@@ -247,6 +259,8 @@ impl OptionWalk {
             self.step_tcp(packet);
         } else if self.carrier == u32::from(carrier::SCTP) {
             self.step_sctp(packet);
+        } else if self.carrier == u32::from(carrier::IP) {
+            self.step_ip(packet);
         } else {
             self.step_ip6(packet);
         }
@@ -285,6 +299,27 @@ impl OptionWalk {
         } else {
             let padded = self.len.wrapping_add(3) & !3;
             self.offset = self.offset.wrapping_add(padded);
+        }
+    }
+
+    /// The walk ends behind the last option: none may be malformed.
+    #[inline(always)]
+    fn step_ip<P: Packet>(&mut self, packet: &P) {
+        let mut options = IpOptions {
+            at: self.offset,
+            end: self.end,
+            seen: self.next,
+            found: self.len,
+        };
+        match options.step(packet, self.kind) {
+            Some(true) => {
+                (self.offset, self.next, self.len) = (options.at, options.seen, options.found);
+            }
+            Some(false) if options.found != 0 => {
+                self.state = FOUND;
+                self.offset = options.found;
+            }
+            _ => self.state = MISSING,
         }
     }
 
@@ -330,7 +365,7 @@ impl OptionWalk {
     #[inline(always)]
     fn holds<P: Packet>(&self, packet: &P, part: Part) -> bool {
         let reach = u32::from(part.offset).wrapping_add(u32::from(part.len));
-        if part.carrier == carrier::IP6 {
+        if part.carrier == carrier::IP6 || part.carrier == carrier::IP {
             return true;
         }
         let whole =

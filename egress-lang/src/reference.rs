@@ -89,7 +89,6 @@ beforehand. A test loads each line, so that this list is what is refused.
 
     notrack
     log level audit
-    ip option rr exists drop                            # all IP options
     fib saddr type local drop
     udp dport 4789 vxlan vni 7 drop                     # fields of and in vxlan, geneve, gre, gretap
     gre ip saddr 10.0.0.1 drop
@@ -126,6 +125,11 @@ egress `reject`.
 A rule with two tests by `!=` of neighbouring fields, such as `tcp sport != 22 tcp dport != 80 drop`, matches where both
 hold, as nft(8) says. nft up to 1.0.6 at least makes one comparison of both fields of it, so that its rule matches where either
 holds: here, it would drop packets from port 22, too (`nft --debug=netlink -c` shows the one `cmp neq`).
+
+IP options (`ip option`) are found where the kernel's hook finds them: on ingress in the IPv4 header, on egress where the
+Ethernet header is, so that a rule there does not do what it says; `egress check` warns of it. Where one option is
+malformed, none is there. Options that only a process with CAP_NET_RAW may send are malformed to the kernel where it runs the
+hook for a process without; here they never are.
 
 Hours are local time, as in nft, and stay within a day: where local time is behind UTC, nft 1.0.6 lists those around midnight as
 `1193044:28:16`.

@@ -187,6 +187,8 @@ impl SimPacket {
         Some(())
     }
 
+    /// `PACKET_HOST`.
+    pub const HOST: u32 = 0;
     /// `PACKET_BROADCAST`.
     pub const BROADCAST: u32 = 1;
     /// `PACKET_MULTICAST`.

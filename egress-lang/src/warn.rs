@@ -1,11 +1,11 @@
-//! What is allowed, but hardly what was meant: rules that can never match, rules that change nothing, and
-//! sets that nobody uses.
+//! What is allowed, but hardly what was meant: rules that can never match, rules that change nothing,
+//! sets that nobody uses, and tests that the kernel's hook, and so this one, takes otherwise than they read.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::ast::{CommandKind, Script};
 use crate::check::uses_set;
-use crate::checked::{Chain, Policy, Ruleset, Statement, Table, Verdict};
+use crate::checked::{Chain, Hook, Policy, Ruleset, Statement, Table, Verdict};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::image::{HiddenRule, does_something, hidden_rules};
 use crate::places::Places;
@@ -29,7 +29,10 @@ pub fn warnings(ruleset: &Ruleset, script: &Script) -> Diagnostics {
             warnings.set(table, &set.name);
         }
         for chain in &table.chains {
-            if let Some(rules) = lowered.get(&format!("{} {}", table.name, chain.name)) {
+            if let Some((rules, hook)) = lowered.get(&format!("{} {}", table.name, chain.name)) {
+                if *hook == Hook::Egress {
+                    warnings.misplaced(table, chain, rules);
+                }
                 let hidden = hidden_rules(rules, &unsteady(table, chain), TOLD);
                 warnings.hidden(table, chain, &hidden);
                 warnings.idle(table, chain, rules);
@@ -39,16 +42,16 @@ pub fn warnings(ruleset: &Ruleset, script: &Script) -> Diagnostics {
     Diagnostics::new(warnings.out, script.sources.clone())
 }
 
-/// All chains that packets can come to, by table and name.
-fn lowered(ruleset: &Ruleset) -> HashMap<String, ir::Chain> {
+/// All chains that packets can come to, by table and name, and whence.
+fn lowered(ruleset: &Ruleset) -> HashMap<String, (ir::Chain, Hook)> {
     let mut chains = HashMap::new();
     for (device, hook) in ruleset.hooked_devices() {
         // What cannot be enforced is an error elsewhere.
-        let Ok(hook) = lower::hook(ruleset, &device, hook) else {
+        let Ok(lowered) = lower::hook(ruleset, &device, hook) else {
             continue;
         };
-        for chain in hook.chains {
-            chains.entry(chain.name.clone()).or_insert(chain);
+        for chain in lowered.chains {
+            chains.entry(chain.name.clone()).or_insert((chain, hook));
         }
     }
     chains
@@ -166,6 +169,33 @@ impl Warnings<'_> {
         }
         let more = hidden.len().saturating_sub(TOLD);
         self.more(table, chain, more, "can never match");
+    }
+
+    /// Rules that ask for IP options on egress (`ipv4_find_option()`).
+    fn misplaced(&mut self, table: &Table, chain: &Chain, lowered: &ir::Chain) {
+        let asks = |step: &ir::Step| {
+            let ir::Step::Test(test) = step else {
+                return false;
+            };
+            let carrier = match test.key.source {
+                ir::Source::Option { carrier, .. } => Some(carrier),
+                ir::Source::Payload { .. } | ir::Source::Meta(_) => None,
+            };
+            carrier == Some(ir::Carrier::Ip)
+        };
+        let rules = lowered.rules.iter();
+        let mut handles: Vec<u64> = rules
+            .filter(|rule| rule.steps.iter().any(asks))
+            .map(|rule| rule.handle)
+            .collect();
+        handles.dedup();
+        for &handle in handles.iter().take(TOLD) {
+            let what = "on egress, nftables looks for IP options where the Ethernet header is, and so does \
+                        this rule: it does not do what it says";
+            self.tell(table, chain, handle, what);
+        }
+        let more = handles.len().saturating_sub(TOLD);
+        self.more(table, chain, more, "ask for IP options on egress");
     }
 
     /// Rules that do nothing, and those at the end that say what the policy says anyway.

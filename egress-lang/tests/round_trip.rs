@@ -39,6 +39,15 @@ fn layer_4_behind_arp_stays_in_the_listing() {
     assert_eq!(list(&once), text);
 }
 
+/// nft's own listing of this has `meta iiftype ether` in it, and more of it each time it is read.
+#[test]
+fn an_extension_header_behind_an_ethernet_address() {
+    let rule = "ether saddr 02:00:00:00:00:01 exthdr frag exists";
+    let text = format!("table netdev t {{\n\tchain c {{\n\t\t{rule}\n\t}}\n}}\n");
+    let once = load(&Ruleset::default(), text.as_bytes()).expect("it loads");
+    assert_eq!(list(&once), text);
+}
+
 #[test]
 fn a_ruleset_survives_serialisation() {
     let once = load(&Ruleset::default(), EVERYTHING.as_bytes()).expect("a ruleset of everything");

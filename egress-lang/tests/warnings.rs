@@ -109,6 +109,20 @@ fn rules_that_change_nothing() {
 }
 
 #[test]
+fn ip_options_on_egress() {
+    let text = chain(&["ip option ra exists drop", "tcp option maxseg exists drop"]);
+    assert_eq!(
+        warned(&text),
+        [
+            "3: on egress, nftables looks for IP options where the Ethernet header is, and so does this rule: it does \
+             not do what it says"
+        ]
+    );
+    let none: [&str; 0] = [];
+    assert_eq!(warned(&text.replace("hook egress", "hook ingress")), none);
+}
+
+#[test]
 fn sets_that_nobody_uses() {
     let text = "table netdev t {\n\
         set used { type ipv4_addr; }\n\

@@ -87,7 +87,7 @@ fn rules_of(subject: &Subject) -> Vec<String> {
     rules
 }
 
-fn lines(rules: &[String]) -> Vec<Line> {
+fn lines(rules: &[String], hook: &str) -> Vec<Line> {
     let fixed = |text: &str| Line {
         text: text.to_owned(),
         removable: false,
@@ -95,7 +95,9 @@ fn lines(rules: &[String]) -> Vec<Line> {
     let mut lines = vec![
         fixed("table netdev t {"),
         fixed("chain hit { }"),
-        fixed("chain c { type filter hook egress device \"egt0\" priority 0; policy accept;"),
+        fixed(&format!(
+            "chain c {{ type filter hook {hook} device \"egt0\" priority 0; policy accept;"
+        )),
     ];
     lines.extend(rules.iter().map(|rule| Line {
         text: format!("{rule} counter"),
@@ -117,7 +119,8 @@ struct Sum {
 
 fn look_at(executors: &mut Executors, subject: &Subject, sum: &mut Sum) {
     let rules = rules_of(subject);
-    let mut lines = lines(&rules);
+    let hook = if subject.ingress { "ingress" } else { "egress" };
+    let mut lines = lines(&rules, hook);
     let packets: Vec<Sent> = subject.packets();
     if executors.prepare(&mut lines).is_none() {
         sum.refused += rules.len();
@@ -296,7 +299,7 @@ fn clock_and_device_say_what_they_say_to_nft() {
         std::thread::sleep(std::time::Duration::from_secs(1));
     }
     let rules = rules_of_surroundings(second());
-    let mut lines = lines(&rules);
+    let mut lines = lines(&rules, "egress");
     executors.prepare(&mut lines).unwrap();
     let kept = lines.iter().filter(|line| line.removable).count();
     let packets: Vec<Sent> = forms::frames::all().into_iter().map(Sent::of).collect();

@@ -146,13 +146,37 @@ fn report(seed: u64, lines: &[Line], packets: Vec<Sent>, difference: &Difference
     format!("seed {seed}: {what}\n{details}\n{text}({kept})\n")
 }
 
+/// The same of packets that come in.
+fn generate_ingress(seed: u64, vlan_devices: bool) -> (Vec<Line>, Vec<Sent>) {
+    let (mut lines, mut packets) = generate(seed, vlan_devices);
+    for line in &mut lines {
+        line.text = line.text.replace("hook egress", "hook ingress");
+    }
+    for packet in &mut packets {
+        packet.via = Via::Wire;
+        packet.protocol = None;
+    }
+    (lines, packets)
+}
+
 #[test]
 fn random_rulesets_and_packets() {
+    let default = if common::in_vm() { 0 } else { 300 };
+    let count = common::number("EGRESS_RANDOM_RULESETS", default);
+    random(count, generate);
+}
+
+#[test]
+fn random_ingress_rulesets_and_packets() {
+    let default = if common::in_vm() { 0 } else { 100 };
+    let count = common::number("EGRESS_RANDOM_INGRESS_RULESETS", default);
+    random(count, generate_ingress);
+}
+
+fn random(count: u64, generate: impl Fn(u64, bool) -> (Vec<Line>, Vec<Sent>)) {
     let Some(mut executors) = executors() else {
         return;
     };
-    let default = if common::in_vm() { 0 } else { 300 };
-    let count = common::number("EGRESS_RANDOM_RULESETS", default);
     if count == 0 {
         common::skip("a ruleset takes tens of seconds under emulation; named cases run there");
         return;

@@ -431,7 +431,7 @@ fn refused_in_the_words_of_check() {
     let directory = Directory::new("refused");
     let capture = directory.file("in", &FORMS[0].file(1, &frames()));
     for rule in [
-        "ip option ra exists drop",
+        "fib saddr type local drop",
         "upd dport 53 drop",
         "udp dport 65536 drop",
         "jump none",

@@ -199,6 +199,8 @@ struct Reader {
     transport: Option<usize>,
     /// The same of the type of ICMP or ICMPv6, with that type.
     icmp: Option<(usize, u128)>,
+    /// A field of the link layer was looked at, other than those that say the next protocol.
+    reads_link: bool,
     /// Protocols that matches fixed.
     above_link: Option<Protocol>,
     above_network: Option<Protocol>,
@@ -265,6 +267,12 @@ impl Reader {
     fn fixed(&mut self, at: usize, left: &Expr, value: u128) {
         let ethertype = u16::try_from(value).unwrap_or(u16::MAX);
         match left {
+            // A match of Ethernet's that was united with the type that an extension header needs stands in front.
+            Expr::Meta(MetaKey::Iiftype)
+                if self.reads_link && self.network == at.checked_sub(1) =>
+            {
+                self.implied.push(at);
+            }
             Expr::Meta(MetaKey::Iiftype) => self.link = Some(at),
             Expr::Meta(MetaKey::Protocol) => {
                 self.network = Some(at);
@@ -328,6 +336,7 @@ impl Reader {
     fn field_read(&mut self, field: &'static Field, parent: &Parent) {
         match field.protocol.row().base {
             Base::Link => {
+                self.reads_link |= field.protocol.row().next != Some(field.keyword);
                 // `vlan type` leaves the `ether type` before it as it is.
                 let fixes = field.protocol == Protocol::Vlan
                     && field.keyword == "type"

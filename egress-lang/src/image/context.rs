@@ -206,6 +206,7 @@ impl Context {
             (Source::Option { carrier, len, .. }, protocol) => {
                 let impossible = match carrier {
                     Carrier::Ip6 => matches!(protocol, Protocol::Ip | Protocol::Other),
+                    Carrier::Ip => matches!(protocol, Protocol::Ip6 | Protocol::Other),
                     Carrier::Tcp | Carrier::Sctp => {
                         protocol == Protocol::Other || self.transport == Some(false)
                     }

@@ -389,7 +389,11 @@ fn is_always_there(problem: &Problem<'_>, source: Source) -> bool {
         Source::Meta(_) => true,
         Source::Option {
             carrier, len: 0, ..
-        } => carrier != Carrier::Ip6 || problem.context.protocol == Protocol::Ip6,
+        } => match carrier {
+            Carrier::Ip6 => problem.context.protocol == Protocol::Ip6,
+            Carrier::Ip => problem.context.protocol == Protocol::Ip,
+            Carrier::Tcp | Carrier::Sctp => true,
+        },
         Source::Payload { .. } | Source::Option { .. } => false,
     }
 }

@@ -426,8 +426,9 @@ impl Encoder {
             Carrier::Ip6 => carrier::IP6,
             Carrier::Tcp => carrier::TCP,
             Carrier::Sctp => carrier::SCTP,
+            Carrier::Ip => carrier::IP,
         };
-        if from != Carrier::Ip6 {
+        if matches!(from, Carrier::Tcp | Carrier::Sctp) {
             self.features |= feature::TRANSPORT;
         }
         let size = if len > 4 { fetch::OPTION_WIDE } else { len };

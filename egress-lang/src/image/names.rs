@@ -55,6 +55,7 @@ fn option(carrier: Carrier, kind: u8, offset: u8, len: u8) -> String {
         Carrier::Ip6 => (OptionFamily::Exthdr, ""),
         Carrier::Tcp => (OptionFamily::Tcp, "tcp option "),
         Carrier::Sctp => (OptionFamily::SctpChunk, "sctp chunk "),
+        Carrier::Ip => (OptionFamily::Ip, "ip option "),
     };
     let number = kind.to_string();
     let name = options::listed_name(family, kind).unwrap_or(&number);

@@ -8,7 +8,7 @@ use std::ops::{BitOr, BitOrAssign, Range};
 use crate::image::atom::{Action, Atom};
 #[cfg(test)]
 use crate::ir::Writable;
-use crate::ir::{Act, Base, Meta, Source, Test};
+use crate::ir::{Act, Base, Carrier, Meta, Source, Test};
 
 /// Some of what rules can write: the first bytes of each header one by one, the rest of each as one, and
 /// metadata.
@@ -51,6 +51,11 @@ impl Written {
             Source::Meta(Meta::Priority) => Self(1 << PRIORITY),
             Source::Meta(Meta::Pkttype) => Self(1 << PKTTYPE),
             Source::Meta(_) => Self::default(),
+            // On egress these are looked for in the Ethernet header.
+            Source::Option {
+                carrier: Carrier::Ip,
+                ..
+            } => Self::ALL,
             // Where these are, all headers say.
             Source::Option { .. }
             | Source::Payload {

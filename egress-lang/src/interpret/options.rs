@@ -1,7 +1,7 @@
 //! Options, as the kernel's nft_exthdr.c reads them, in plain words: the measure of
 //! [`egress_common::option`].
 
-use egress_common::packet::{ETH_P_IPV6, Headers};
+use egress_common::packet::{ETH_P_IP, ETH_P_IPV6, Headers};
 
 use crate::ir::Carrier;
 use crate::simulate::SimPacket;
@@ -23,14 +23,18 @@ pub fn read(
         Carrier::Ip6 => extension_header(packet, &bytes, kind),
         Carrier::Tcp => tcp_option(&bytes, headers, kind),
         Carrier::Sctp => sctp_chunk(&bytes, headers, kind),
+        Carrier::Ip if packet.protocol != ETH_P_IP => return None,
+        Carrier::Ip => ip_option(bytes.get(packet.uncounted as usize..)?, kind)
+            .map(|at| packet.uncounted as usize + at)
+            .map(|at| (at, at)),
     };
     if asks {
         return Some(option.is_some().into());
     }
     let (option, end) = option?;
     let part = match (carrier, end) {
-        // Only the packet's end bounds an extension header.
-        (Carrier::Ip6, _) => bytes.get(option + from..option + from + len)?,
+        // Only the packet's end bounds an extension header, or an IP option.
+        (Carrier::Ip6 | Carrier::Ip, _) => bytes.get(option + from..option + from + len)?,
         (_, end) => bytes.get(option..end)?.get(from..from + len)?,
     };
     Some(
@@ -110,4 +114,53 @@ fn extension_header(packet: &SimPacket, bytes: &[u8], kind: u8) -> Span {
         };
         next = header[0];
     }
+}
+
+/// Where an IP option is, from the start of the header.
+fn ip_option(packet: &[u8], kind: u8) -> Option<usize> {
+    let length = usize::from(packet.get(..20)?[0] & 15) * 4;
+    let mut left = packet.get(20..length)?;
+    let (mut route, mut record, mut times, mut found) = (false, false, false, None);
+    while let [number, after @ ..] = left {
+        if *number == 0 {
+            break;
+        }
+        if *number == 1 {
+            left = after;
+            continue;
+        }
+        let len = usize::from(*after.first()?);
+        let option = left.get(..len).filter(|_| len >= 2)?;
+        let pointer = option.get(2).copied().map(usize::from);
+        let mut sought = *number == kind;
+        match *number {
+            131 | 137 if route || pointer != Some(4) || len < 7 || (len - 3) % 4 != 0 => {
+                return None;
+            }
+            131 | 137 => route = true,
+            7 if record || !(4..).contains(&pointer?) => return None,
+            7 if pointer? <= len && pointer? + 3 > len => return None,
+            7 => record = true,
+            68 if times || len < 4 || pointer? < 5 => return None,
+            68 if pointer? > len && option[3] >> 4 == 15 => return None,
+            68 if pointer? <= len => {
+                let kind = option[3] & 15;
+                let need = if matches!(kind, 1 | 3) { 7 } else { 3 };
+                if pointer? + need > len {
+                    return None;
+                }
+                times = matches!(kind, 0 | 1 | 3);
+            }
+            68 => times = true,
+            148 if len < 4 => return None,
+            148 => sought &= option[2..4] == [0, 0],
+            134 => return None,
+            _ => {}
+        }
+        if sought {
+            found = Some(length - left.len());
+        }
+        left = &left[len..];
+    }
+    found
 }

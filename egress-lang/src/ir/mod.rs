@@ -104,6 +104,8 @@ pub enum Carrier {
     Tcp,
     /// SCTP: the options are its chunks.
     Sctp,
+    /// IPv4.
+    Ip,
 }
 
 impl Meta {

@@ -433,9 +433,7 @@ fn option(option: &OptionField) -> Result<Place> {
         OptionFamily::Exthdr => Carrier::Ip6,
         OptionFamily::Tcp => Carrier::Tcp,
         OptionFamily::SctpChunk => Carrier::Sctp,
-        // On egress the kernel looks for them in the Ethernet header, on ingress what it finds depends on
-        // what the process may that happens to run (`ipv4_find_option()`, `__ip_options_compile()`).
-        OptionFamily::Ip => return Err("a match on IP options".to_owned()),
+        OptionFamily::Ip => Carrier::Ip,
     };
     let (offset, len, width, shift) = match &option.field {
         None => (0, 0, 8, 0),

@@ -60,6 +60,9 @@ fn sources() -> Vec<Source> {
         option(Carrier::Ip6, 44, 0, 0),
         option(Carrier::Ip6, 0, 2, 3),
         option(Carrier::Ip6, 60, 8, 16),
+        option(Carrier::Ip, 7, 0, 0),
+        option(Carrier::Ip, 148, 2, 2),
+        option(Carrier::Ip, 131, 3, 9),
     ]
 }
 

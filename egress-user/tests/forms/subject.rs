@@ -6,7 +6,7 @@ use egress_lang::{
 };
 
 use super::frames::{self, NETWORK, TRANSPORT, TRANSPORT6};
-use crate::random::packet::Sent;
+use crate::random::packet::{Sent, Via};
 
 /// How values are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Subject {
     kind: Kind,
     place: Place,
     template: Vec<u8>,
+    /// Looked at where packets come in.
+    pub ingress: bool,
 }
 
 impl Subject {
@@ -55,6 +57,15 @@ impl Subject {
             kind,
             place,
             template,
+            ingress: false,
+        }
+    }
+
+    /// Of packets that come in.
+    fn on_ingress(self) -> Self {
+        Self {
+            ingress: true,
+            ..self
         }
     }
 
@@ -106,6 +117,16 @@ impl Subject {
 
     /// Packets of every kind, and those of this one with values at, within and beside those of the rules.
     pub fn packets(&self) -> Vec<Sent> {
+        let mut packets = self.outgoing_packets();
+        if self.ingress {
+            for packet in &mut packets {
+                packet.via = Via::Wire;
+            }
+        }
+        packets
+    }
+
+    fn outgoing_packets(&self) -> Vec<Sent> {
         let mut packets: Vec<Sent> = frames::all().into_iter().map(Sent::of).collect();
         packets.push(Sent::of(self.template.clone()));
         let most = u128::MAX >> (128 - self.width);
@@ -232,15 +253,12 @@ pub fn subjects() -> Vec<Subject> {
         )
     };
     let udp = || frames::ip(17, &[], &frames::udp());
-    let alert = || frames::ip(17, &[0x94, 4, 0, 0], &frames::udp());
     let extended = |kind: u8| frames::extended(kind, &[0, 0, 0, 2, 0, 0, 0, 7]);
     let options = TRANSPORT + 20;
     // Text, bits, frame, byte.
-    let places: [(&str, u32, Vec<u8>, usize); 17] = [
+    let places: [(&str, u32, Vec<u8>, usize); 15] = [
         ("tcp option maxseg size", 16, tcp(), options + 2),
         ("tcp option window count", 8, tcp(), options + 10),
-        ("ip option ra value", 16, alert(), NETWORK + 22),
-        ("ip option ra length", 8, alert(), NETWORK + 21),
         ("hbh nexthdr", 8, extended(0), NETWORK + 40),
         ("rt type", 8, extended(43), NETWORK + 42),
         ("rt seg-left", 8, extended(43), NETWORK + 43),
@@ -288,6 +306,18 @@ pub fn subjects() -> Vec<Subject> {
     ));
     all.push(Subject::fixed("tcp option sack-perm kind", 8, tcp(), 4));
     all.push(Subject::fixed("tcp option maxseg length", 8, tcp(), 4));
-    all.push(Subject::fixed("ip option ra type", 8, alert(), 148));
+    // On egress the kernel looks for these in the Ethernet header.
+    let optional = |options: &[u8]| frames::ip(17, options, &frames::udp());
+    let route = [7, 7, 4, 1, 2, 3, 4, 0];
+    let strict = [137, 7, 4, 1, 2, 3, 4, 1];
+    for (text, width, options, byte) in [
+        ("ip option rr ptr", 8, &route, 2),
+        ("ip option rr addr", 32, &route, 3),
+        ("ip option ssrr addr", 32, &strict, 3),
+    ] {
+        let place = Place::Frame((TRANSPORT + byte) * 8);
+        let subject = Subject::new(text, width, Kind::Number, optional(options), place);
+        all.push(subject.on_ingress());
+    }
     all
 }

@@ -228,11 +228,13 @@ fn model_differs(text: &str, packets: &[Sent], expected: &Seen) -> Option<Differ
         ("interpreter", model.interpret(&simulated)),
     ];
     for (name, Answer { dropped, counters }) in answers {
-        // Who sends to a bridge does not learn of a drop.
+        // Who sends to a bridge, or from the other end, does not learn of a drop.
         let other = dropped
             .iter()
             .zip(&at_hook)
-            .find(|(dropped, (_, packet, wanted))| *dropped != wanted && packet.via != Via::Bridge);
+            .find(|(dropped, (_, packet, wanted))| {
+                *dropped != wanted && !matches!(packet.via, Via::Bridge | Via::Wire)
+            });
         if other.is_some() || counters != expected.counters {
             let details = format!(
                 "verdict of {:?}\nnft  {:?}\nthis {counters:?}",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use egress_common::engine::Outcome;
+use egress_common::{engine::Outcome, packet::Packet as _};
 use egress_lang::{
     check::CheckOptions,
     checked::{Hook, Ruleset, StateId, StateValues},
@@ -100,8 +100,13 @@ impl Model {
         let ruleset = Ruleset::default()
             .load(file, &ParseOptions::default(), &options)
             .map_err(|errors| Refusal::Language(errors.to_string()))?;
-        let hook = lower::hook(&ruleset, DEVICE, Hook::Egress)
-            .map_err(|error| unsupported(&ruleset, error))?;
+        let hook = if rules.contains("hook ingress") {
+            Hook::Ingress
+        } else {
+            Hook::Egress
+        };
+        let hook =
+            lower::hook(&ruleset, DEVICE, hook).map_err(|error| unsupported(&ruleset, error))?;
         Ok(Self { ruleset, hook })
     }
 
@@ -165,7 +170,7 @@ impl Model {
             for (id, times) in answer.counted {
                 let (packets, bytes) = counted.0.entry(id).or_default();
                 *packets += times;
-                *bytes += times * packet.bytes.len() as u64;
+                *bytes += times * u64::from(packet.counted_len());
             }
         }
         self.answer(dropped, counted)

@@ -1,6 +1,6 @@
 //! A packet as it is sent, with all that the hook can see of it, and its textual form:
 //!
-//!     [via=bridge|vlan5|vlan7|vlan6] [protocol=HEX] [mark=N] [priority=N] [gso=TYPE,SIZE,HDR,START,OFFSET] HEX
+//!     [via=bridge|vlan5|vlan7|vlan6|wire] [protocol=HEX] [mark=N] [priority=N] [gso=TYPE,SIZE,HDR,START,OFFSET] HEX
 
 use std::{
     fmt,
@@ -21,6 +21,8 @@ pub enum Via {
     Bridge,
     /// A VLAN device above it, which puts the tag beside the frame (accelerated).
     Vlan(usize),
+    /// The other end of the wire: it comes in.
+    Wire,
 }
 
 /// The VLAN devices: name, tag's EtherType, VLAN id, and the `ip link` options of priorities.
@@ -29,6 +31,9 @@ pub const VLANS: [(&str, u16, u16); 3] = [
     ("egt0.7", 0x88a8, 7),
     ("egt0.6", 0x8100, 6),
 ];
+
+/// [`crate::common::netns::DEVICE_MAC`].
+const DEVICE_ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// `skb->priority` that the VLAN devices make priority code point 3 of.
 pub const PCP_PRIORITY: u32 = 3;
@@ -82,7 +87,7 @@ impl Sent {
     pub fn simulated(&self) -> Option<SimPacket> {
         // The network header lies behind the tags that `skb->protocol` promises.
         let mut named = self.bytes.clone();
-        if let Some(protocol) = self.protocol {
+        if let Some(protocol) = self.protocol.filter(|_| self.via != Via::Wire) {
             named[12..14].copy_from_slice(&protocol.to_be_bytes());
         }
         let mut packet = SimPacket::ethernet(&named);
@@ -123,6 +128,14 @@ impl Sent {
                     return None;
                 }
             }
+            Via::Wire => {
+                packet.receive()?;
+                packet.uncounted = packet.link_len;
+                packet.mark.set(0);
+                if self.bytes[..6] == DEVICE_ADDRESS {
+                    packet.pkttype.set(SimPacket::HOST);
+                }
+            }
         }
         Some(packet)
     }
@@ -138,6 +151,7 @@ impl Sent {
             let (key, value) = word.split_once('=')?;
             match key {
                 "via" if value == "bridge" => sent.via = Via::Bridge,
+                "via" if value == "wire" => sent.via = Via::Wire,
                 "via" => {
                     let names = ["vlan5", "vlan7", "vlan6"];
                     sent.via = Via::Vlan(names.iter().position(|name| *name == value)?);
@@ -172,6 +186,7 @@ impl fmt::Display for Sent {
         match self.via {
             Via::Direct => {}
             Via::Bridge => write!(f, "via=bridge ")?,
+            Via::Wire => write!(f, "via=wire ")?,
             Via::Vlan(at) => write!(f, "via=vlan{} ", VLANS[at].2)?,
         }
         if let Some(protocol) = self.protocol {

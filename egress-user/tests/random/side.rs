@@ -38,6 +38,9 @@ pub struct Side {
     vlans: Vec<Socket>,
     receiver: Socket,
     other: Socket,
+    /// Sends what comes in, and receives it where the bridge forwards it to.
+    opposite: Socket,
+    beyond: Socket,
 }
 
 /// What became of some packets.
@@ -100,6 +103,8 @@ impl Side {
             vlans,
             receiver: Socket::receiver(&wire.far, PEER),
             other: Socket::receiver(&wire.near, OTHER_END),
+            opposite: Socket::sender(&wire.far, PEER),
+            beyond: Socket::receiver(&wire.near, "egb1"),
             wire,
             enforcer,
         }
@@ -135,18 +140,24 @@ impl Side {
     pub fn send(&mut self, packets: &[Sent]) -> Seen {
         self.receiver.receive_all(0);
         self.other.receive_all(0);
+        self.beyond.receive_all(0);
         let mut sent = Vec::new();
         for packet in packets {
             let socket = match packet.via {
                 Via::Direct => &mut self.direct,
                 Via::Bridge => &mut self.bridged,
                 Via::Vlan(at) => &mut self.vlans[at],
+                Via::Wire => &mut self.opposite,
             };
             sent.push(socket.send(packet));
         }
         let passed = sent.iter().filter(|result| result.is_ok()).count();
         let mut sent_on = self.other.receive_all(0);
-        let arrived = if sent_on.is_empty() {
+        let comes_in = packets.iter().any(|packet| packet.via == Via::Wire);
+        let arrived = if comes_in {
+            std::thread::sleep(Duration::from_millis(5));
+            self.beyond.receive_all(0)
+        } else if sent_on.is_empty() {
             self.receiver.receive_all(passed)
         } else {
             // Copies, or what does not arrive here: how many will is not known.

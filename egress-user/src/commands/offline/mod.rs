@@ -45,7 +45,7 @@ impl Link {
             packet.uncounted = packet.link_len;
             // Unicast is taken to be for this host.
             if packet.pkttype.get() == SimPacket::OTHER_HOST {
-                packet.pkttype.set(0);
+                packet.pkttype.set(SimPacket::HOST);
             }
         }
         packet.ifindex = policy::IFINDEX;
