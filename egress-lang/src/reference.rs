@@ -93,8 +93,8 @@ beforehand. A test loads each line, so that this list is what is refused.
     udp dport 4789 vxlan vni 7 drop                     # fields of and in vxlan, geneve, gre, gretap
     gre ip saddr 10.0.0.1 drop
     @nh,0,160 0 drop                                    # more than 128 bits
-    numgen inc mod 2 0 drop                             # tests of numbers: as a VALUE they are enforced
-    jhash ip saddr mod 2 seed 0x1 vmap { 0 : drop }
+    numgen inc mod 2 vmap { 0 : drop }                  # verdict maps of numbers: tests of them are enforced
+    jhash ip saddr mod 2 seed 0x1 . meta mark { 0 . 1 } drop # and concatenations with them
     meta mark set symhash mod 2
     ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
     sctp dport set 5                                    # a CRC over the whole packet
@@ -143,8 +143,8 @@ const COMPUTED: &str = "\
 
 | expression | what it is | enforced |
 |---|---|---|
-| `numgen inc\\|random mod N [offset N]` | a number that counts, or a random one | as a value in statements |
-| `jhash FIELD mod N [seed N] [offset N]` | a hash | as a value in statements |
+| `numgen inc\\|random mod N [offset N]` | a number that counts, or a random one | in tests, as a value in statements |
+| `jhash FIELD mod N [seed N] [offset N]` | a hash | in tests, as a value in statements |
 | `symhash mod N [offset N]` | a hash of the flow | no |
 | `fib saddr\\|daddr [. mark] [. iif\\|oif] type\\|oif\\|oifname` | a look-up in the routing table; `oif` and `iif` on ingress only | no |
 | `vxlan FIELD`, `geneve FIELD`, `gre FIELD` | a field of a tunnel's header; of the first two behind a match on `udp dport` | no |

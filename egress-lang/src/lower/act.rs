@@ -8,8 +8,8 @@ use egress_common::option::{Part, carrier};
 
 use super::{set, test};
 use crate::checked::{
-    AddressFamily, BitOp, ElementData, Expr, Limit, Log, Lookup, OptionField, Quota, Set,
-    Statement, Table, Value,
+    AddressFamily, BitOp, ElementData, Expr, Limit, Log, Lookup, Match, OptionField, Quota, Right,
+    Set, Statement, Table, Value,
 };
 use crate::ir::{Act, Base, Carrier, Meta, Register, Source, Step, Writable};
 use crate::meta::MetaKey;
@@ -129,6 +129,29 @@ impl Lower<'_> {
         }
         let mut act = self.value(value, 0)?;
         act.push(Act::SetMeta { what, from: 0 });
+        Ok(Step::Act(act))
+    }
+
+    /// A match on a number that is computed for each packet: `numgen`, `jhash`. `set` is what the right side names.
+    pub(super) fn number(&self, matched: &Match, set: Option<&Set>) -> Result<Step> {
+        let keys: Vec<Value>;
+        let values = match (&matched.right, set) {
+            (Right::Value(value), _) => std::slice::from_ref(value),
+            (_, Some(set)) => {
+                test::constant(set)?;
+                keys = set.elements.iter().map(|element| element.key.clone()).collect();
+                &keys
+            }
+            // Whether the set can be used is seen where it is known.
+            (Right::Set(Lookup::Named(_)), None) => &[],
+            _ => return Err("a comparison of two fields".to_owned()),
+        };
+        let mut act = self.value(&matched.left, 0)?;
+        act.push(Act::Test {
+            register: 0,
+            values: test::numbers(matched.op, values)?,
+            negated: false,
+        });
         Ok(Step::Act(act))
     }
 

@@ -22,6 +22,13 @@ pub(super) const TOO_MANY: &str = "a rule that becomes more than a million";
 /// What cannot be done about a match, as far as can be seen without the named sets.
 pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
     match (&matched.left, &matched.right, matched.op) {
+        (left, right, _) if test::is_number(left) => {
+            let set = match right {
+                Right::Set(Lookup::Anonymous(set)) => Some(set.as_ref()),
+                _ => None,
+            };
+            act::Lower { table: None }.number(matched, set).err()
+        }
         (Expr::Concat(_), Right::Set(_), MatchOp::Eq | MatchOp::Ne) => {
             test::parts(&matched.left).err()
         }
@@ -71,6 +78,14 @@ impl<'r> Lowering<'r> {
                         continue;
                     }
                     vec![step]
+                }
+                Statement::Match(matched) if test::is_number(&matched.left) => {
+                    let set = match &matched.right {
+                        Right::Set(lookup) => Some(set_of(table, lookup)?),
+                        _ => None,
+                    };
+                    let lower = act::Lower { table: Some(table) };
+                    vec![lower.number(matched, set)?]
                 }
                 Statement::Match(matched) => match (&matched.left, &matched.right) {
                     (left @ Expr::Concat(_), Right::Set(lookup)) => {

@@ -241,6 +241,29 @@ fn test(left: &Expr, op: MatchOp, values: &[Value]) -> Result<Test> {
     finish(&place, mask, op, values, xor)
 }
 
+/// Whether what is matched is computed for each packet, and read from nowhere.
+pub(super) fn is_number(left: &Expr) -> bool {
+    match left {
+        Expr::Numgen { .. } | Expr::Jhash { .. } => true,
+        Expr::Binary { left, .. } => is_number(left),
+        _ => false,
+    }
+}
+
+/// The numbers of 32 bits that pass a match.
+pub(super) fn numbers(op: MatchOp, values: &[Value]) -> Result<RangeSet> {
+    let place = Place {
+        source: Source::Meta(Meta::Mark),
+        width: 32,
+        shift: 0,
+    };
+    let Test { key, values } = finish(&place, place.mask(), op, values, 0)?;
+    if key != Key::whole(place.source) {
+        return Err("this match of a number".to_owned());
+    }
+    Ok(values)
+}
+
 fn finish(place: &Place, mask: u128, op: MatchOp, values: &[Value], xor: u128) -> Result<Test> {
     let all = full(place.width);
     let any = values.contains(&Value::Any);

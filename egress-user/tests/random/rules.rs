@@ -406,12 +406,15 @@ impl Generator<'_> {
                 let over = *self.rng.pick(&["", "over ", "until "]);
                 format!("quota {over}{} bytes", wide)
             }
-            2 => match self.rng.below(6) {
+            2 => match self.rng.below(9) {
                 0 => format!("meta mark set meta mark | {wide}"),
                 1 => format!("meta mark set meta mark & {wide} ^ 3"),
                 2 => format!("meta mark set numgen inc mod {} offset {wide}", number + 1),
                 3 => "meta mark set jhash ip saddr . ip daddr mod 7 seed 0x5".to_owned(),
                 4 => "meta mark set jhash tcp sport mod 100 seed 0xabc offset 3".to_owned(),
+                5 => format!("numgen inc mod {} {}", number + 1, number / 2),
+                6 => format!("numgen inc mod {} < {}", number + 3, number + 2),
+                7 => format!("jhash ip saddr . ip daddr mod 4 seed {wide} {{ 0-1, 3 }}"),
                 _ => format!("meta priority set meta mark map {{ 0 : 1:{number}, 1-7 : 2:3 }}"),
             },
             3 if number % 2 == 0 => "ip6 daddr set ip6 saddr".to_owned(),
