@@ -97,11 +97,20 @@ pub(super) fn constant(set: &Set) -> Result<()> {
 /// A match against a set: one step for all of its elements.
 pub(super) fn in_set(matched: &Match, set: &Set, hook: Hook) -> Result<Vec<Step>> {
     constant(set)?;
-    let keys: Vec<_> = set
+    let mut keys: Vec<_> = set
         .elements
         .iter()
         .map(|element| element.key.clone())
         .collect();
+    if let (Right::Set(Lookup::Named(_)), [key @ Value::Prefix(..)]) =
+        (&matched.right, keys.as_mut_slice())
+    {
+        // Of an anonymous set with one element nft makes a comparison, of a prefix alone; in a named one, all of the
+        // value is looked up.
+        let width = set.key.first().map_or(0, |part| part.width);
+        let (low, high) = bounds(key, width).ok_or("a value of this kind")?;
+        *key = Value::Range(low, high);
+    }
     values(matched, &keys, hook)
 }
 
