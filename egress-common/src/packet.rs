@@ -111,10 +111,13 @@ impl ExtensionWalk {
         if next == NEXTHDR_FRAGMENT {
             length = 8;
             if (header >> 32) as u32 & 0xfff8 != 0 {
-                // The protocol is known, its header is not here. The kernel leaves its offset at 0,
-                // so that fast transport loads read the Ethernet header.
-                let known = !is_extension(following);
-                self.offset = if known { 0 } else { NO_TRANSPORT };
+                // The protocol is known, its header is not here. The kernel leaves its offset at 0, so that fast
+                // transport loads read what begins there: on egress the Ethernet header, on ingress the IPv6 header.
+                self.offset = if is_extension(following) {
+                    NO_TRANSPORT
+                } else {
+                    packet.len().wrapping_sub(packet.counted_len())
+                };
                 self.next = u32::from(following);
                 self.fragment = 1;
                 return false;

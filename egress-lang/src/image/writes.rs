@@ -78,6 +78,9 @@ impl Written {
         match source {
             Source::Payload { base, offset, len } => {
                 let to = u32::from(offset) + u32::from(len);
+                // Of a later fragment of IPv6, the kernel takes the transport header to be where the Ethernet header
+                // is, on ingress where the IPv6 header is.
+                let fragment = Self::bytes(TRANSPORT, offset.into(), to);
                 let beyond = match base {
                     Base::Link if to > LINK_HLEN => {
                         Self::bytes(NETWORK, 0, u32::MAX) | Self::bytes(TRANSPORT, 0, u32::MAX)
@@ -85,13 +88,12 @@ impl Written {
                     Base::Network if to > NETWORK_HLEN => {
                         Self::bytes(LINK, LINK_HLEN, u32::MAX) | Self::bytes(TRANSPORT, 0, u32::MAX)
                     }
-                    Base::Network => Self::bytes(LINK, LINK_HLEN, u32::MAX),
+                    Base::Network => Self::bytes(LINK, LINK_HLEN, u32::MAX) | fragment,
                     Base::Transport => {
                         Self::bytes(LINK, LINK_HLEN, u32::MAX)
                             | Self::bytes(NETWORK, NETWORK_HLEN, u32::MAX)
                     }
-                    // Of a later fragment of IPv6, the kernel takes the transport header to be here.
-                    Base::Link => Self::bytes(TRANSPORT, offset.into(), to),
+                    Base::Link => fragment,
                     Base::Inner => Self::default(),
                 };
                 all |= beyond;

@@ -139,7 +139,11 @@ impl Lower<'_> {
             (Right::Value(value), _) => std::slice::from_ref(value),
             (_, Some(set)) => {
                 test::constant(set)?;
-                keys = set.elements.iter().map(|element| element.key.clone()).collect();
+                keys = set
+                    .elements
+                    .iter()
+                    .map(|element| element.key.clone())
+                    .collect();
                 &keys
             }
             // Whether the set can be used is seen where it is known.

@@ -52,6 +52,8 @@ pub struct Seen {
     pub arrived: Vec<Arrived>,
     /// What arrived behind the other device, in order.
     pub sent_on: Vec<Arrived>,
+    /// Whether rules could be listed then: nft 1.0.6 aborts on some of what packets add to sets.
+    pub listed: bool,
     /// The sets that packets change, as they are listed, without when elements expire.
     pub sets: String,
     /// Packets and bytes of all counters, as they are listed, those of elements aside.
@@ -165,8 +167,11 @@ impl Side {
             self.receiver.receive_all(0)
         };
         sent_on.extend(self.other.receive_all(0));
-        let (counters, sets) = self.counted();
+        let counted = self.try_counted();
+        let listed = counted.is_some();
+        let (counters, sets) = counted.unwrap_or_default();
         Seen {
+            listed,
             sent,
             arrived,
             sent_on,
@@ -177,8 +182,17 @@ impl Side {
 
     /// The counters and the sets that packets change.
     pub fn counted(&self) -> (Vec<(u64, u64)>, String) {
-        let (listing, sets) = without_sets(&self.list().success());
-        (counters(&listing), sets)
+        self.try_counted().unwrap()
+    }
+
+    /// `None` where nft aborts.
+    fn try_counted(&self) -> Option<(Vec<(u64, u64)>, String)> {
+        let said = self.list();
+        if said.code.is_none() && matches!(self.enforcer, Enforcer::Nft) {
+            return None;
+        }
+        let (listing, sets) = without_sets(&said.success());
+        Some((counters(&listing), sets))
     }
 }
 
