@@ -14,6 +14,7 @@
 //! An instruction may end the act, and with it the rule (nft's `NFT_BREAK`).
 
 use crate::engine::Maps;
+use crate::jhash;
 use crate::layout::{feature, fetch};
 use crate::option::Part;
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
@@ -106,6 +107,10 @@ pub mod code {
     /// `reg` is written into the part of a TCP option that `a` says ([`Part::to_bits`]); where the part has no
     /// bytes, the whole option is overwritten.
     pub const SET_OPTION: u8 = 26;
+    /// `reg` becomes the same as by [`JHASH`], of one field (lower half of `c`), or with `arg` above 4 of two (upper
+    /// half): see [`super::hash`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
+    /// rule where a field is absent. Leaves the key alone.
+    pub const JHASH_FIELDS: u8 = 27;
 }
 
 /// The `arg` of [`code::LOOKUP`].
@@ -170,6 +175,14 @@ pub mod limit {
 
 /// The `a` of [`code::LOAD`]: words of the key, where these two bits stand.
 pub const LOAD_KEY_SHIFT: u32 = 16;
+
+/// A field that [`code::JHASH_FIELDS`] reads: a fetch code that is not a wide one in bits 0 to 7.
+pub mod hash {
+    /// By how many bits the field is shifted to the left within its word: where the five bits stand.
+    pub const SHIFT: u32 = 8;
+    /// Where the 16 bits of the offset stand.
+    pub const OFFSET: u32 = 16;
+}
 
 /// How an act, or an instruction of it, ended.
 pub mod end {
@@ -269,6 +282,11 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
             code::CHANGE if elements => {
                 let data = registers.get(word >> 8);
                 maps.change(packet, at, data)
+            }
+            code::JHASH_FIELDS => {
+                let hash = maps.hash_fields(packet, headers, at);
+                registers.set(word >> 8, hash);
+                ended(hash != ABSENT)
             }
             _ => maps.instruction(packet, headers, at, &mut registers),
         };
@@ -436,6 +454,33 @@ pub fn fetch<P: Packet, M: Maps>(
     Some(value >> (64u32.wrapping_sub(len << 3) & 63))
 }
 
+/// What [`hash_fields`] says where a field is absent.
+const ABSENT: u64 = u64::MAX;
+
+/// The number that a [`code::JHASH_FIELDS`] at an offset in the tables makes; [`ABSENT`] where a field is.
+#[inline(always)]
+pub fn hash_fields<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> u64 {
+    let node = maps.node(at);
+    let (len, seed) = (maps.node32(node, 0) >> 16, maps.node32(node, 4));
+    let (range, fields) = (maps.node64(node, 8), maps.node64(node, 16));
+    let mut words = [0u32; 2];
+    let mut fields = fields;
+    for word in &mut words {
+        let (code, shift) = (fields as u8, fields as u32 >> hash::SHIFT & 31);
+        let offset = (fields as u32 >> hash::OFFSET) as u16;
+        let Some(value) = crate::load::fetch_narrow(packet, maps, headers, code, offset) else {
+            return ABSENT;
+        };
+        *word = value << shift;
+        if len <= 4 {
+            break;
+        }
+        fields >>= 32;
+    }
+    let [first, second] = words;
+    scale(jhash::of_words(first, second, len, seed), range as u32).wrapping_add(range >> 32)
+}
+
 /// Runs a [`code::WRITE`] at an offset in the tables, with what is in its register; whether it could.
 #[inline(always)]
 pub fn write<P: Packet, M: Maps>(
@@ -574,59 +619,4 @@ fn next_number<M: Maps>(maps: &M, slot: u32, modulus: u64) -> u64 {
 #[inline(always)]
 fn scale(number: u32, below: u32) -> u64 {
     (u64::from(number).wrapping_mul(u64::from(below))) >> 32
-}
-
-/// `jhash()` (include/linux/jhash.h) of the first `len` bytes of the key.
-#[inline(always)]
-pub fn jhash<M: Maps>(maps: &M, len: u32, seed: u32) -> u32 {
-    /// `JHASH_INITVAL`.
-    const INITIAL: u32 = 0xdead_beef;
-    let start = INITIAL.wrapping_add(len).wrapping_add(seed);
-    let (mut a, mut b, mut c) = (start, start, start);
-    if len == 0 {
-        return c;
-    }
-    // In the order of memory: the kernel reads the bytes of the wire as numbers of this machine.
-    let word = |number: u32| maps.key_get(number & (KEY_WORDS - 1)).to_be();
-    let mut first = 0u32;
-    let mut left = len.wrapping_add(3) >> 2;
-    for _ in 0..KEY_WORDS / 3 {
-        if left <= 3 {
-            break;
-        }
-        a = a.wrapping_add(word(first));
-        b = b.wrapping_add(word(first.wrapping_add(1)));
-        c = c.wrapping_add(word(first.wrapping_add(2)));
-        mix(&mut a, &mut b, &mut c);
-        first = first.wrapping_add(3);
-        left = left.wrapping_sub(3);
-    }
-    if left >= 3 {
-        c = c.wrapping_add(word(first.wrapping_add(2)));
-    }
-    if left >= 2 {
-        b = b.wrapping_add(word(first.wrapping_add(1)));
-    }
-    a = a.wrapping_add(word(first));
-    // `__jhash_final()`
-    c = (c ^ b).wrapping_sub(b.rotate_left(14));
-    a = (a ^ c).wrapping_sub(c.rotate_left(11));
-    b = (b ^ a).wrapping_sub(a.rotate_left(25));
-    c = (c ^ b).wrapping_sub(b.rotate_left(16));
-    a = (a ^ c).wrapping_sub(c.rotate_left(4));
-    b = (b ^ a).wrapping_sub(a.rotate_left(14));
-    (c ^ b).wrapping_sub(b.rotate_left(24))
-}
-
-/// `__jhash_mix()`.
-#[inline(always)]
-fn mix(a: &mut u32, b: &mut u32, c: &mut u32) {
-    for (first, second, third) in [(4, 6, 8), (16, 19, 4)] {
-        *a = a.wrapping_sub(*c) ^ c.rotate_left(first);
-        *c = c.wrapping_add(*b);
-        *b = b.wrapping_sub(*a) ^ a.rotate_left(second);
-        *a = a.wrapping_add(*c);
-        *c = c.wrapping_sub(*b) ^ b.rotate_left(third);
-        *b = b.wrapping_add(*a);
-    }
 }

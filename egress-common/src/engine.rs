@@ -1,6 +1,7 @@
 //! The way of a packet through the tables: the same code in the kernel, in tests and offline.
 
 use crate::act::{self, Registers};
+use crate::jhash;
 use crate::layout::{
     self, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, MAX_SAME, VERDICT, feature, fetch, meta, node, op,
 };
@@ -121,12 +122,19 @@ pub trait Maps {
     {
         set::expression(packet, self, element, what, first, now)
     }
-    /// [`act::jhash`].
+    /// [`jhash::of_key`].
     fn jhash(&self, len: u32, seed: u32) -> u32
     where
         Self: Sized,
     {
-        act::jhash(self, len, seed)
+        jhash::of_key(self, len, seed)
+    }
+    /// [`act::hash_fields`].
+    fn hash_fields<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u64
+    where
+        Self: Sized,
+    {
+        act::hash_fields(packet, self, headers, at)
     }
     /// [`act::take_state`].
     fn take(&self, slot: u32, cost: u64, most: u64, now: u64) -> bool

@@ -15,6 +15,7 @@ pub mod act;
 pub mod engine;
 pub mod event;
 mod ip_option;
+pub mod jhash;
 pub mod layout;
 mod load;
 pub mod option;

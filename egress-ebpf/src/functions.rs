@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
     act::{self, Registers},
-    engine,
+    engine, jhash,
     packet::Headers,
     set,
 };
@@ -118,7 +118,16 @@ pub unsafe extern "C" fn run_statement(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn jhash(len: u32, seed: u32) -> u32 {
-    act::jhash(&Tables::<ANY>::get(), len, seed)
+    jhash::of_key(&Tables::<ANY>::get(), len, seed)
+}
+
+/// The hash of fields.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn hash_fields(skb: *mut __sk_buff, headers: u32, at: u32) -> u64 {
+    let ctx = TcContext::new(skb);
+    let headers = Headers::from_bits(headers);
+    act::hash_fields(&SkBuff::new(&ctx), &Tables::<ANY>::get(), headers, at)
 }
 
 /// Takes something out of a bucket; returns whether there was as much in it.

@@ -648,6 +648,11 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     }
 
     #[inline(always)]
+    fn hash_fields<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u64 {
+        functions::hash_fields(packet.context().cast(), headers.to_bits(), at)
+    }
+
+    #[inline(always)]
     fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool {
         let skb = packet.context().cast();
         functions::write_packet(skb, headers.to_bits(), at, value) != 0

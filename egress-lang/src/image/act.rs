@@ -1,6 +1,8 @@
 //! Acts as bytes, by [`egress_common::act`].
 
-use egress_common::act::{LOAD_KEY_SHIFT, change, code, limit, lookup, test, writable, write};
+use egress_common::act::{
+    LOAD_KEY_SHIFT, change, code, hash, limit, lookup, test, writable, write,
+};
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::{feature, fetch};
 use egress_common::store;
@@ -327,8 +329,52 @@ fn fuse(instructions: Vec<Instruction>) -> Vec<Instruction> {
             out.truncate(out.len() - 2);
             out.push(both);
         }
+        while let Some((fields, hash)) = hash_of_fields(&out) {
+            out.truncate(out.len() - fields);
+            if let Some(last) = out.last_mut() {
+                *last = hash;
+            }
+        }
     }
     out
+}
+
+/// A hash at the end whose key is one or two fields of at most 32 bits, as one instruction, and how many there are.
+fn hash_of_fields(instructions: &[Instruction]) -> Option<(usize, Instruction)> {
+    let (&hash, before) = instructions.split_last()?;
+    if hash.code != code::JHASH {
+        return None;
+    }
+    let count = match hash.arg {
+        1..=4 => 1,
+        5..=8 => 2,
+        _ => return None,
+    };
+    let fields = before.get(before.len().checked_sub(count)?..)?;
+    let mut all = 0;
+    for field in fields.iter().rev() {
+        let fetched = field.a as u8;
+        let is_short = fetched & (fetch::META | fetch::WIDE) != fetch::WIDE;
+        if field.code != code::LOAD || field.a >> LOAD_KEY_SHIFT != 1 || !is_short {
+            return None;
+        }
+        let shift = u32::try_from(field.b).ok().filter(|&shift| shift < 32)?;
+        let word = u32::from(fetched) | shift << hash::SHIFT | u32::from(field.arg) << hash::OFFSET;
+        all = all << 32 | u64::from(word);
+    }
+    let both = Instruction {
+        code: code::JHASH_FIELDS,
+        b: pair_of(hash.b, hash.c)?,
+        c: all,
+        ..hash
+    };
+    Some((count, both))
+}
+
+/// Two numbers of 32 bits, the first in the lower half.
+fn pair_of(lower: u64, upper: u64) -> Option<u64> {
+    let (lower, upper) = (u32::try_from(lower).ok()?, u32::try_from(upper).ok()?);
+    Some(u64::from(upper) << 32 | u64::from(lower))
 }
 
 /// Whether nothing reads a register before it is set.
@@ -347,6 +393,13 @@ fn is_unused(register: Register, instructions: &[Instruction]) -> bool {
 impl Instruction {
     /// Whether it reads or writes at an offset from the network header.
     pub fn is_about_network(&self) -> bool {
+        if self.code == code::JHASH_FIELDS {
+            let fields = [self.c as u8, (self.c >> 32) as u8];
+            let fields = fields.iter().take(1 + usize::from(self.arg > 4));
+            return fields
+                .filter(|&code| code & fetch::META == 0)
+                .any(|code| code & fetch::INNER == fetch::NETWORK);
+        }
         let of_payload = match self.code {
             code::LOAD => self.a as u8 & fetch::META == 0,
             code::WRITE => true,
@@ -366,6 +419,7 @@ impl Instruction {
             | code::RANDOM
             | code::LOG
             | code::JHASH
+            | code::JHASH_FIELDS
             | code::SELECTED
             | code::NEW_KEY
             | code::LOOKUP => false,
@@ -379,9 +433,12 @@ impl Instruction {
     fn sets(&self, register: Register) -> bool {
         let sets = match self.code {
             code::LOAD => self.a >> LOAD_KEY_SHIFT == 0,
-            code::CONSTANT | code::LENGTH_COST | code::NUMGEN_INC | code::RANDOM | code::JHASH => {
-                true
-            }
+            code::CONSTANT
+            | code::LENGTH_COST
+            | code::NUMGEN_INC
+            | code::RANDOM
+            | code::JHASH
+            | code::JHASH_FIELDS => true,
             _ => false,
         };
         sets && self.register == register
