@@ -126,6 +126,8 @@ A rule with two tests by `!=` of neighbouring fields, such as `tcp sport != 22 t
 hold, as nft(8) says. nft up to 1.0.6 at least makes one comparison of both fields of it, so that its rule matches where either
 holds: here, it would drop packets from port 22, too (`nft --debug=netlink -c` shows the one `cmp neq`).
 
+A word that is no traffic class (`meta priority fast`, `none-root`) is an error; nft 1.0.6 takes it for 0.
+
 IP options (`ip option`) are found where the kernel's hook finds them: on ingress in the IPv4 header, on egress where the
 Ethernet header is, so that a rule there does not do what it says; `egress check` warns of it. Where one option is
 malformed, none is there. Options that only a process with CAP_NET_RAW may send are malformed to the kernel where it runs the
