@@ -5,7 +5,7 @@ use crate::jhash;
 use crate::layout::{
     self, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, MAX_SAME, VERDICT, feature, fetch, meta, node, op,
 };
-use crate::load::{fetch_narrow, fetch_option, fetch_wide, near};
+use crate::load::{fetch_narrow, fetch_option, fetch_wide, near, option_of};
 use crate::packet::{Family, Headers, Packet};
 use crate::search::{search, search_wide};
 use crate::set;
@@ -627,7 +627,7 @@ fn step_option<P: Packet, M: Maps>(
         let value = value & maps.node64(node, node::WIDE_MASK);
         return search_wide(maps, at, node, value);
     }
-    let len = u32::from(code & fetch::OPTION_LEN);
+    let len = u32::from(option_of(code).1);
     // Whether there is an option is one byte.
     let bits = if len == 0 { 8 } else { len << 3 };
     let value = (value >> (64u32.wrapping_sub(bits) & 63)) as u32;

@@ -227,6 +227,9 @@ pub mod fetch {
     pub const OPTION_WIDE: u8 = 0x08;
     /// Bytes of the part, 1 to 4, where it is not a wide one; 0 asks whether the option exists.
     pub const OPTION_LEN: u8 = 0x07;
+    /// In the place of [`OPTION_LEN`]: a part of what a tunnel carries
+    /// ([`TUNNEL`](crate::option::carrier::TUNNEL)); in the place of the carrier stand its bytes, less one.
+    pub const OPTION_TUNNEL: u8 = 0x05;
 }
 
 /// Metadata numbers, in the low bits of a fetch code with [`fetch::META`].

@@ -23,3 +23,4 @@ pub mod packet;
 mod search;
 pub mod set;
 pub mod store;
+pub mod tunnel;

@@ -2,7 +2,7 @@
 
 use crate::engine::Maps;
 use crate::layout::{feature, fetch, meta, node};
-use crate::option::Part;
+use crate::option::{Part, carrier};
 use crate::packet::{Headers, Load, Packet};
 
 /// One, two or four bytes of the linear part.
@@ -79,6 +79,16 @@ pub(crate) fn fetch_narrow<P: Packet, M: Maps>(
     }
 }
 
+/// What carries the option of a code, and how many bytes of it a code that is not wide names.
+#[inline(always)]
+pub(crate) fn option_of(code: u8) -> (u8, u8) {
+    let number = (code & fetch::CARRIER) >> fetch::CARRIER_SHIFT;
+    match code & fetch::OPTION_LEN {
+        fetch::OPTION_TUNNEL => (carrier::TUNNEL, number.wrapping_add(1)),
+        len => (number, len),
+    }
+}
+
 /// A part of an option, left-aligned.
 #[inline(always)]
 pub(crate) fn fetch_option<P: Packet, M: Maps>(
@@ -89,13 +99,14 @@ pub(crate) fn fetch_option<P: Packet, M: Maps>(
     code: u8,
 ) -> Option<u64> {
     let place = maps.node16(node, node::OFFSET);
+    let (carrier, short) = option_of(code);
     let len = if code & fetch::OPTION_WIDE != 0 {
         maps.node32(node, node::NEED) as u8
     } else {
-        code & fetch::OPTION_LEN
+        short
     };
     let part = Part {
-        carrier: (code & fetch::CARRIER) >> fetch::CARRIER_SHIFT,
+        carrier,
         kind: place as u8,
         offset: (place >> 8) as u8,
         len,

@@ -37,6 +37,8 @@ pub mod carrier {
     pub const SCTP: u8 = 2;
     /// IP options.
     pub const IP: u8 = 3;
+    /// Tunnels: what is inside of them ([`crate::tunnel`]).
+    pub const TUNNEL: u8 = 4;
 }
 
 /// A part of an option.

@@ -2,6 +2,7 @@
 
 use crate::layout::{feature, fetch};
 use crate::option::{self, OptionWalk, Part};
+use crate::tunnel;
 
 /// EtherType of IPv4.
 pub const ETH_P_IP: u16 = 0x0800;
@@ -84,6 +85,25 @@ pub struct ExtensionWalk {
 }
 
 impl ExtensionWalk {
+    /// From the header of this number, which is at this offset, on.
+    #[inline(always)]
+    pub(crate) fn from(next: u8, offset: u32) -> Self {
+        Self {
+            next: next.into(),
+            offset,
+            fragment: 0,
+            ended: 0,
+        }
+    }
+
+    /// Where it ended: offset and number of the last header, and whether that is in this packet, not in
+    /// another fragment. `None` where it ended in nothing.
+    #[inline(always)]
+    pub(crate) fn end(&self) -> Option<(u32, u8, bool)> {
+        let found = self.ended != 0 && self.offset < NO_OFFSET;
+        found.then_some((self.offset, self.next as u8, self.fragment == 0))
+    }
+
     /// One header further; `false` at the end of the way.
     #[inline(always)]
     pub fn step<P: Packet>(&mut self, packet: &P) -> bool {
@@ -204,7 +224,11 @@ pub trait Packet {
     where
         Self: Sized,
     {
-        part.load(self, headers)
+        if part.carrier == option::carrier::TUNNEL {
+            tunnel::load(self, headers, part)
+        } else {
+            part.load(self, headers)
+        }
     }
     /// Goes to the end of a way over options; like [`Packet::walk`].
     #[inline(always)]
@@ -522,12 +546,8 @@ impl Headers {
         if !ipv6_is_whole(packet, start, first) {
             return none;
         }
-        let mut walk = ExtensionWalk {
-            next: (first >> 8) as u32 & 0xff,
-            offset: start.wrapping_add(IPV6_HLEN),
-            fragment: 0,
-            ended: 0,
-        };
+        let behind = start.wrapping_add(IPV6_HLEN);
+        let mut walk = ExtensionWalk::from((first >> 8) as u8, behind);
         packet.walk(&mut walk);
         if walk.ended == 0 {
             return none;
@@ -564,7 +584,7 @@ impl Headers {
     /// Where the data of a transport protocol starts (`nft_payload_inner_offset()` of Linux 6.2; older ones
     /// know UDP and TCP alone).
     #[inline(always)]
-    fn inner<P: Packet>(self, packet: &P) -> Option<u32> {
+    pub(crate) fn inner<P: Packet>(self, packet: &P) -> Option<u32> {
         let start = self.transport();
         let header = match self.l4proto()? {
             IPPROTO_UDP => 8,

@@ -14,9 +14,10 @@ use aya_ebpf::{
 };
 use egress_common::{
     act::end,
-    option::{self, OptionWalk, Part},
+    option::{self, OptionWalk, Part, carrier},
     packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
     store::{fold, mended},
+    tunnel,
 };
 
 use crate::{
@@ -281,8 +282,12 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn option(&self, headers: Headers, part: Part) -> Option<u64> {
         let mut value = 0;
-        let part = part.to_bits();
-        let found = load_option(self.ctx.skb.skb, headers.to_bits(), part, &raw mut value);
+        let (skb, bits) = (self.ctx.skb.skb, headers.to_bits());
+        let found = if part.carrier == carrier::TUNNEL {
+            load_tunnel(skb, bits, part.to_bits(), &raw mut value)
+        } else {
+            load_option(skb, bits, part.to_bits(), &raw mut value)
+        };
         (found != 0).then_some(value)
     }
 
@@ -636,6 +641,30 @@ pub extern "C" fn load_option(
     let ctx = TcContext::new(skb);
     let part = Part::from_bits(part);
     match part.load(&SkBuff::new(&ctx), Headers::from_bits(headers)) {
+        Some(loaded) => {
+            // SAFETY: the callers pass the address of a variable of theirs.
+            unsafe { *value = loaded };
+            1
+        }
+        None => 0,
+    }
+}
+
+/// What a tunnel carries: likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn load_tunnel(
+    skb: *mut __sk_buff,
+    headers: u32,
+    part: u32,
+    value: *mut u64,
+) -> u32 {
+    if value.is_null() {
+        return 0;
+    }
+    let ctx = TcContext::new(skb);
+    let (packet, part) = (SkBuff::new(&ctx), Part::from_bits(part));
+    match tunnel::load(&packet, Headers::from_bits(headers), part) {
         Some(loaded) => {
             // SAFETY: the callers pass the address of a variable of theirs.
             unsafe { *value = loaded };

@@ -125,7 +125,7 @@ pub const PROTOCOLS: &[ProtocolRow] = &[
     over_ip(row(Icmpv6, "icmpv6", Transport, 64, "RFC 4443"), 58),
     over_ip(row(Igmp, "igmp", Transport, 64, "RFC 2236"), 2),
     row(Th, "th", Transport, 32, "any with ports"),
-    // Fields of tunnels stand in `Expr::Inner` only, so that their base is never loaded from.
+    // Fields of tunnels stand in `Expr::Inner` only: those of VXLAN and Geneve are behind the UDP header.
     row(Vxlan, "vxlan", Transport, 64, "RFC 7348"),
     row(Geneve, "geneve", Transport, 64, "RFC 8926"),
     row(Gre, "gre", Transport, 32, "RFC 2784"),

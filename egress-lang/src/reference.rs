@@ -90,7 +90,6 @@ beforehand. A test loads each line, so that this list is what is refused.
     notrack
     log level audit
     fib saddr type local drop
-    udp dport 4789 vxlan vni 7 drop                     # fields of and in vxlan, geneve, gre, gretap
     gre ip saddr 10.0.0.1 drop
     @nh,0,160 0 drop                                    # more than 128 bits
     numgen inc mod 2 vmap { 0 : drop }                  # verdict maps of numbers: tests of them are enforced
@@ -149,8 +148,12 @@ const COMPUTED: &str = "\
 | `jhash FIELD mod N [seed N] [offset N]` | a hash | in tests, as a value in statements |
 | `symhash mod N [offset N]` | a hash of the flow | no |
 | `fib saddr\\|daddr [. mark] [. iif\\|oif] type\\|oif\\|oifname` | a look-up in the routing table; `oif` and `iif` on ingress only | no |
-| `vxlan FIELD`, `geneve FIELD`, `gre FIELD` | a field of a tunnel's header; of the first two behind a match on `udp dport` | no |
-| `vxlan ip saddr`, `gretap ether type`, ... | a header field inside of the tunnel | no |
+| `vxlan FIELD`, `geneve FIELD`, `gre FIELD` | a field of a tunnel's header; of the first two behind a match on `udp dport` | in tests |
+| `vxlan ip saddr`, `gretap ether type`, ... | a header field inside of the tunnel | in tests |
+
+Tunnels carry IPv4 or IPv6, all but `gre` in Ethernet frames with one VLAN tag or none. Of a tunnel that carries anything else, or in
+which a header is cut off, nothing is found, its own header neither; so it is in the kernel (net/netfilter/nft_inner.c, Linux 6.2). That,
+in Linux 6.18, takes for what is inside of a packet what was inside of one before, where both lay at the same address; ours does not.
 
 What is not enforced can be written, checked and listed, and is [refused](#refused-at-load) where rules are loaded.
 

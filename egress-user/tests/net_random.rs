@@ -134,6 +134,7 @@ fn report(seed: u64, lines: &[Line], packets: Vec<Sent>, difference: &Difference
         counters: expected.counters.clone(),
         rules: rules::text(lines),
         since: None,
+        recorded: None,
     };
     let directory =
         std::env::var_os("EGRESS_RANDOM_OUT").map_or_else(std::env::temp_dir, PathBuf::from);
@@ -250,6 +251,18 @@ fn named_cases() {
         }
         if !case.is_for_this_kernel() {
             common::skip(&format!("{}: this kernel's hook does otherwise", case.name));
+            continue;
+        }
+        if case.recorded.is_some() {
+            let loaded = executors.ours.load(&case.rules);
+            let seen = executors.ours.send(&case.packets);
+            if !loaded.is_success()
+                || seen.dropped() != case.dropped
+                || seen.counters != case.counters
+            {
+                let counters = seen.counters;
+                failures.push(format!("{}: {loaded:?} {counters:?}", case.name));
+            }
             continue;
         }
         match executors.load_and_compare(&case.rules, &case.packets) {

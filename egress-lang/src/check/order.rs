@@ -5,7 +5,7 @@
 //! what a rule means, so it is done here too. (Its versions up to 1.0.6 unite matches with `!=`, too, and then
 //! the rule matches where either differs; that is not done here.)
 
-use crate::checked::{Expr, Lookup, Match, MatchOp, RawBase, Right, Statement, Value};
+use crate::checked::{Expr, Lookup, Match, MatchOp, RawBase, Right, Statement, Tunnel, Value};
 use crate::field::{FIELDS, Field, FieldId, Protocol};
 use crate::ir::Base;
 use crate::meta::MetaKey;
@@ -47,11 +47,12 @@ fn place(expr: &Expr) -> Option<Place> {
     }
 }
 
-/// Where the load of a match lies that nft collects to unite it with others: with `==`, or with `!=`.
+/// Where the load of a match lies that nft collects to unite it with others: with `==`, with `!=`, or with flags
+/// and no operator.
 fn collected(statement: &Statement) -> Option<(Place, MatchOp)> {
     let Statement::Match(Match {
         left,
-        op: op @ (MatchOp::Eq | MatchOp::Ne),
+        op: op @ (MatchOp::Eq | MatchOp::Ne | MatchOp::AnyBits),
         right: Right::Value(Value::Int(_)),
         ..
     }) = statement
@@ -123,6 +124,9 @@ fn unite_batch(statements: Vec<Statement>, mut loads: Vec<Load>) -> Vec<Statemen
     let mut slots: Vec<Option<Statement>> = statements.into_iter().map(Some).collect();
     let mut followers: Vec<Vec<Statement>> = slots.iter().map(|_| Vec::new()).collect();
     for group in &groups {
+        if group.len() > 1 {
+            group.iter().for_each(|&at| compare_all(&mut slots, at));
+        }
         let Some((&first, rest)) = group.split_first() else {
             continue;
         };
@@ -160,6 +164,15 @@ fn unite_batch(statements: Vec<Statement>, mut loads: Vec<Load>) -> Vec<Statemen
     out
 }
 
+/// Flags in a load that is united with another one are compared as they are: all of them.
+fn compare_all(slots: &mut [Option<Statement>], at: usize) {
+    if let Some(Some(Statement::Match(matched))) = slots.get_mut(at)
+        && matched.op == MatchOp::AnyBits
+    {
+        matched.op = MatchOp::Eq;
+    }
+}
+
 /// Whether a match is of a field that says which protocol follows.
 fn names_protocol(statement: &Statement) -> bool {
     let Statement::Match(Match {
@@ -181,6 +194,11 @@ fn can_unite(a: Place, b: Place) -> bool {
         && a.1 + a.2 == b.1
         && total <= 128
         && (total <= 32 || a.0 == Base::Link || a.2 > 32 || b.2 > 32)
+}
+
+/// Whether a field needs no mask.
+fn is_whole(expr: &Expr) -> bool {
+    place(expr).is_none_or(|(_, offset, width)| offset % 8 == 0 && width % 8 == 0)
 }
 
 /// Gives a raw load in `typeof` the name that listings have for it; fields keep theirs.
@@ -222,6 +240,12 @@ fn mark_implied(statements: &mut [Statement]) {
 impl Reader {
     fn statement(&mut self, at: usize, statement: &mut Statement) {
         match statement {
+            // What a field inside of a tunnel needs there says nothing of what is in front.
+            Statement::Match(Match {
+                left: Expr::Inner { .. },
+                implied: true,
+                ..
+            }) => {}
             Statement::Match(matched) => {
                 self.expr(&mut matched.left, &Parent::of(matched.op, &matched.right));
                 if let Right::Set(lookup) = &mut matched.right {
@@ -323,6 +347,12 @@ impl Reader {
                 }
                 _ => self.implied.extend(self.network.take()),
             },
+            Expr::Inner {
+                tunnel: Tunnel::Gre | Tunnel::Gretap,
+                of,
+            } if !matches!(parent, Parent::Several) || !is_whole(of) => {
+                self.implied.extend(self.transport.take())
+            }
             Expr::Binary { left, .. } => self.expr(left, &Parent::Other),
             Expr::Concat(items) => items
                 .iter_mut()
@@ -416,6 +446,8 @@ fn retype(left: &Expr, lookup: &mut Lookup) {
 enum Parent {
     /// Left of `==` or `!=` and one value.
     Equal,
+    /// Left of `<` and the like, or of several values.
+    Several,
     /// Anything else.
     Other,
 }
@@ -424,6 +456,8 @@ impl Parent {
     fn of(op: MatchOp, right: &Right) -> Self {
         match (op, right) {
             (MatchOp::Eq | MatchOp::Ne, Right::Value(Value::Int(_))) => Self::Equal,
+            (MatchOp::Lt | MatchOp::Gt | MatchOp::Le | MatchOp::Ge, _)
+            | (_, Right::Set(_) | Right::Value(Value::Range(..))) => Self::Several,
             _ => Self::Other,
         }
     }

@@ -1,5 +1,6 @@
 //! Statements and expressions of checked rules.
 
+use egress_common::tunnel;
 use serde::{Deserialize, Serialize};
 
 use super::{ObjectKind, Set, StateId};
@@ -317,6 +318,16 @@ impl Tunnel {
             Self::Geneve => "geneve",
             Self::Gre => "gre",
             Self::Gretap => "gretap",
+        }
+    }
+
+    /// Its number in the tables ([`egress_common::tunnel`]).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Vxlan => tunnel::VXLAN,
+            Self::Geneve => tunnel::GENEVE,
+            Self::Gre => tunnel::GRE,
+            Self::Gretap => tunnel::GRETAP,
         }
     }
 }

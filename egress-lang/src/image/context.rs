@@ -207,7 +207,7 @@ impl Context {
                 let impossible = match carrier {
                     Carrier::Ip6 => matches!(protocol, Protocol::Ip | Protocol::Other),
                     Carrier::Ip => matches!(protocol, Protocol::Ip6 | Protocol::Other),
-                    Carrier::Tcp | Carrier::Sctp => {
+                    Carrier::Tcp | Carrier::Sctp | Carrier::Tunnel => {
                         protocol == Protocol::Other || self.transport == Some(false)
                     }
                 };

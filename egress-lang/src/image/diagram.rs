@@ -392,7 +392,7 @@ fn is_always_there(problem: &Problem<'_>, source: Source) -> bool {
         } => match carrier {
             Carrier::Ip6 => problem.context.protocol == Protocol::Ip6,
             Carrier::Ip => problem.context.protocol == Protocol::Ip,
-            Carrier::Tcp | Carrier::Sctp => true,
+            Carrier::Tcp | Carrier::Sctp | Carrier::Tunnel => true,
         },
         Source::Payload { .. } | Source::Option { .. } => false,
     }

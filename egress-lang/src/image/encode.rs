@@ -427,11 +427,17 @@ impl Encoder {
             Carrier::Tcp => carrier::TCP,
             Carrier::Sctp => carrier::SCTP,
             Carrier::Ip => carrier::IP,
+            Carrier::Tunnel => len.clamp(1, 4) - 1,
         };
-        if matches!(from, Carrier::Tcp | Carrier::Sctp) {
+        if matches!(from, Carrier::Tcp | Carrier::Sctp | Carrier::Tunnel) {
             self.features |= feature::TRANSPORT;
         }
-        let size = if len > 4 { fetch::OPTION_WIDE } else { len };
+        let wide = if len > 4 { fetch::OPTION_WIDE } else { 0 };
+        let size = match from {
+            Carrier::Tunnel => fetch::OPTION_TUNNEL | wide,
+            _ if len > 4 => wide,
+            _ => len,
+        };
         let offset = if half == Half::Lower {
             offset.saturating_add(8)
         } else {

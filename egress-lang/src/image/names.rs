@@ -3,6 +3,9 @@
 use crate::checked::OptionFamily;
 use crate::field::{self, Protocol as Header};
 use crate::image::context::{Context, Protocol};
+use egress_common::tunnel;
+
+use crate::checked::Tunnel;
 use crate::ir::{Base, Carrier, Key, Meta, Source};
 use crate::options;
 
@@ -56,6 +59,7 @@ fn option(carrier: Carrier, kind: u8, offset: u8, len: u8) -> String {
         Carrier::Tcp => (OptionFamily::Tcp, "tcp option "),
         Carrier::Sctp => (OptionFamily::SctpChunk, "sctp chunk "),
         Carrier::Ip => (OptionFamily::Ip, "ip option "),
+        Carrier::Tunnel => return inside(kind, offset, len),
     };
     let number = kind.to_string();
     let name = options::listed_name(family, kind).unwrap_or(&number);
@@ -68,6 +72,24 @@ fn option(carrier: Carrier, kind: u8, offset: u8, len: u8) -> String {
         Some((name, field)) => format!("{words}{name} {}", field.keyword),
         None => format!("{words}@{kind},{offset},{width}"),
     }
+}
+
+/// What is inside of a tunnel.
+fn inside(kind: u8, offset: u8, len: u8) -> String {
+    let tunnel = Tunnel::ALL
+        .into_iter()
+        .find(|tunnel| tunnel.number() == kind >> 4);
+    let tunnel = tunnel.map_or("", Tunnel::keyword);
+    let base = match kind & 0xf {
+        tunnel::base::PROTOCOL => return format!("{tunnel} meta protocol"),
+        tunnel::base::L4PROTO => return format!("{tunnel} meta l4proto"),
+        tunnel::base::TUNNEL => "",
+        tunnel::base::LINK => "ll",
+        tunnel::base::NETWORK => "nh",
+        _ => "th",
+    };
+    let (offset, width) = (u32::from(offset) * 8, u32::from(len) * 8);
+    format!("{tunnel} @{base},{offset},{width}")
 }
 
 fn payload(base: Base, offset: u16, len: u8, protocol: Protocol) -> String {

@@ -3,6 +3,7 @@
 mod act;
 mod options;
 mod set;
+mod tunnels;
 
 use std::collections::BTreeMap;
 

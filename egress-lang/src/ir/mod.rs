@@ -106,6 +106,8 @@ pub enum Carrier {
     Sctp,
     /// IPv4.
     Ip,
+    /// Tunnels: the number says which, and which of the headers inside ([`egress_common::tunnel`]).
+    Tunnel,
 }
 
 impl Meta {

@@ -3,9 +3,11 @@
 use serde_json::{Value as Json, json};
 
 use super::{Writer, entry, object};
-use crate::checked::{BitOp, Expr, Lookup, OptionFamily, OptionField, Right, TypePart, Value};
+use crate::checked::{
+    BitOp, Expr, Lookup, OptionFamily, OptionField, Right, Tunnel, TypePart, Value,
+};
 use crate::datatype::DataType;
-use crate::print::expr::{aligned, base_name, range_as_prefix};
+use crate::print::expr::{aligned, base_name, is_own, range_as_prefix};
 
 impl Writer<'_> {
     pub(super) fn expr(&self, expr: &Expr) -> Json {
@@ -69,7 +71,11 @@ impl Writer<'_> {
             }
             Expr::Inner { tunnel, of } => {
                 let mut inner = self.expr(of);
-                if let Some(Json::Object(payload)) = inner.get_mut("payload") {
+                // Those of GRE are of the packet itself.
+                let is_outside = *tunnel == Tunnel::Gre && is_own(*tunnel, of);
+                if let Some(Json::Object(payload)) = inner.get_mut("payload")
+                    && !is_outside
+                {
                     payload.insert("tunnel".to_owned(), json!(tunnel.keyword()));
                 }
                 inner

@@ -1,9 +1,11 @@
 //! Matches.
 
+use egress_common::tunnel::{base, kind};
+
 use crate::check::{bounds, prefix_mask};
 use crate::checked::{
     BitOp, Expr, Hook, Lookup, Match, MatchOp, OptionFamily, OptionField, RawBase, Right, Set,
-    Value,
+    Tunnel, Value,
 };
 use crate::ir::{Base, Carrier, Key, Meta, NameOf, NamePattern, Source, Step, Test};
 use crate::meta::MetaKey;
@@ -451,12 +453,50 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
         Expr::Symhash { .. } => Err("symhash".to_owned()),
         Expr::Socket { .. } => Err("a match on sockets".to_owned()),
         Expr::Fib { .. } => Err("fib".to_owned()),
-        Expr::Inner { .. } => Err("a match inside of a tunnel".to_owned()),
+        Expr::Inner { tunnel, of } => inside(*tunnel, of),
         Expr::Map { .. } => Err("a map in a match".to_owned()),
         Expr::Binary { .. } | Expr::Concat(_) | Expr::Constant(..) => {
             Err("this expression in a match".to_owned())
         }
     }
+}
+
+/// A field of a tunnel's header, or of what is inside.
+fn inside(tunnel: Tunnel, of: &Expr) -> Result<Place> {
+    let place = place(of)?;
+    let is_own = matches!(of, Expr::Field { id, .. }
+        if id.get().protocol.keyword() == tunnel.keyword());
+    if is_own && matches!(tunnel, Tunnel::Gre | Tunnel::Gretap) {
+        // It is what the packet itself has.
+        return Ok(place);
+    }
+    let (base, offset, len) = match place.source {
+        Source::Payload { offset, len, .. } if is_own => (base::TUNNEL, offset, len),
+        Source::Payload { base, offset, len } => {
+            let base = match base {
+                Base::Link => base::LINK,
+                Base::Network => base::NETWORK,
+                Base::Transport => base::TRANSPORT,
+                Base::Inner => return Err("@ih inside of a tunnel".to_owned()),
+            };
+            (base, offset, len)
+        }
+        Source::Meta(Meta::Protocol) => (base::PROTOCOL, 0, 2),
+        Source::Meta(Meta::L4proto) => (base::L4PROTO, 0, 1),
+        Source::Meta(_) | Source::Option { .. } => {
+            return Err("this inside of a tunnel".to_owned());
+        }
+    };
+    Ok(Place {
+        source: Source::Option {
+            carrier: Carrier::Tunnel,
+            kind: kind(tunnel.number(), base),
+            offset: u8::try_from(offset)
+                .map_err(|_| "a payload load this far or long".to_owned())?,
+            len,
+        },
+        ..place
+    })
 }
 
 /// An option, or the whole bytes around some bits of it.

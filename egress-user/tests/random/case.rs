@@ -5,6 +5,7 @@
 //!     # drop ... HEX
 //!     # counters PACKETS/BYTES ...
 //!     # since MAJOR.MINOR (the oldest kernel that is known to do this; older ones do otherwise)
+//!     # recorded WHY (what was said is what counts: the kernel is not asked again)
 //!     table netdev ...
 
 use std::{fmt::Write as _, fs, path::PathBuf};
@@ -26,6 +27,8 @@ pub struct Case {
     pub rules: String,
     /// The oldest kernel whose hook is known to do this.
     pub since: Option<(u32, u32)>,
+    /// Why the kernel is not asked again.
+    pub recorded: Option<String>,
 }
 
 impl Case {
@@ -74,6 +77,7 @@ impl Case {
                         .map(|word| word.split_once('/').unwrap());
                     case.counters = counts.map(|(a, b)| (number(a), number(b))).collect();
                 }
+                "recorded" => case.recorded = Some(rest.to_owned()),
                 "since" => case.since = crate::common::kernel_version(rest),
                 _ => case.about.push(comment.to_owned()),
             }
@@ -109,6 +113,9 @@ impl Case {
         let _ = writeln!(text, "# counters {}", counters.join(" "));
         if let Some((major, minor)) = self.since {
             let _ = writeln!(text, "# since {major}.{minor}");
+        }
+        if let Some(why) = &self.recorded {
+            let _ = writeln!(text, "# recorded {why}");
         }
         text + &self.rules
     }
