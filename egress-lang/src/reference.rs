@@ -90,7 +90,7 @@ beforehand. A test loads each line, so that this list is what is refused.
     notrack
     log level audit
     fib saddr type local drop
-    gre ip saddr 10.0.0.1 drop
+    udp dport 4789 update @s { vxlan ip saddr }         # what is inside of a tunnel, in a statement
     @nh,0,160 0 drop                                    # more than 128 bits
     numgen inc mod 2 vmap { 0 : drop }                  # verdict maps of numbers: tests of them are enforced
     jhash ip saddr mod 2 seed 0x1 . meta mark { 0 . 1 } drop # and concatenations with them

@@ -81,6 +81,9 @@ pub struct AttachArgs {
     /// How the programs are attached.
     #[command(flatten)]
     pub settings: SettingsArgs,
+    /// Does not wait for the kernel's grace periods.
+    #[command(flatten)]
+    pub expedite: ExpediteArgs,
     /// Whose interfaces.
     #[command(flatten)]
     pub netns: NetnsArgs,
@@ -98,6 +101,9 @@ pub struct DetachArgs {
     /// With --all: also what cannot be read, as where another version of this command put it there
     #[arg(long, requires = "all", conflicts_with = "interfaces")]
     pub force: bool,
+    /// Does not wait for the kernel's grace periods.
+    #[command(flatten)]
+    pub expedite: ExpediteArgs,
     /// Whose interfaces.
     #[command(flatten)]
     pub netns: NetnsArgs,
@@ -248,6 +254,9 @@ pub struct RestoreArgs {
     /// Leaves out interfaces and namespaces that are not there, and says so
     #[arg(long)]
     pub skip_missing: bool,
+    /// Does not wait for the kernel's grace periods.
+    #[command(flatten)]
+    pub expedite: ExpediteArgs,
 }
 
 /// Arguments of `monitor`.
@@ -308,6 +317,15 @@ pub struct SettingsArgs {
     /// Bytes that the tables of one hook may take: 64M, 500K
     #[arg(long, value_name = "SIZE")]
     pub budget: Option<Budget>,
+}
+
+/// How long the kernel takes for each TCX link.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ExpediteArgs {
+    /// For many interfaces: has the kernel interrupt all processors for each TCX link instead of waiting for
+    /// them (/sys/kernel/rcu_expedited is 1 until the command ends)
+    #[arg(long)]
+    pub expedite: bool,
 }
 
 /// Which network namespace.

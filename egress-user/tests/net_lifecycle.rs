@@ -77,6 +77,26 @@ fn two_interfaces_and_detach_leaves_nothing() {
 }
 
 #[test]
+fn expedited_links_leave_the_kernel_as_it_was() {
+    needs_root!();
+    let setting = || std::fs::read_to_string("/sys/kernel/rcu_expedited").unwrap();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let sender = wire.sender();
+    let before = setting();
+    let arguments = ["attach", "--expedite", "--rules", "-", DEVICE];
+    machine
+        .egress_with(&wire.near, &arguments, DROP.as_bytes())
+        .success();
+    assert!(!sender.send(&question()));
+    assert_eq!(setting(), before);
+    machine
+        .egress(&wire.near, &["detach", "--expedite", "--all"])
+        .success();
+    assert!(sender.send(&question()));
+    assert_eq!(setting(), before);
+}
+
+#[test]
 fn an_interface_without_rules_has_no_program() {
     needs_root!();
     let (machine, wire) = (Machine::new(), Wire::new());

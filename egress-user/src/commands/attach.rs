@@ -7,7 +7,7 @@ use crate::{
     cli::{AttachArgs, SettingsArgs},
     commands::source::{Reading, Source},
     generation,
-    kernel::{bpffs::Pins, netns::Netns},
+    kernel::{bpffs::Pins, netns::Netns, rcu::Expedited},
     settings::Settings,
 };
 
@@ -40,6 +40,7 @@ pub fn run(args: &AttachArgs) -> Result<()> {
     };
     let first = read(&Ruleset::default())?;
 
+    let _expedited = Expedited::begin(args.expedite.expedite)?;
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
     generation::change(&pins, &netns, |state, devices| {

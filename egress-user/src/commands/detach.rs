@@ -6,7 +6,7 @@ use log::warn;
 use crate::{
     cli::DetachArgs,
     generation,
-    kernel::{bpffs::Pins, netns::Netns},
+    kernel::{bpffs::Pins, netns::Netns, rcu::Expedited},
 };
 
 /// Unhooks interfaces and removes all that was pinned for them.
@@ -19,6 +19,7 @@ pub fn run(args: &DetachArgs) -> Result<()> {
     let Some(pins) = Pins::open()? else {
         return nothing_there(args);
     };
+    let _expedited = Expedited::begin(args.expedite.expedite)?;
     generation::recover_all(&pins);
     if args.force {
         force(&pins, &netns)?;

@@ -22,7 +22,7 @@ use crate::{
         source::{self, Reading},
     },
     generation::{self, state::Scope},
-    kernel::{bpffs::Pins, device::Devices, netns::Netns},
+    kernel::{bpffs::Pins, device::Devices, netns::Netns, rcu::Expedited},
     saved::{self, By, Namespace, SavedHook, SavedScope},
 };
 
@@ -38,6 +38,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// is changed.
 pub fn run(args: &RestoreArgs) -> Result<()> {
     let saved = saved::read(&args.directory)?;
+    let _expedited = Expedited::begin(args.expedite.expedite)?;
     let waits_until = Instant::now() + Duration::from_secs(args.wait);
     let mut failed = None;
     for namespace in &saved.namespaces {

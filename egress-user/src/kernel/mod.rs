@@ -12,5 +12,6 @@ pub mod guard;
 pub mod netns;
 pub mod outside;
 pub mod program;
+pub mod rcu;
 pub mod rows;
 pub mod tcx;
