@@ -98,8 +98,6 @@ beforehand. A test loads each line, so that this list is what is refused.
     ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
     sctp dport set 5                                    # a CRC over the whole packet
     @ih,0,32 set 5
-    ip ttl set ip daddr map { 10.0.0.1 : 9 }            # other than constants into parts of words under a checksum
-    ip6 daddr set ip6 saddr map { ::1 : ::2 }           # addresses of IPv6 from maps
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr device \"eth1\"                # an IPv6 neighbour that is no constant
     counter name ip daddr map { 10.0.0.1 : \"n\" }      # objects by maps: limit, quota, too

@@ -88,7 +88,9 @@ pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
         Statement::Set {
             target,
             value: Expr::Map { key, .. },
-        } if matches!(key.as_ref(), Expr::Concat(_)) && test::parts(key).is_ok() => {
+        } if test::parts(key).is_ok()
+            && act::Lower { table: None }.statement(statement).is_err() =>
+        {
             let sample = Statement::Set {
                 target: target.clone(),
                 value: Expr::Constant(DataType::Integer, Value::Int(0)),
