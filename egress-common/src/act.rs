@@ -111,6 +111,10 @@ pub mod code {
     /// half): see [`super::hash`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
     /// rule where a field is absent. Leaves the key alone.
     pub const JHASH_FIELDS: u8 = 27;
+    /// The lower 32 bits of `reg` are kept for acts behind this one, up to the next that makes a key.
+    pub const KEEP: u8 = 28;
+    /// `reg` becomes what was kept.
+    pub const KEPT: u8 = 29;
 }
 
 /// The `arg` of [`code::LOOKUP`].
@@ -419,6 +423,12 @@ pub fn instruction<P: Packet, M: Maps>(
             return end::ON;
         }
         code::JHASH => scale(maps.jhash(arg, a), b as u32).wrapping_add(c),
+        // In the key's last word: no key is made between the two.
+        code::KEEP => {
+            maps.key_set(KEY_WORDS - 1, value as u32);
+            return end::ON;
+        }
+        code::KEPT => maps.key_get(KEY_WORDS - 1).into(),
         _ => return end::BROKEN,
     };
     registers.set(reg, computed);

@@ -92,8 +92,7 @@ beforehand. A test loads each line, so that this list is what is refused.
     fib saddr type local drop
     udp dport 4789 update @s { vxlan ip saddr }         # what is inside of a tunnel, in a statement
     @nh,0,160 0 drop                                    # more than 128 bits
-    numgen inc mod 2 vmap { 0 : drop }                  # verdict maps of numbers: tests of them are enforced
-    jhash ip saddr mod 2 seed 0x1 . meta mark { 0 . 1 } drop # and concatenations with them
+    jhash ip saddr mod 2 seed 0x1 . meta mark { 0 . 1 } drop # concatenations with numbers
     meta mark set symhash mod 2
     ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
     sctp dport set 5                                    # a CRC over the whole packet
@@ -142,8 +141,8 @@ const COMPUTED: &str = "\
 
 | expression | what it is | enforced |
 |---|---|---|
-| `numgen inc\\|random mod N [offset N]` | a number that counts, or a random one | in tests, as a value in statements |
-| `jhash FIELD mod N [seed N] [offset N]` | a hash | in tests, as a value in statements |
+| `numgen inc\\|random mod N [offset N]` | a number that counts, or a random one | in tests and verdict maps, as a value in statements |
+| `jhash FIELD mod N [seed N] [offset N]` | a hash | in tests and verdict maps, as a value in statements |
 | `symhash mod N [offset N]` | a hash of the flow | no |
 | `fib saddr\\|daddr [. mark] [. iif\\|oif] type\\|oif\\|oifname` | a look-up in the routing table; `oif` and `iif` on ingress only | no |
 | `vxlan FIELD`, `geneve FIELD`, `gre FIELD` | a field of a tunnel's header; of the first two behind a match on `udp dport` | in tests |
@@ -152,6 +151,8 @@ const COMPUTED: &str = "\
 Tunnels carry IPv4 or IPv6, all but `gre` in Ethernet frames with one VLAN tag or none. Of a tunnel that carries anything else, or in
 which a header is cut off, nothing is found, its own header neither; so it is in the kernel (net/netfilter/nft_inner.c, Linux 6.2). That,
 in Linux 6.18, takes for what is inside of a packet what was inside of one before, where both lay at the same address; ours does not.
+
+Verdict maps of numbers have at most 256 elements: they are asked one after the other.
 
 What is not enforced can be written, checked and listed, and is [refused](#refused-at-load) where rules are loaded.
 

@@ -204,6 +204,8 @@ impl Encoder {
                 c: offset.into(),
                 ..new(code::RANDOM, to)
             },
+            Act::Keep { from } => new(code::KEEP, from),
+            Act::Kept { to } => new(code::KEPT, to),
             Act::Key { from, words } => Instruction {
                 arg: words.into(),
                 ..new(code::KEY, from)
@@ -417,6 +419,7 @@ impl Instruction {
             | code::LAST
             | code::NUMGEN_INC
             | code::RANDOM
+            | code::KEPT
             | code::LOG
             | code::JHASH
             | code::JHASH_FIELDS
@@ -437,6 +440,7 @@ impl Instruction {
             | code::LENGTH_COST
             | code::NUMGEN_INC
             | code::RANDOM
+            | code::KEPT
             | code::JHASH
             | code::JHASH_FIELDS => true,
             _ => false,

@@ -190,6 +190,8 @@ impl Run<'_> {
             Act::Last { id } => {
                 self.states.values.insert(id, self.packet.now());
             }
+            Act::Keep { from } => self.kept = registers.get(from) as u32,
+            Act::Kept { to } => registers.set(to, self.kept.into()),
             Act::Increment {
                 to,
                 id,

@@ -103,6 +103,7 @@ pub fn trace(
         headers,
         seen: Written::of(packet),
         acted: true,
+        kept: 0,
         states,
         answer: Answer::default(),
         tell,
@@ -184,6 +185,8 @@ struct Run<'a> {
     seen: Written,
     /// Whether an act of the rule at hand ran: from there on it sees the packet as it is.
     acted: bool,
+    /// See [`Act::Keep`](crate::ir::Act).
+    kept: u32,
     states: &'a mut States,
     answer: Answer,
     tell: &'a mut dyn FnMut(Event),

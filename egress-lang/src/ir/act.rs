@@ -173,6 +173,16 @@ pub enum Act {
         /// The first.
         offset: u32,
     },
+    /// Keeps a number of 32 bits for rules behind this one, where there are none but tests of it.
+    Keep {
+        /// From where.
+        from: Register,
+    },
+    /// The number that was kept.
+    Kept {
+        /// Where to.
+        to: Register,
+    },
     /// A random number.
     Random {
         /// Where to.
@@ -310,6 +320,8 @@ impl Act {
             | Self::Last { .. }
             | Self::Increment { .. }
             | Self::Random { .. }
+            | Self::Keep { .. }
+            | Self::Kept { .. }
             | Self::Key { .. }
             | Self::Jhash { .. }
             | Self::NewKey

@@ -333,6 +333,7 @@ impl Chain {
     pub fn told(&self, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::Goto(chain) if self.name.contains(OF_MAP) => Verdict::Jump(chain),
+            Verdict::Return if self.name.contains(OF_MAP) => Verdict::Continue,
             other => other,
         }
     }

@@ -79,6 +79,9 @@ pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
             kind: checked::ObjectKind::Counter,
             object: checked::ObjectChoice::Name(_),
         } => None,
+        Statement::VerdictMap { key, .. } if test::is_number(key) => {
+            act::Lower { table: None }.value(key, 0).err()
+        }
         Statement::VerdictMap { key, .. } => test::parts(key).err(),
         Statement::Object {
             kind: checked::ObjectKind::Limit | checked::ObjectKind::Quota,

@@ -3,8 +3,8 @@
 
 use super::{Lowering, act, concat, describe, test};
 use crate::checked::{
-    ElementData, Expr, Hook, Lookup, MapData, Match, MatchOp, ObjectChoice, ObjectState, Right,
-    Rule, Set, Statement, Table, Value, Verdict,
+    Element, ElementData, Expr, Hook, Lookup, MapData, Match, MatchOp, ObjectChoice, ObjectState,
+    Right, Rule, Set, Statement, Table, Value, Verdict,
 };
 use crate::ir;
 
@@ -12,6 +12,9 @@ type Result<T> = std::result::Result<T, String>;
 
 /// The most rules that one rule may become.
 pub(super) const MAX_ALTERNATIVES: usize = 1 << 20;
+
+/// The most numbers of a verdict map of `numgen` or `jhash`, which are asked one after the other.
+const MAX_NUMBERS: usize = 256;
 
 /// Ways through a rule; at most one of them matches a packet.
 pub(super) type Alternatives = Vec<Vec<ir::Step>>;
@@ -208,6 +211,10 @@ impl<'r> Lowering<'r> {
         out: &mut Vec<ir::Rule>,
     ) -> Result<Alternatives> {
         test::constant(set)?;
+        if test::is_number(key) {
+            self.chain_of_numbers(table, alternatives, key, set, rule, out)?;
+            return Ok(Vec::new());
+        }
         let parts = test::parts(key)?;
         if alternatives.iter().any(|way| has_act(way)) {
             self.chain_of_map(table, alternatives, &parts, set, rule, out)?;
@@ -251,30 +258,101 @@ impl<'r> Lowering<'r> {
         rule: &Rule,
         out: &mut Vec<ir::Rule>,
     ) -> Result<()> {
-        let last = matches!(rule.statements.last(), Some(Statement::VerdictMap { .. }));
         let mut rules = Vec::with_capacity(set.elements.len());
         let each = concat::each_of(parts, set, self.direction)?;
         for (element, choices) in set.elements.iter().zip(each) {
-            let verdict = match &element.data {
-                Some(ElementData::Verdict(verdict)) => verdict,
-                _ => return Err("a verdict map without verdicts".to_owned()),
-            };
-            if !last || matches!(verdict, Verdict::Return | Verdict::Goto(_)) {
-                return Err("this verdict map behind a statement that may end the rule or change the packet".to_owned());
-            }
-            // What is jumped to returns behind the rule: the other elements are not asked of what it has changed.
-            let verdict = match self.verdict(table, verdict) {
-                ir::Verdict::Jump(chain) => ir::Verdict::Goto(chain),
-                other => other,
-            };
+            let verdict = self.verdict_in_chain(table, element, rule)?;
             for mut steps in choices {
-                steps.push(ir::Step::Verdict(verdict));
+                steps.push(verdict.clone());
                 rules.push(ir::Rule {
                     handle: rule.handle,
                     steps,
                 });
             }
         }
+        self.jump_to_map(table, alternatives, rules, rule, out);
+        Ok(())
+    }
+
+    /// Such a chain for a map of numbers that are computed for each packet: once, before it.
+    fn chain_of_numbers(
+        &mut self,
+        table: &'r Table,
+        mut alternatives: Alternatives,
+        key: &Expr,
+        set: &Set,
+        rule: &Rule,
+        out: &mut Vec<ir::Rule>,
+    ) -> Result<()> {
+        if set.elements.len() > MAX_NUMBERS {
+            return Err(format!("a verdict map of more than {MAX_NUMBERS} numbers"));
+        }
+        let mut act = act::Lower { table: Some(table) }.value(key, 0)?;
+        act.push(ir::Act::Keep { from: 0 });
+        for way in &mut alternatives {
+            way.push(ir::Step::Act(act.clone()));
+        }
+        // `*` is for what no other is for.
+        let (any, others): (Vec<_>, Vec<_>) = set
+            .elements
+            .iter()
+            .partition(|element| element.key == Value::Any);
+        let mut rules = Vec::with_capacity(set.elements.len());
+        for element in others.into_iter().chain(any) {
+            let verdict = self.verdict_in_chain(table, element, rule)?;
+            let key = std::slice::from_ref(&element.key);
+            let test = vec![
+                ir::Act::Kept { to: 0 },
+                ir::Act::Test {
+                    register: 0,
+                    values: test::numbers(MatchOp::Eq, key)?,
+                    negated: false,
+                },
+            ];
+            rules.push(ir::Rule {
+                handle: rule.handle,
+                steps: vec![ir::Step::Act(test), verdict],
+            });
+        }
+        self.jump_to_map(table, alternatives, rules, rule, out);
+        Ok(())
+    }
+
+    /// What an element of a verdict map does in a chain that stands for the map.
+    fn verdict_in_chain(
+        &mut self,
+        table: &'r Table,
+        element: &Element,
+        rule: &Rule,
+    ) -> Result<ir::Step> {
+        let last = matches!(rule.statements.last(), Some(Statement::VerdictMap { .. }));
+        let Some(ElementData::Verdict(verdict)) = &element.data else {
+            return Err("a verdict map without verdicts".to_owned());
+        };
+        if !last || matches!(verdict, Verdict::Return | Verdict::Goto(_)) {
+            return Err(
+                "this verdict map behind a statement that may end the rule or change the packet"
+                    .to_owned(),
+            );
+        }
+        // What is jumped to returns behind the rule: the other elements are not asked of what it has changed.
+        Ok(ir::Step::Verdict(match self.verdict(table, verdict) {
+            // Behind the map there is nothing in the rule.
+            ir::Verdict::Continue => ir::Verdict::Return,
+            ir::Verdict::Jump(chain) => ir::Verdict::Goto(chain),
+            other => other,
+        }))
+    }
+
+    /// The rule's ways end in a jump to a chain that stands for its map.
+    fn jump_to_map(
+        &mut self,
+        table: &'r Table,
+        alternatives: Alternatives,
+        rules: Vec<ir::Rule>,
+        rule: &Rule,
+        out: &mut Vec<ir::Rule>,
+    ) {
         let id = ir::ChainId(u32::try_from(self.hook.chains.len()).unwrap_or(u32::MAX));
         let chain = ir::Chain::of_map(&table.name, rule.handle, rules);
         self.hook.chains.push(chain);
@@ -285,7 +363,6 @@ impl<'r> Lowering<'r> {
                 steps,
             });
         }
-        Ok(())
     }
 }
 

@@ -326,6 +326,18 @@ impl Generator<'_> {
                 let verdict = self.verdict(from);
                 parts.push(verdict);
             }
+            1 if self.rng.chance(15) => {
+                let number = *self.rng.pick(&[
+                    "numgen inc mod 5",
+                    "numgen inc mod 4 offset 1",
+                    "jhash ip saddr . ip daddr mod 5 seed 0x3",
+                    "jhash tcp sport mod 6 seed 0x7",
+                ]);
+                let verdicts: Vec<_> = ["0", "1-2", "4", "*"]
+                    .map(|key| format!("{key} : {}", self.verdict(from)))
+                    .into();
+                parts.push(format!("{number} vmap {{ {} }}", verdicts.join(", ")));
+            }
             1 => {
                 let left = self.left();
                 if needs.with(left.needs).is_some() {
