@@ -13,6 +13,8 @@ pub fn read(bytes: &[u8], headers: Headers, kind: u8, offset: u8, len: u8) -> Op
     }
     let transport = bytes.get(headers.transport() as usize..)?;
     let payload = match headers.l4proto()? {
+        4 => transport,
+        6 => transport.get(usize::from(transport.get(..20)?[12] >> 4) * 4..)?,
         17 => transport.get(8..)?,
         47 => transport.get(gre_len(transport.get(..4)?)?..)?,
         _ => return None,
