@@ -46,9 +46,9 @@ pub mod carrier {
 pub struct Part {
     /// What carries the option ([`carrier`]).
     pub carrier: u8,
-    /// Its number on the wire.
+    /// Its number on the wire; of [`carrier::TUNNEL`], which tunnel and which header ([`crate::tunnel::kind`]).
     pub kind: u8,
-    /// Bytes from the option's start.
+    /// Bytes from the option's start, or that header's.
     pub offset: u8,
     /// Bytes, 1 to 40; 0 asks whether the option exists.
     pub len: u8,

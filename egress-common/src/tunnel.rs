@@ -52,7 +52,7 @@ struct Inside {
     protocol: u16,
 }
 
-/// The first eight bytes of a part, left-aligned.
+/// The first eight bytes of a part, left-aligned. `None` where nft's match breaks the rule.
 #[inline(always)]
 pub fn load<P: Packet>(packet: &P, headers: Headers, part: Part) -> Option<u64> {
     let (tunnel, base) = (part.kind >> 4, part.kind & 0xf);

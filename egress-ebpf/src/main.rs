@@ -6,6 +6,7 @@
 mod elements;
 mod events;
 mod functions;
+mod loads;
 mod maps;
 mod outside;
 mod packet;

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use egress_common::layout::{feature, meta};
 
-use crate::maps::settings;
+use crate::{loads::found, maps::settings};
 
 /// `TCP_TIME_WAIT`: what is left of a connection.
 const TIME_WAIT: u8 = 6;
@@ -21,12 +21,8 @@ const NEW_SYN_RECV: u8 = 12;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) -> u32 {
-    // The verifier takes nothing for granted here.
-    if value.is_null() {
-        return 0;
-    }
     let (features, what) = (settings::features(), what as u8);
-    let found = if what >= meta::TIME {
+    let loaded = if what >= meta::TIME {
         if features & feature::CLOCK == 0 {
             return 0;
         }
@@ -43,14 +39,7 @@ pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) 
         }
         of_socket(skb, what).map(u64::from)
     };
-    match found {
-        Some(found) => {
-            // SAFETY: the callers pass the address of a variable of theirs.
-            unsafe { *value = found };
-            1
-        }
-        None => 0,
-    }
+    found(loaded, value)
 }
 
 /// `SKB_DST_NOREF` (linux/skbuff.h): a bit in the pointer to the route.

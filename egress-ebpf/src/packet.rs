@@ -17,11 +17,11 @@ use egress_common::{
     option::{self, OptionWalk, Part, carrier},
     packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
     store::{fold, mended},
-    tunnel,
 };
 
 use crate::{
     events,
+    loads::{find_headers_far, load_far, load_option, load_tunnel, write_option},
     maps::{self, settings},
     outside::load_outside,
 };
@@ -550,31 +550,6 @@ pub fn cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() as u32 }
 }
 
-/// A load the long way: a function of its own to the verifier, which looks at it once. `span` is
-/// base (8 bits), length (8) and offset (16). Returns whether it wrote `value`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn load_far(skb: *mut __sk_buff, headers: u32, span: u32, value: *mut u64) -> u32 {
-    // The verifier takes nothing for granted here.
-    if value.is_null() {
-        return 0;
-    }
-    let ctx = TcContext::new(skb);
-    let load = Load {
-        base: (span >> 24) as u8,
-        len: (span >> 16) as u8,
-        offset: span as u16,
-    };
-    match Headers::from_bits(headers).load_far(&SkBuff::new(&ctx), load) {
-        Some(loaded) => {
-            // SAFETY: the callers pass the address of a variable of theirs.
-            unsafe { *value = loaded };
-            1
-        }
-        None => 0,
-    }
-}
-
 /// Mends a transport checksum; a function of its own for the same reason. Returns whether it could be.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -602,14 +577,6 @@ pub extern "C" fn mend_checksum(
         .into()
 }
 
-/// Finds the headers the long way; a function of its own for the same reason.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn find_headers_far(skb: *mut __sk_buff) -> u32 {
-    let ctx = TcContext::new(skb);
-    Headers::find_far(&SkBuff::new(&ctx)).to_bits()
-}
-
 /// What `bpf_loop` hands to each step over an extension header.
 struct Walking {
     skb: *mut __sk_buff,
@@ -622,64 +589,6 @@ unsafe extern "C" fn next_extension(_index: u32, walking: *mut core::ffi::c_void
     let walking = unsafe { &mut *walking.cast::<Walking>() };
     let ctx = TcContext::new(walking.skb);
     i64::from(!walking.walk.step(&SkBuff::new(&ctx)))
-}
-
-/// A part of an option: a function of its own to the verifier. `part` is carrier, kind, offset and
-/// length, of 8 bits each. Returns whether it wrote `value`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn load_option(
-    skb: *mut __sk_buff,
-    headers: u32,
-    part: u32,
-    value: *mut u64,
-) -> u32 {
-    // The verifier takes nothing for granted here.
-    if value.is_null() {
-        return 0;
-    }
-    let ctx = TcContext::new(skb);
-    let part = Part::from_bits(part);
-    match part.load(&SkBuff::new(&ctx), Headers::from_bits(headers)) {
-        Some(loaded) => {
-            // SAFETY: the callers pass the address of a variable of theirs.
-            unsafe { *value = loaded };
-            1
-        }
-        None => 0,
-    }
-}
-
-/// What a tunnel carries: likewise.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn load_tunnel(
-    skb: *mut __sk_buff,
-    headers: u32,
-    part: u32,
-    value: *mut u64,
-) -> u32 {
-    if value.is_null() {
-        return 0;
-    }
-    let ctx = TcContext::new(skb);
-    let (packet, part) = (SkBuff::new(&ctx), Part::from_bits(part));
-    match tunnel::load(&packet, Headers::from_bits(headers), part) {
-        Some(loaded) => {
-            // SAFETY: the callers pass the address of a variable of theirs.
-            unsafe { *value = loaded };
-            1
-        }
-        None => 0,
-    }
-}
-
-/// Writes a TCP option: likewise.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn write_option(skb: *mut __sk_buff, headers: u32, part: u32, value: u64) -> u32 {
-    let ctx = TcContext::new(skb);
-    Part::from_bits(part).write(&SkBuff::new(&ctx), Headers::from_bits(headers), value)
 }
 
 /// What `bpf_loop` hands to each step over an option.

@@ -17,15 +17,12 @@ pub fn read(
     len: u8,
 ) -> Option<u128> {
     let bytes = packet.untagged();
-    if carrier == Carrier::Tunnel {
-        return tunnels::read(&bytes, headers, kind, offset, len);
-    }
     let asks = len == 0;
     let (from, len) = (usize::from(offset), usize::from(len));
     let option = match carrier {
         Carrier::Ip6 if packet.protocol != ETH_P_IPV6 => return None,
         Carrier::Ip6 => extension_header(packet, &bytes, kind),
-        Carrier::Tunnel => None,
+        Carrier::Tunnel => return tunnels::read(&bytes, headers, kind, from, len),
         Carrier::Tcp => tcp_option(&bytes, headers, kind),
         Carrier::Sctp => sctp_chunk(&bytes, headers, kind),
         Carrier::Ip if packet.protocol != ETH_P_IP => return None,

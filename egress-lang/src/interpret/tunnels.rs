@@ -7,7 +7,7 @@ use egress_common::{
 };
 
 /// A part of a header inside of a tunnel, or of the tunnel's own.
-pub fn read(bytes: &[u8], headers: Headers, kind: u8, offset: u8, len: u8) -> Option<u128> {
+pub fn read(bytes: &[u8], headers: Headers, kind: u8, offset: usize, len: usize) -> Option<u128> {
     if headers.is_fragment() {
         return None;
     }
@@ -50,8 +50,7 @@ pub fn read(bytes: &[u8], headers: Headers, kind: u8, offset: u8, len: u8) -> Op
         base::PROTOCOL => return Some(protocol),
         _ => return transport.map(|_| l4proto.into()),
     };
-    let start = usize::from(offset);
-    header.get(start..start + usize::from(len)).map(number)
+    header.get(offset..offset + len).map(number)
 }
 
 fn number(bytes: &[u8]) -> u128 {

@@ -38,7 +38,6 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// is changed.
 pub fn run(args: &RestoreArgs) -> Result<()> {
     let saved = saved::read(&args.directory)?;
-    let _expedited = Expedited::begin(args.expedite.expedite)?;
     let waits_until = Instant::now() + Duration::from_secs(args.wait);
     let mut failed = None;
     for namespace in &saved.namespaces {
@@ -86,6 +85,8 @@ fn restore(args: &RestoreArgs, namespace: &Namespace, until: Instant) -> Result<
         .iter()
         .map(Read::scope)
         .collect::<Result<Vec<Scope>>>()?;
+    // Not while it waits for interfaces.
+    let _expedited = Expedited::begin(args.expedite.expedite)?;
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
     let changed = generation::ensure(&pins, &netns, |state, devices| {
