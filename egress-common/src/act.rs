@@ -15,7 +15,7 @@
 
 use crate::engine::Maps;
 use crate::jhash;
-use crate::layout::{feature, fetch};
+use crate::layout::{feature, fetch, meta};
 use crate::option::Part;
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
 use crate::store;
@@ -115,6 +115,8 @@ pub mod code {
     pub const KEEP: u8 = 28;
     /// `reg` becomes what was kept.
     pub const KEPT: u8 = 29;
+    /// `reg` becomes `reciprocal_scale()` of the flow's hash ([`crate::symhash`]) and `b`, plus `c`.
+    pub const SYMHASH: u8 = 30;
 }
 
 /// The `arg` of [`code::LOOKUP`].
@@ -163,6 +165,8 @@ pub mod write {
     pub const PSEUDO: u32 = 1 << 13;
     /// What is in the packet takes the register's place.
     pub const OLD: u32 = 1 << 14;
+    /// SCTP's checksum is computed anew (`NFT_PAYLOAD_CSUM_SCTP`).
+    pub const CRC: u32 = 1 << 15;
     /// Where the checksum is, in bytes from the base: where the 16 bits stand.
     pub const CHECKSUM_SHIFT: u32 = 16;
 }
@@ -422,6 +426,7 @@ pub fn instruction<P: Packet, M: Maps>(
             registers.key_len = 0;
             return end::ON;
         }
+        code::SYMHASH => scale(packet.flow_hash(), b as u32).wrapping_add(c),
         code::JHASH => scale(maps.jhash(arg, a), b as u32).wrapping_add(c),
         // In the key's last word: no key is made between the two.
         code::KEEP => {
@@ -451,6 +456,12 @@ pub fn fetch<P: Packet, M: Maps>(
     offset: u32,
 ) -> Option<u64> {
     let (code, len) = (what as u8, what >> 8 & 0xff);
+    if maps.features() & feature::OUTSIDE != 0
+        && code & fetch::OPTION == fetch::META
+        && code & !fetch::META >= meta::SKUID
+    {
+        return packet.outside(code & !fetch::META);
+    }
     if code & (fetch::META | fetch::WIDE) != fetch::WIDE {
         return crate::load::fetch_narrow(packet, maps, headers, code, offset as u16)
             .map(u64::from);
@@ -515,6 +526,7 @@ pub fn write<P: Packet, M: Maps>(
         len,
         keep,
         value,
+        crc: what & write::CRC != 0,
     };
     let checksum = what >> write::CHECKSUM_SHIFT;
     store::write(

@@ -587,7 +587,6 @@ pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32)
     if maps.features() & feature::OPTION != 0 && code & fetch::OPTION == fetch::OPTION {
         return step_option(packet, maps, headers, node, at, code);
     }
-    // Acts, which stand deeper on the kernel's small stack, do not read these.
     if maps.features() & feature::OUTSIDE != 0
         && code & fetch::OPTION == fetch::META
         && code & !fetch::META >= meta::SKUID

@@ -12,6 +12,7 @@
 )]
 
 pub mod act;
+pub mod crc;
 pub mod engine;
 pub mod event;
 mod ip_option;
@@ -23,4 +24,5 @@ pub mod packet;
 mod search;
 pub mod set;
 pub mod store;
+pub mod symhash;
 pub mod tunnel;

@@ -2,6 +2,7 @@
 
 use crate::layout::{feature, fetch};
 use crate::option::{self, OptionWalk, Part};
+use crate::symhash;
 use crate::tunnel;
 
 /// EtherType of IPv4.
@@ -291,7 +292,10 @@ pub trait Packet {
     /// ([`crate::store::mended`]), also where a device is to complete it; `pseudo` says that what changed
     /// is in the pseudo header. Whether it could be.
     fn mend_checksum(&self, offset: u32, difference: u32, pseudo: bool) -> bool;
-    /// The same of a TCP checksum, which may become 0 (`inet_proto_csum_replace2()`).
+    /// Computes the checksum of the SCTP header at an offset anew ([`crate::crc`]), but where a device is to
+    /// complete it. Whether the whole header is there.
+    fn mend_crc(&self, header: u32) -> bool;
+    /// The same as [`Packet::mend_checksum`] of a TCP checksum, which may become 0 (`inet_proto_csum_replace2()`).
     fn mend_plainly(&self, offset: u32, difference: u32) -> bool;
     /// Runs a [`crate::act::code::SET_OPTION`]: [`Part::store`], or where the part has no bytes,
     /// [`Part::strip`]. A program makes it one function that is verified once.
@@ -300,6 +304,13 @@ pub trait Packet {
         Self: Sized,
     {
         part.write(self, headers, value)
+    }
+    /// [`symhash::of_packet`], for the same reason.
+    fn flow_hash(&self) -> u32
+    where
+        Self: Sized,
+    {
+        symhash::of_packet(self)
     }
     /// Nanoseconds of the monotonic clock.
     fn now(&self) -> u64;

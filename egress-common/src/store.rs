@@ -18,6 +18,8 @@ pub struct Write {
     /// What the other bits become, and which of those that stay are flipped: [`left_aligned`], in the order
     /// of the wire.
     pub value: u64,
+    /// Whether SCTP's checksum is computed anew where it is written to.
+    pub crc: bool,
 }
 
 /// The offset of the checksum in a transport header, for those whose checksum covers addresses
@@ -35,6 +37,7 @@ fn pseudo_checksum(l4proto: u8) -> Option<u32> {
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ICMPV6: u8 = 58;
+const IPPROTO_SCTP: u8 = 132;
 const IPPROTO_UDPLITE: u8 = 136;
 
 /// Writes, and mends the checksum at `checksum` bytes from the base, if there is one to mend, and with
@@ -80,11 +83,16 @@ pub fn write<P: Packet>(
                 return false;
             }
         }
-        if pseudo && !mend_pseudo(packet, headers, difference) {
+        // The data of a transport protocol is covered itself: no device's sum of the pseudo header is.
+        let is_covered = write.base & fetch::INNER == fetch::INNER;
+        if pseudo && !mend_pseudo(packet, headers, difference, !is_covered) {
             return false;
         }
     }
-    packet.store(at, write.len, new)
+    if !packet.store(at, write.len, new) {
+        return false;
+    }
+    !write.crc || headers.l4proto() != Some(IPPROTO_SCTP) || packet.mend_crc(base)
 }
 
 /// Writes into an accelerated VLAN tag (`nft_payload_set_vlan()`): its EtherType, its control information or both,
@@ -115,9 +123,10 @@ fn write_tag<P: Packet>(packet: &P, tag: VlanTag, write: Write) -> bool {
     true
 }
 
-/// Mends the checksum of the transport header, where it has one that covers addresses.
+/// Mends the checksum of the transport header, where it has one that covers addresses. `pseudo` says that what
+/// changed is in the pseudo header.
 #[inline(always)]
-fn mend_pseudo<P: Packet>(packet: &P, headers: Headers, difference: u32) -> bool {
+fn mend_pseudo<P: Packet>(packet: &P, headers: Headers, difference: u32, pseudo: bool) -> bool {
     let Some(l4proto) = headers.l4proto().filter(|_| !headers.is_fragment()) else {
         return true;
     };
@@ -132,17 +141,18 @@ fn mend_pseudo<P: Packet>(packet: &P, headers: Headers, difference: u32) -> bool
     if l4proto == IPPROTO_UDP && sum == 0 {
         return true;
     }
-    packet.mend_checksum(place, difference, true)
+    packet.mend_checksum(place, difference, pseudo)
 }
 
 /// Where a base is in the packet.
 #[inline(always)]
 fn base<P: Packet>(packet: &P, headers: Headers, base: u8) -> Option<u32> {
     if base & fetch::TRANSPORT != 0 {
-        return headers
-            .l4proto()
-            .filter(|_| !headers.is_fragment())
-            .map(|_| headers.transport());
+        headers.l4proto().filter(|_| !headers.is_fragment())?;
+        if base & fetch::NETWORK != 0 {
+            return headers.inner(packet);
+        }
+        return Some(headers.transport());
     }
     if base & fetch::NETWORK == 0 {
         return Some(0);

@@ -5,7 +5,7 @@ use egress_common::{
     act::{self, Registers},
     engine, jhash,
     packet::Headers,
-    set,
+    set, symhash,
 };
 
 use crate::{
@@ -119,6 +119,14 @@ pub unsafe extern "C" fn run_statement(
 #[inline(never)]
 pub extern "C" fn jhash(len: u32, seed: u32) -> u32 {
     jhash::of_key(&Tables::<ANY>::get(), len, seed)
+}
+
+/// The hash of the flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn flow_hash(skb: *mut __sk_buff) -> u32 {
+    let ctx = TcContext::new(skb);
+    symhash::of_packet(&SkBuff::new(&ctx))
 }
 
 /// The hash of fields.

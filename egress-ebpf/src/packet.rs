@@ -6,14 +6,16 @@ use aya_ebpf::{
         bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_loop,
         bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
         generated::{
-            bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-            bpf_skb_change_type, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+            bpf_clone_redirect, bpf_csum_level, bpf_l4_csum_replace, bpf_redirect,
+            bpf_redirect_neigh, bpf_skb_change_type, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+            bpf_skb_vlan_push,
         },
     },
     programs::TcContext,
 };
 use egress_common::{
     act::end,
+    crc::{self, CrcWalk},
     option::{self, OptionWalk, Part, carrier},
     packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
     store::{fold, mended},
@@ -21,6 +23,7 @@ use egress_common::{
 
 use crate::{
     events,
+    functions::flow_hash,
     loads::{find_headers_far, load_far, load_option, load_tunnel, write_option},
     maps::{self, settings},
     outside::load_outside,
@@ -442,6 +445,16 @@ impl Packet for SkBuff<'_> {
     }
 
     #[inline(always)]
+    fn mend_crc(&self, header: u32) -> bool {
+        mend_crc(self.ctx.skb.skb, header) != 0
+    }
+
+    #[inline(always)]
+    fn flow_hash(&self) -> u32 {
+        flow_hash(self.ctx.skb.skb)
+    }
+
+    #[inline(always)]
     fn now(&self) -> u64 {
         // SAFETY: a helper without arguments.
         unsafe { bpf_ktime_get_ns() }
@@ -575,6 +588,64 @@ pub extern "C" fn mend_checksum(
     packet
         .replace_checksum(offset, fold(difference) as u16, flags)
         .into()
+}
+
+/// Computes an SCTP checksum anew; likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mend_crc(skb: *mut __sk_buff, header: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    let packet = SkBuff::new(&ctx);
+    let Some(walk) = CrcWalk::from(&packet, header) else {
+        return 0;
+    };
+    // Where a device completes it, the helper leaves it as it is, and so does the kernel's hook.
+    let place = header.wrapping_add(crc::CHECKSUM);
+    let old = packet.far(place, 2);
+    packet.replace_checksum(place, 1, 0);
+    if packet.far(place, 2) == old {
+        return 1;
+    }
+    let mut summing = Summing { skb, walk };
+    // SAFETY: the callback is called with the pointer given here, and only until this returns.
+    unsafe {
+        bpf_loop(
+            crc::MAX_STEPS,
+            next_bytes as *mut _,
+            (&raw mut summing).cast(),
+            0,
+        );
+    }
+    if !summing.walk.finish(&packet) {
+        return 0;
+    }
+    // The kernel's hook says that it is right, so that a receiver need not look.
+    // SAFETY: helpers that take no pointers but the context.
+    unsafe {
+        if bpf_csum_level(skb.cast(), LEVEL_QUERY) < 0 {
+            bpf_csum_level(skb.cast(), LEVEL_INC);
+        }
+    }
+    1
+}
+
+/// `BPF_CSUM_LEVEL_QUERY` (include/uapi/linux/bpf.h): fails where the checksum is not known to be right.
+const LEVEL_QUERY: u64 = 0;
+/// `BPF_CSUM_LEVEL_INC`: it becomes known, if it was not.
+const LEVEL_INC: u64 = 1;
+
+/// What `bpf_loop` hands to each step of a sum.
+struct Summing {
+    skb: *mut __sk_buff,
+    walk: CrcWalk,
+}
+
+/// Returns 1 to end the loop, 0 to go on.
+unsafe extern "C" fn next_bytes(_index: u32, summing: *mut core::ffi::c_void) -> i64 {
+    // SAFETY: `mend_crc` passes a pointer to its `Summing`.
+    let summing = unsafe { &mut *summing.cast::<Summing>() };
+    let ctx = TcContext::new(summing.skb);
+    i64::from(!summing.walk.step(&SkBuff::new(&ctx)))
 }
 
 /// What `bpf_loop` hands to each step over an extension header.

@@ -143,7 +143,7 @@ const COMPUTED: &str = "\
 |---|---|---|
 | `numgen inc\\|random mod N [offset N]` | a number that counts, or a random one | in tests and verdict maps, as a value in statements |
 | `jhash FIELD mod N [seed N] [offset N]` | a hash | in tests and verdict maps, as a value in statements |
-| `symhash mod N [offset N]` | a hash of the flow | no |
+| `symhash mod N [offset N]` | a hash of the flow, the same in both directions | likewise |
 | `fib saddr\\|daddr [. mark] [. iif\\|oif] type\\|oif\\|oifname` | a look-up in the routing table; `oif` and `iif` on ingress only | no |
 | `vxlan FIELD`, `geneve FIELD`, `gre FIELD` | a field of a tunnel's header; of the first two behind a match on `udp dport` | in tests |
 | `vxlan ip saddr`, `gretap ether type`, ... | a header field inside of the tunnel | in tests |

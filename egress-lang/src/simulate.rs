@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use egress_common::act;
+use egress_common::crc::CrcWalk;
 use egress_common::engine::{self, Maps, Outcome, State};
 use egress_common::event;
 use egress_common::layout::{Clock, MAX_ROUNDS, OFFSET, feature, meta};
@@ -394,6 +395,17 @@ impl Packet for SimPacket {
             (true, false) => return true,
         };
         self.store(offset, 2, u64::from(new) << 48)
+    }
+
+    fn mend_crc(&self, header: u32) -> bool {
+        if self.partial {
+            return true;
+        }
+        let Some(mut walk) = CrcWalk::from(self, header) else {
+            return false;
+        };
+        while walk.step(self) {}
+        walk.finish(self)
     }
 
     fn mend_plainly(&self, offset: u32, difference: u32) -> bool {

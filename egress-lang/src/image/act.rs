@@ -10,7 +10,7 @@ use egress_common::store;
 use crate::image::atom::{Half, Variable};
 use crate::image::encode::Encoder;
 use crate::image::shape::{push32, push64};
-use crate::ir::{Act, Base, Register, SetChange, Source, StateId, Writable};
+use crate::ir::{Act, Base, Checksum, Register, SetChange, Source, StateId, Writable};
 use crate::ranges::RangeSet;
 
 /// One instruction, as the program reads it.
@@ -143,9 +143,13 @@ impl Encoder {
                 arg: offset,
                 a: self.layer(base)
                     | u32::from(len) << write::LEN_SHIFT
-                    | checksum.map_or(0, |at| {
-                        write::CHECKSUM | u32::from(at) << write::CHECKSUM_SHIFT
-                    })
+                    | match checksum {
+                        None => 0,
+                        Some(Checksum::Inet(at)) => {
+                            write::CHECKSUM | u32::from(at) << write::CHECKSUM_SHIFT
+                        }
+                        Some(Checksum::Sctp) => write::CRC,
+                    }
                     | if pseudo { write::PSEUDO } else { 0 },
                 b: u64::MAX,
                 ..new(code::WRITE, from)
@@ -223,6 +227,18 @@ impl Encoder {
                 c: offset.into(),
                 ..new(code::JHASH, to)
             },
+            Act::Symhash {
+                to,
+                modulus,
+                offset,
+            } => {
+                self.features |= feature::PAYLOAD;
+                Instruction {
+                    b: modulus.into(),
+                    c: offset.into(),
+                    ..new(code::SYMHASH, to)
+                }
+            }
             Act::Dup { device } => new(code::DUP, device),
             Act::Fwd { device } => new(code::FWD, device),
             Act::Redirect { device } => new(code::REDIRECT, device),
@@ -423,6 +439,7 @@ impl Instruction {
             | code::LOG
             | code::JHASH
             | code::JHASH_FIELDS
+            | code::SYMHASH
             | code::SELECTED
             | code::NEW_KEY
             | code::LOOKUP => false,
@@ -442,7 +459,8 @@ impl Instruction {
             | code::RANDOM
             | code::KEPT
             | code::JHASH
-            | code::JHASH_FIELDS => true,
+            | code::JHASH_FIELDS
+            | code::SYMHASH => true,
             _ => false,
         };
         sets && self.register == register

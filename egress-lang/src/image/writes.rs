@@ -5,10 +5,12 @@
 
 use std::ops::{BitOr, BitOrAssign, Range};
 
+use egress_common::crc;
+
 use crate::image::atom::{Action, Atom};
 #[cfg(test)]
 use crate::ir::Writable;
-use crate::ir::{Act, Base, Carrier, Meta, Source, Test};
+use crate::ir::{Act, Base, Carrier, Checksum, Meta, Source, Test};
 
 /// Some of what rules can write: the first bytes of each header one by one, the rest of each as one, and
 /// metadata.
@@ -147,8 +149,13 @@ impl Written {
                 } => {
                     let payload = |base, offset, len| Source::Payload { base, offset, len };
                     let mut here = Self::written_to(payload(base, offset, len));
-                    if let Some(offset) = checksum {
-                        here |= Self::written_to(payload(base, offset, 2));
+                    let place = match checksum {
+                        None => None,
+                        Some(Checksum::Inet(offset)) => Some((offset, 2)),
+                        Some(Checksum::Sctp) => Some((crc::CHECKSUM as u16, 4)),
+                    };
+                    if let Some((offset, len)) = place {
+                        here |= Self::written_to(payload(base, offset, len));
                     }
                     if pseudo {
                         here |= Self::written_to(payload(Base::Transport, 0, 20));

@@ -4,11 +4,13 @@ use egress_common::act::{REGISTERS, end};
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::fetch;
 use egress_common::packet::Packet as _;
-use egress_common::{act, store};
+use egress_common::{act, store, symhash};
+
+use crate::simulate::SimPacket;
 
 use super::{Event, Run, set::Change};
 use crate::element::Key;
-use crate::ir::{Act, Base, Register, Writable};
+use crate::ir::{Act, Base, Checksum, Register, Writable};
 
 /// How an act ended.
 pub enum Ended {
@@ -146,8 +148,12 @@ impl Run<'_> {
                     len: len.into(),
                     keep: 0,
                     value: store::left_aligned(registers.get(from), len.into()),
+                    crc: checksum == Some(Checksum::Sctp),
                 };
-                let checksum = checksum.map(u32::from);
+                let checksum = match checksum {
+                    Some(Checksum::Inet(offset)) => Some(offset.into()),
+                    _ => None,
+                };
                 return goes_on(store::write(
                     &self.packet,
                     self.headers,
@@ -230,6 +236,14 @@ impl Run<'_> {
                 let key = registers.key.get(..usize::from(len)).unwrap_or_default();
                 let hash = (u64::from(jhash(key, seed)) * u64::from(modulus)) >> 32;
                 registers.set(to, hash + u64::from(offset));
+            }
+            Act::Symhash {
+                to,
+                modulus,
+                offset,
+            } => {
+                let hash = u64::from(symhash(&self.packet)) * u64::from(modulus);
+                registers.set(to, (hash >> 32) + u64::from(offset));
             }
             Act::Dup { device } => self.packet.duplicate(registers.get(device) as u32),
             Act::Fwd { device } => {
@@ -323,4 +337,55 @@ fn jhash(key: &[u8], seed: u32) -> u32 {
     a = (a ^ c).wrapping_sub(c.rotate_left(4));
     b = (b ^ a).wrapping_sub(a.rotate_left(14));
     (c ^ b).wrapping_sub(b.rotate_left(24))
+}
+
+/// A hash of both directions of a flow, by the bytes of the packet.
+fn symhash(packet: &SimPacket) -> u32 {
+    let bytes = packet.untagged();
+    let at = |from: usize, len: usize| bytes.get(from..from + len);
+    let mut protocol = packet.protocol;
+    let mut start = packet.link_len as usize;
+    for _ in 0..2 {
+        if matches!(protocol, 0x8100 | 0x88a8)
+            && let Some(&[high, low]) = at(start + 2, 2)
+        {
+            protocol = u16::from_be_bytes([high, low]);
+            start += 4;
+        }
+    }
+    let address = |from: usize| {
+        let upper = at(from, 8)?;
+        let hash = jhash(upper, symhash::SEED);
+        Some(jhash(at(from + 8, 8)?, hash).to_be_bytes())
+    };
+    // Both addresses, the transport protocol, and where its header is if it may have ports.
+    let found = match protocol {
+        0x0800 => at(start, 20).and_then(|header| {
+            let (source, destination) = (header.get(12..16)?, header.get(16..20)?);
+            let whole = header.get(6)? & 0x3f == 0 && *header.get(7)? == 0;
+            let behind = start + usize::from(header.first()? & 0xf) * 4;
+            let addresses = [source.try_into().ok()?, destination.try_into().ok()?];
+            Some((addresses, *header.get(9)?, whole.then_some(behind)))
+        }),
+        0x86dd => at(start, 40).and_then(|header| {
+            let addresses = [address(start + 8)?, address(start + 24)?];
+            Some((addresses, *header.get(6)?, Some(start + 40)))
+        }),
+        _ => None,
+    };
+    let (mut addresses, l4proto, behind) = found.unwrap_or_default();
+    let place = match l4proto {
+        6 | 17 | 33 | 50 | 132 | 136 => behind,
+        51 => behind.map(|behind| behind + 4),
+        _ => None,
+    };
+    let ports = place.and_then(|place| Some([at(place, 2)?, at(place + 2, 2)?]));
+    let mut ports = ports.unwrap_or([&[0, 0], &[0, 0]]);
+    addresses.sort_unstable();
+    ports.sort_unstable();
+    let hash = jhash(addresses.as_flattened(), symhash::SEED);
+    let [high, low] = protocol.to_be_bytes();
+    let mut key = vec![high, low, 0, l4proto];
+    key.extend(ports.concat());
+    jhash(&key, hash)
 }

@@ -113,8 +113,8 @@ pub enum Act {
         len: u8,
         /// From where.
         from: Register,
-        /// Bytes from the base to the checksum of the same header, if it is to be mended.
-        checksum: Option<u16>,
+        /// The checksum of the same header, if it is to be mended.
+        checksum: Option<Checksum>,
         /// Whether what is written is in the pseudo header of transport checksums.
         pseudo: bool,
         /// Whether it says where headers are, or what they are. The kernel has looked at that when a base chain
@@ -212,6 +212,15 @@ pub enum Act {
         /// The lowest.
         offset: u32,
     },
+    /// A hash of the packet's flow.
+    Symhash {
+        /// Where to.
+        to: Register,
+        /// How many numbers there are.
+        modulus: u32,
+        /// The lowest.
+        offset: u32,
+    },
     /// Sends a copy by another device.
     Dup {
         /// Its index.
@@ -277,6 +286,15 @@ pub enum Act {
     },
 }
 
+/// A checksum that covers what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Checksum {
+    /// A sum of words of 16 bits (RFC 1071), at so many bytes from the base.
+    Inet(u16),
+    /// SCTP's.
+    Sctp,
+}
+
 /// How a rule changes a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SetChange {
@@ -324,6 +342,7 @@ impl Act {
             | Self::Kept { .. }
             | Self::Key { .. }
             | Self::Jhash { .. }
+            | Self::Symhash { .. }
             | Self::NewKey
             | Self::Dup { .. }
             | Self::Log { .. }

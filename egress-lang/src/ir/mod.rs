@@ -7,7 +7,7 @@
 
 mod act;
 
-pub use act::{Act, Register, SetChange};
+pub use act::{Act, Checksum, Register, SetChange};
 
 use crate::ranges::RangeSet;
 

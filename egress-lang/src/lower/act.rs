@@ -202,6 +202,11 @@ impl Lower<'_> {
                 seed,
                 offset,
             } => jhash(of, to, *modulus, *seed, *offset)?,
+            Expr::Symhash { modulus, offset } => vec![Act::Symhash {
+                to,
+                modulus: *modulus,
+                offset: *offset,
+            }],
             Expr::Binary { op, left, right } => {
                 let mut act = self.value(left, to)?;
                 act.push(bits(*op, right, to)?);
@@ -307,6 +312,9 @@ fn random(to: Register, modulus: u32, offset: u32) -> Act {
     }
 }
 
+/// `NFPROTO_NETDEV` (linux/netfilter.h).
+const NFPROTO_NETDEV: u64 = 5;
+
 /// A field of the packet, or metadata, as a number.
 fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
     let place = test::place(expr)?;
@@ -316,10 +324,16 @@ fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
     if matches!(place.source, Source::Option { .. }) {
         return Err("a part of an option as a value".to_owned());
     }
-    if let Source::Meta(key) = place.source
-        && (key.is_outside() || matches!(key, Meta::Iftype | Meta::Nfproto))
-    {
-        return Err("this meta key as a value".to_owned());
+    match place.source {
+        // A hook has no other device than its own: what is of that one only is known to tests.
+        Source::Meta(Meta::Iftype | Meta::Ifgroup) => {
+            return Err("the type or group of a device as a value".to_owned());
+        }
+        Source::Meta(Meta::Nfproto) => {
+            let value = NFPROTO_NETDEV;
+            return Ok(vec![Act::Constant { to, value }]);
+        }
+        _ => {}
     }
     let mut act = vec![Act::Load {
         to,

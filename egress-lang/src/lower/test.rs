@@ -255,7 +255,7 @@ fn test(left: &Expr, op: MatchOp, values: &[Value]) -> Result<Test> {
 /// Whether what is matched is computed for each packet, and read from nowhere.
 pub(super) fn is_number(left: &Expr) -> bool {
     match left {
-        Expr::Numgen { .. } | Expr::Jhash { .. } => true,
+        Expr::Numgen { .. } | Expr::Jhash { .. } | Expr::Symhash { .. } => true,
         Expr::Binary { left, .. } => is_number(left),
         _ => false,
     }

@@ -1,8 +1,8 @@
 //! Random hooks, and random packets to meet them.
 
 use egress_lang::ir::{
-    Act, Base, BaseChain, Carrier, Chain, ChainId, Hook, Key, Meta, NameOf, NamePattern, Rule,
-    Source, StateId, Step, Test, Verdict, Writable,
+    Act, Base, BaseChain, Carrier, Chain, ChainId, Checksum, Hook, Key, Meta, NameOf, NamePattern,
+    Rule, Source, StateId, Step, Test, Verdict, Writable,
 };
 use egress_lang::ranges::RangeSet;
 use egress_lang::simulate::SimPacket;
@@ -177,17 +177,19 @@ fn step(chain: u32) -> impl Strategy<Value = Step> {
 }
 
 /// Where acts write: nothing that says where headers are.
-fn writable() -> impl Strategy<Value = (Base, u16, u8, Option<u16>, bool)> {
+fn writable() -> impl Strategy<Value = (Base, u16, u8, Option<Checksum>, bool)> {
     select(vec![
         (Base::Link, 0, 6, None, false),
         (Base::Link, 6, 6, None, false),
-        (Base::Network, 8, 1, Some(10), false),
-        (Base::Network, 12, 4, Some(10), true),
-        (Base::Network, 16, 4, Some(10), true),
+        (Base::Network, 8, 1, Some(Checksum::Inet(10)), false),
+        (Base::Network, 12, 4, Some(Checksum::Inet(10)), true),
+        (Base::Network, 16, 4, Some(Checksum::Inet(10)), true),
         (Base::Network, 24, 8, None, true),
-        (Base::Transport, 0, 2, Some(6), false),
-        (Base::Transport, 2, 2, Some(16), false),
+        (Base::Transport, 0, 2, Some(Checksum::Inet(6)), false),
+        (Base::Transport, 2, 2, Some(Checksum::Inet(16)), false),
         (Base::Transport, 4, 3, None, false),
+        (Base::Transport, 0, 2, Some(Checksum::Sctp), false),
+        (Base::Inner, 0, 2, None, true),
     ])
 }
 

@@ -536,6 +536,13 @@ const SETTABLE: &[(&str, Values)] = &[
     ("udp dport", Values::Wide),
     ("udp length", Values::Wide),
     ("udp checksum", Values::Wide),
+    ("sctp sport", Values::Wide),
+    ("sctp dport", Values::Wide),
+    ("sctp vtag", Values::Wide),
+    ("sctp checksum", Values::Wide),
+    ("@ih,0,8", Values::Small),
+    ("@ih,8,16", Values::Wide),
+    ("@ih,3,5", Values::Bits(5)),
     ("udplite dport", Values::Wide),
     ("udplite checksum", Values::Wide),
     ("icmp type", Values::Small),
@@ -562,7 +569,6 @@ const SETTABLE: &[(&str, Values)] = &[
 
 const OTHER_STATEMENTS: &[&str] = &[
     "log prefix \"x\" level debug",
-    "sctp dport set 9",
     "ether type set ip",
     "ether type set 8021ad",
     "@ll,96,32 set 0x88a87009",

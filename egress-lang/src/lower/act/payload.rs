@@ -5,7 +5,7 @@ use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q};
 use super::{Lower, Result};
 use crate::checked::{Expr, RawBase, Value};
 use crate::field::Protocol;
-use crate::ir::{Act, Base, Source};
+use crate::ir::{Act, Base, Checksum, Source};
 
 /// What is written, in bits from the base.
 struct Target {
@@ -37,19 +37,16 @@ const DECISIVE: &[(Option<Protocol>, u32, u32)] = &[
 /// Bits of the Ethernet header: what is written behind them may be the network header.
 const LINK_WIDTH: u32 = 112;
 
-/// Where the checksum of a header is, in bytes from its start, if nft mends it (`checksum_key` in nft's
+/// The checksum of a header, if nft mends it (`checksum_key` in nft's
 /// src/proto.c: those of UDP-Lite and DCCP stay as they are).
-fn checksum(protocol: Option<Protocol>) -> Result<Option<u16>> {
-    Ok(match protocol {
-        Some(Protocol::Ip) => Some(10),
-        Some(Protocol::Tcp) => Some(16),
-        Some(Protocol::Udp) => Some(6),
-        Some(Protocol::Icmp | Protocol::Icmpv6 | Protocol::Igmp) => Some(2),
-        // A CRC of the whole packet.
-        Some(Protocol::Sctp) => {
-            return Err("setting a field of this protocol".to_owned());
-        }
-        _ => None,
+fn checksum(protocol: Option<Protocol>) -> Option<Checksum> {
+    Some(match protocol? {
+        Protocol::Ip => Checksum::Inet(10),
+        Protocol::Tcp => Checksum::Inet(16),
+        Protocol::Udp => Checksum::Inet(6),
+        Protocol::Icmp | Protocol::Icmpv6 | Protocol::Igmp => Checksum::Inet(2),
+        Protocol::Sctp => Checksum::Sctp,
+        _ => return None,
     })
 }
 
@@ -57,7 +54,7 @@ impl Lower<'_> {
     /// `FIELD set VALUE`.
     pub(super) fn set_payload(&self, target: &Expr, value: &Expr) -> Result<Vec<Act>> {
         let target = Target::of(target)?;
-        let checksum = checksum(target.protocol)?;
+        let checksum = checksum(target.protocol);
         let pseudo = target.is_in_pseudo_header();
         let (first, end) = (
             target.offset / 8,
@@ -65,8 +62,14 @@ impl Lower<'_> {
         );
         // Sums are of words of 16 bits.
         let (first, end) = match checksum {
-            Some(_) => (first / 2 * 2, end.div_ceil(2) * 2),
-            None => (first, end),
+            Some(Checksum::Inet(_)) => (first / 2 * 2, end.div_ceil(2) * 2),
+            // nft leaves whole words as they are, wherever they start.
+            None if target.base == Base::Inner
+                && !(target.offset.is_multiple_of(8) && target.width.is_multiple_of(16)) =>
+            {
+                (first / 2 * 2, end.div_ceil(2) * 2)
+            }
+            _ => (first, end),
         };
         let len = end - first;
         target.may_be_set(first, len, value)?;
@@ -133,7 +136,7 @@ impl Target {
                     RawBase::Link => Base::Link,
                     RawBase::Network => Base::Network,
                     RawBase::Transport => Base::Transport,
-                    RawBase::Inner => return Err("setting @ih".to_owned()),
+                    RawBase::Inner => Base::Inner,
                 },
                 offset: *offset,
                 width: *length,
@@ -177,13 +180,14 @@ impl Target {
         }
     }
 
-    /// Whether transport checksums cover it (RFC 9293, section 3.1; RFC 8200, section 8.1): addresses, lengths,
+    /// Whether transport checksums cover it that are not its own header's (RFC 9293, section 3.1; RFC 8200, section 8.1): addresses, lengths,
     /// and the number of the protocol.
     fn is_in_pseudo_header(&self) -> bool {
         match self.protocol {
             Some(Protocol::Ip) => self.offset >= 96 || matches!(self.offset, 16 | 72),
             Some(Protocol::Ip6) => self.offset >= 64 || matches!(self.offset, 32 | 48),
-            _ => false,
+            // The data itself.
+            _ => self.base == Base::Inner,
         }
     }
 
