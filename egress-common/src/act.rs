@@ -16,6 +16,7 @@
 use crate::engine::Maps;
 use crate::jhash;
 use crate::layout::{feature, fetch, meta};
+use crate::load::option_of;
 use crate::option::Part;
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
 use crate::store;
@@ -111,12 +112,22 @@ pub mod code {
     /// half): see [`super::hash`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
     /// rule where a field is absent. Leaves the key alone.
     pub const JHASH_FIELDS: u8 = 27;
-    /// The lower 32 bits of `reg` are kept for acts behind this one, up to the next that makes a key.
+    /// The lower 32 bits of `reg` are kept for acts behind this one; see [`super::keep`] for `arg`.
     pub const KEEP: u8 = 28;
     /// `reg` becomes what was kept.
     pub const KEPT: u8 = 29;
     /// `reg` becomes `reciprocal_scale()` of the flow's hash ([`crate::symhash`]) and `b`, plus `c`.
     pub const SYMHASH: u8 = 30;
+}
+
+/// The `arg` of [`code::KEEP`] and [`code::KEPT`]: the word of the key, or behind it, that keeps it.
+pub mod keep {
+    use super::KEY_WORDS;
+
+    /// Up to the next act with a key.
+    pub const NUMBER: u16 = KEY_WORDS as u16 - 1;
+    /// Also beyond that.
+    pub const EXIT: u16 = KEY_WORDS as u16;
 }
 
 /// The `arg` of [`code::LOOKUP`].
@@ -428,12 +439,11 @@ pub fn instruction<P: Packet, M: Maps>(
         }
         code::SYMHASH => scale(packet.flow_hash(), b as u32).wrapping_add(c),
         code::JHASH => scale(maps.jhash(arg, a), b as u32).wrapping_add(c),
-        // In the key's last word: no key is made between the two.
         code::KEEP => {
-            maps.key_set(KEY_WORDS - 1, value as u32);
+            maps.key_set(arg, value as u32);
             return end::ON;
         }
-        code::KEPT => maps.key_get(KEY_WORDS - 1).into(),
+        code::KEPT => maps.key_get(arg).into(),
         _ => return end::BROKEN,
     };
     registers.set(reg, computed);
@@ -461,6 +471,24 @@ pub fn fetch<P: Packet, M: Maps>(
         && code & !fetch::META >= meta::SKUID
     {
         return packet.outside(code & !fetch::META);
+    }
+    if maps.features() & feature::OPTION != 0 && code & fetch::OPTION == fetch::OPTION {
+        let (carrier, short) = option_of(code);
+        let len = if code & fetch::OPTION_WIDE != 0 {
+            len as u8
+        } else {
+            short
+        };
+        let part = Part {
+            carrier,
+            kind: offset as u8,
+            offset: (offset >> 8) as u8,
+            len,
+        };
+        let value = packet.option(headers, part)?;
+        // Whether there is an option is one byte.
+        let bits = if len == 0 { 8 } else { u32::from(len) << 3 };
+        return Some(value >> (64u32.wrapping_sub(bits) & 63));
     }
     if code & (fetch::META | fetch::WIDE) != fetch::WIDE {
         return crate::load::fetch_narrow(packet, maps, headers, code, offset as u16)

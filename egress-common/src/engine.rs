@@ -83,7 +83,8 @@ pub trait Maps {
     /// Makes all words of the key zero. It is what is hashed, in the order of the wire (a part of less than
     /// 32 bits is left-aligned in a word of its own, as in nft's registers), or looked up ([`set::Key`]).
     fn key_clear(&self);
-    /// Sets a word of the key. `number` is less than [`act::KEY_WORDS`], here and in what follows.
+    /// Sets a word of the key, or by the number [`act::keep::EXIT`] one that is kept beside it. `number` is not more
+    /// than that, here and in what follows.
     fn key_set(&self, number: u32, word: u32);
     /// A word of the key.
     fn key_get(&self, number: u32) -> u32;

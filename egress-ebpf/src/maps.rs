@@ -187,6 +187,12 @@ pub fn nesting() -> Shared {
     Shared::of(cpu_row().wrapping_mul(CPU_SLOTS))
 }
 
+/// What rules keep beside the key ([`act::keep::EXIT`]): other packets, of copies that are sent, keep it, too.
+#[inline(always)]
+pub fn kept() -> *mut u32 {
+    Scratch::get().word(egress_common::act::keep::EXIT.into())
+}
+
 /// Where this CPU makes keys: not on the stack, which is small, nor may Linux 6.1's helpers be told of a key
 /// that another function has there.
 #[derive(Clone, Copy)]
@@ -204,11 +210,11 @@ impl Scratch {
         Self(unsafe { STATES.start().add(at as usize + KEY).cast() })
     }
 
-    /// The words of the key, behind the set's number.
+    /// The words of the key, behind the set's number, and behind them what else is kept.
     #[inline(always)]
     fn word(self, number: u32) -> *mut u32 {
-        // SAFETY: a key has as many words.
-        unsafe { self.0.add(1 + (number & (KEY_WORDS - 1)) as usize) }
+        // SAFETY: a CPU's slots have as many words behind the first ones.
+        unsafe { self.0.add(1 + (number & (2 * KEY_WORDS - 1)) as usize) }
     }
 
     /// The key as one of a set.

@@ -474,8 +474,13 @@ impl Packet for SkBuff<'_> {
             return;
         }
         nesting.set(depth + 1);
+        let place = maps::kept();
+        // SAFETY: a word of this CPU's own.
+        let kept = unsafe { place.read() };
         // SAFETY: the context pointer is valid for the whole run of the program.
         unsafe { bpf_clone_redirect(self.ctx.skb.skb.cast(), ifindex, 0) };
+        // SAFETY: as above.
+        unsafe { place.write(kept) };
         nesting.set(depth);
     }
 

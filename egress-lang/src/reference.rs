@@ -90,18 +90,11 @@ beforehand. A test loads each line, so that this list is what is refused.
     notrack
     log level audit
     fib saddr type local drop
-    udp dport 4789 update @s { vxlan ip saddr }         # what is inside of a tunnel, in a statement
     @nh,0,160 0 drop                                    # more than 128 bits
     jhash ip saddr mod 2 seed 0x1 . meta mark { 0 . 1 } drop # concatenations with numbers
-    meta mark set symhash mod 2
     ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
-    sctp dport set 5                                    # a CRC over the whole packet
-    @ih,0,32 set 5
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
-    fwd ip6 to ip6 daddr device \"eth1\"                # an IPv6 neighbour that is no constant
-    counter name ip daddr map { 10.0.0.1 : \"n\" }      # objects by maps: limit, quota, too
-    limit rate 1/second tcp option maxseg exists        # an option, or the user of a socket, behind what may end the rule
-    ip ttl set 5 ip saddr . tcp dport { 10.0.0.1 . 22 } # a concatenation, behind what may, or changes the packet
+    fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals,
     update @names { meta oifname }                      # with interface names
     ip daddr vmap @verdicts                             # or verdicts
@@ -133,6 +126,12 @@ Hours are local time, as in nft, and stay within a day: where local time is behi
 `1193044:28:16`.
 
 `meta priority` with a word that is no class (`meta priority foo`) is an error. nft 1.0.6 reads it as 0.
+
+`meta mark set` an option of the packet (`tcp option maxseg size`) sets the number that the option has, as with nft 1.1; with nft
+1.0.6, its bytes are taken in the order of the machine.
+
+`symhash` is keyed by a number of ours, the kernel's by one that it draws when it starts: both give both directions of a flow one
+number, and not the same one as the other. Ports behind IPv6 extension headers do not count here.
 
 ";
 

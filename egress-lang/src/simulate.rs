@@ -16,6 +16,9 @@ use egress_common::store;
 
 use crate::image::Image;
 
+/// What is kept beside a key.
+const EXIT: u32 = act::keep::EXIT as u32;
+
 /// Bytes of an Ethernet header.
 const ETH_HLEN: usize = 14;
 /// Where a VLAN tag is in it.
@@ -488,6 +491,7 @@ pub struct Simulation<'a> {
     sets: RefCell<Sets>,
     /// What is hashed or looked up; without its set.
     key: Cell<Key>,
+    exit: Cell<u32>,
 }
 
 impl<'a> Simulation<'a> {
@@ -499,6 +503,7 @@ impl<'a> Simulation<'a> {
             states: RefCell::default(),
             sets: RefCell::default(),
             key: Cell::default(),
+            exit: Cell::default(),
         }
     }
 
@@ -641,6 +646,9 @@ impl Maps for Simulation<'_> {
     }
 
     fn key_set(&self, number: u32, word: u32) {
+        if number == EXIT {
+            return self.exit.set(word);
+        }
         let mut key = self.key.get();
         if let Some(place) = key.words.get_mut(number as usize) {
             *place = word;
@@ -649,6 +657,9 @@ impl Maps for Simulation<'_> {
     }
 
     fn key_get(&self, number: u32) -> u32 {
+        if number == EXIT {
+            return self.exit.get();
+        }
         let key = self.key.get();
         key.words.get(number as usize).copied().unwrap_or(0)
     }

@@ -1,16 +1,16 @@
 //! Acts as bytes, by [`egress_common::act`].
 
 use egress_common::act::{
-    LOAD_KEY_SHIFT, change, code, hash, limit, lookup, test, writable, write,
+    LOAD_KEY_SHIFT, change, code, hash, keep, limit, lookup, test, writable, write,
 };
 use egress_common::event::{LONG, kind, what};
-use egress_common::layout::{feature, fetch};
+use egress_common::layout::{feature, fetch, meta};
 use egress_common::store;
 
 use crate::image::atom::{Half, Variable};
 use crate::image::encode::Encoder;
 use crate::image::shape::{push32, push64};
-use crate::ir::{Act, Base, Checksum, Register, SetChange, Source, StateId, Writable};
+use crate::ir::{Act, Base, Checksum, Kept, Register, SetChange, Source, StateId, Writable};
 use crate::ranges::RangeSet;
 
 /// One instruction, as the program reads it.
@@ -208,8 +208,14 @@ impl Encoder {
                 c: offset.into(),
                 ..new(code::RANDOM, to)
             },
-            Act::Keep { from } => new(code::KEEP, from),
-            Act::Kept { to } => new(code::KEPT, to),
+            Act::Keep { from, what } => Instruction {
+                arg: kept(what),
+                ..new(code::KEEP, from)
+            },
+            Act::Kept { to, what } => Instruction {
+                arg: kept(what),
+                ..new(code::KEPT, to)
+            },
             Act::Key { from, words } => Instruction {
                 arg: words.into(),
                 ..new(code::KEY, from)
@@ -307,8 +313,8 @@ impl Encoder {
         };
         let (code, offset) = self.fetch(variable);
         let len = match source {
-            Source::Payload { len, .. } => len,
-            Source::Meta(_) | Source::Option { .. } => 0,
+            Source::Payload { len, .. } | Source::Option { len, .. } => len,
+            Source::Meta(_) => 0,
         };
         Instruction {
             arg: offset,
@@ -330,6 +336,14 @@ impl Encoder {
             half: Half::Whole,
         };
         u32::from(self.fetch(variable).0 & (fetch::NETWORK | fetch::TRANSPORT))
+    }
+}
+
+/// The word that keeps it.
+fn kept(what: Kept) -> u16 {
+    match what {
+        Kept::Number => keep::NUMBER,
+        Kept::Exit => keep::EXIT,
     }
 }
 
@@ -372,7 +386,9 @@ fn hash_of_fields(instructions: &[Instruction]) -> Option<(usize, Instruction)> 
     let mut all = 0;
     for field in fields.iter().rev() {
         let fetched = field.a as u8;
-        let is_short = fetched & (fetch::META | fetch::WIDE) != fetch::WIDE;
+        // Neither wide nor an option nor from outside of the packet.
+        let is_short = fetched & (fetch::META | fetch::WIDE) != fetch::WIDE
+            && fetched < fetch::META | meta::SKUID;
         if field.code != code::LOAD || field.a >> LOAD_KEY_SHIFT != 1 || !is_short {
             return None;
         }

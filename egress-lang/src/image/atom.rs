@@ -283,17 +283,6 @@ fn size(act: &[Act]) -> usize {
 fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
     let Test { key, values } = test;
     let width = key.source.width();
-    let unread = match key.source {
-        Source::Option { .. } => true,
-        Source::Meta(key) => key.is_outside(),
-        Source::Payload { .. } => false,
-    };
-    if unread {
-        return Err(OPTION_BEHIND);
-    }
-    let Source::Payload { base, offset, len } = key.source else {
-        return Ok(narrow_test(0, key.source, key.mask, values.clone()));
-    };
     let Some(rest) = width.checked_sub(64).filter(|&rest| rest > 0) else {
         return Ok(narrow_test(0, key.source, key.mask, values.clone()));
     };
@@ -306,21 +295,16 @@ fn tested_by_act(test: &Test) -> Result<Vec<Act>, &'static str> {
     if low >> rest != high >> rest && !whole {
         return Err(WIDE_BEHIND);
     }
-    let half = |offset, len| Source::Payload { base, offset, len };
     let upper = RangeSet::range(low >> rest, high >> rest);
-    let mut act = narrow_test(0, half(offset, 8), key.mask >> rest, upper);
+    let mut act = narrow_test(0, key.source.part(0, 8), key.mask >> rest, upper);
     act.extend(narrow_test(
         1,
-        half(offset + 8, len - 8),
+        key.source.part(8, (rest / 8) as u8),
         key.mask & lower,
         RangeSet::range(low & lower, high & lower),
     ));
     Ok(act)
 }
-
-/// What acts do not read.
-pub const OPTION_BEHIND: &str =
-    "a match on an option, a socket or the clock behind a statement that may end the rule";
 
 /// A test of at most 64 bits.
 fn narrow_test(register: Register, source: Source, mask: u128, values: RangeSet) -> Vec<Act> {

@@ -196,8 +196,12 @@ impl Run<'_> {
             Act::Last { id } => {
                 self.states.values.insert(id, self.packet.now());
             }
-            Act::Keep { from } => self.kept = registers.get(from) as u32,
-            Act::Kept { to } => registers.set(to, self.kept.into()),
+            Act::Keep { from, what } => {
+                self.kept.insert(what, registers.get(from));
+            }
+            Act::Kept { to, what } => {
+                registers.set(to, self.kept.get(&what).copied().unwrap_or(0));
+            }
             Act::Increment {
                 to,
                 id,

@@ -5,14 +5,14 @@ mod options;
 mod set;
 mod tunnels;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use egress_common::layout::{MAX_JUMPS, feature, fetch};
 use egress_common::packet::{Headers, Load, Packet};
 
 use crate::image::Device;
 use crate::ir::{
-    Act, Base, ChainId, Hook, Meta, Rule, Source, StateId, Step, Test, Verdict, Writable,
+    Act, Base, ChainId, Hook, Kept, Meta, Rule, Source, StateId, Step, Test, Verdict, Writable,
 };
 use crate::simulate::{Sending, SimPacket, Telling};
 
@@ -103,7 +103,7 @@ pub fn trace(
         headers,
         seen: Written::of(packet),
         acted: true,
-        kept: 0,
+        kept: HashMap::new(),
         states,
         answer: Answer::default(),
         tell,
@@ -186,7 +186,7 @@ struct Run<'a> {
     /// Whether an act of the rule at hand ran: from there on it sees the packet as it is.
     acted: bool,
     /// See [`Act::Keep`](crate::ir::Act).
-    kept: u32,
+    kept: HashMap<Kept, u64>,
     states: &'a mut States,
     answer: Answer,
     tell: &'a mut dyn FnMut(Event),
@@ -276,9 +276,16 @@ impl Run<'_> {
                     true
                 }
                 Step::Act(act) => {
-                    acted |= act
-                        .iter()
-                        .any(|act| !matches!(act, Act::Load { .. } | Act::Test { .. }));
+                    acted |= act.iter().any(|act| {
+                        !matches!(
+                            act,
+                            Act::Load { .. }
+                                | Act::Test { .. }
+                                | Act::Constant { .. }
+                                | Act::Keep { .. }
+                                | Act::Kept { .. }
+                        )
+                    });
                     self.acted = true;
                     match self.act(act) {
                         act::Ended::On => true,

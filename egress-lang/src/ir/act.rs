@@ -173,15 +173,19 @@ pub enum Act {
         /// The first.
         offset: u32,
     },
-    /// Keeps a number of 32 bits for rules behind this one, where there are none but tests of it.
+    /// Keeps a number of 32 bits for rules behind this one.
     Keep {
         /// From where.
         from: Register,
+        /// Which.
+        what: Kept,
     },
     /// The number that was kept.
     Kept {
         /// Where to.
         to: Register,
+        /// Which.
+        what: Kept,
     },
     /// A random number.
     Random {
@@ -286,6 +290,15 @@ pub enum Act {
     },
 }
 
+/// What rules keep for those behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kept {
+    /// What a verdict map is asked for, where there are none but tests of it: up to the next act with a key.
+    Number,
+    /// By which way a chain that stands for a part of a rule is left.
+    Exit,
+}
+
 /// A checksum that covers what is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Checksum {
@@ -313,7 +326,7 @@ impl Act {
             // What is always there.
             Self::Load { source, .. } => !matches!(
                 source,
-                Source::Meta(key) if *key != crate::ir::Meta::L4proto
+                Source::Meta(key) if *key != crate::ir::Meta::L4proto && !key.is_outside()
             ),
             Self::Test { .. }
             | Self::Selected

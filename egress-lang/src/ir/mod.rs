@@ -7,7 +7,7 @@
 
 mod act;
 
-pub use act::{Act, Checksum, Register, SetChange};
+pub use act::{Act, Checksum, Kept, Register, SetChange};
 
 use crate::ranges::RangeSet;
 
@@ -141,6 +141,29 @@ impl Source {
         }
     }
 
+    /// `len` bytes of it, `from` bytes behind its start.
+    pub fn part(self, from: u8, len: u8) -> Self {
+        match self {
+            Self::Payload { base, offset, .. } => Self::Payload {
+                base,
+                offset: offset + u16::from(from),
+                len,
+            },
+            Self::Option {
+                carrier,
+                kind,
+                offset,
+                ..
+            } => Self::Option {
+                carrier,
+                kind,
+                offset: offset.saturating_add(from),
+                len,
+            },
+            Self::Meta(_) => self,
+        }
+    }
+
     /// All bits of a value of this width.
     pub fn full_mask(self) -> u128 {
         u128::MAX >> (128 - self.width())
@@ -175,6 +198,20 @@ pub struct Test {
     /// The values that pass.
     pub values: RangeSet,
 }
+
+impl Test {
+    /// Whether an act can test it as well, in a few instructions.
+    pub fn is_short(&self) -> bool {
+        match self.values.ranges() {
+            ranges if self.key.source.width() <= 64 => ranges.len() <= SHORT,
+            [(low, high)] => low == high,
+            _ => false,
+        }
+    }
+}
+
+/// Ranges that an act tests one after the other.
+const SHORT: usize = 8;
 
 /// What names a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -319,21 +356,21 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// What stands in the names of chains that stand for a verdict map, and in no other's: those have one space.
-const OF_MAP: &str = " vmap of rule ";
+/// What stands in the names of chains that stand for a part of a rule, and in no other's: those have one space.
+const OF_RULE: &str = " rest of rule ";
 
 impl Chain {
-    /// A chain that stands for the verdict map in a rule: it goes to where the map jumps to.
-    pub fn of_map(table: &str, handle: u64, rules: Vec<Rule>) -> Self {
-        let name = format!("{table}{OF_MAP}{handle}");
+    /// A chain that stands for a part of a rule: it goes to where the rule jumps to.
+    pub fn of_rule(table: &str, handle: u64, rules: Vec<Rule>) -> Self {
+        let name = format!("{table}{OF_RULE}{handle}");
         Self { name, rules }
     }
 
-    /// What a verdict of this chain is to the user, whose map jumps where such a chain goes.
+    /// What a verdict of this chain is to the user, whose rule jumps where such a chain goes.
     pub fn told(&self, verdict: Verdict) -> Verdict {
         match verdict {
-            Verdict::Goto(chain) if self.name.contains(OF_MAP) => Verdict::Jump(chain),
-            Verdict::Return if self.name.contains(OF_MAP) => Verdict::Continue,
+            Verdict::Goto(chain) if self.name.contains(OF_RULE) => Verdict::Jump(chain),
+            Verdict::Return if self.name.contains(OF_RULE) => Verdict::Continue,
             other => other,
         }
     }

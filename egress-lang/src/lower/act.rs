@@ -98,8 +98,18 @@ impl Lower<'_> {
                 let halves = [(1, (address >> 64) as u64), (2, *address as u64)];
                 act.extend(halves.map(|(to, value)| Act::Constant { to, value }));
             }
+            (AddressFamily::Ip6, Expr::Field { .. } | Expr::Raw { .. } | Expr::Inner { .. }) => {
+                let place = test::place(address)?;
+                if place.width != 128 || place.shift > 0 || place.source.width() != 128 {
+                    return Err("fwd to such an IPv6 address".to_owned());
+                }
+                act.extend([(1, 0), (2, 8)].map(|(to, from)| Act::Load {
+                    to,
+                    source: place.source.part(from, 8),
+                }));
+            }
             (AddressFamily::Ip6, _) => {
-                return Err("fwd to an IPv6 address that is not a constant".to_owned());
+                return Err("fwd to an IPv6 address out of a map".to_owned());
             }
             (AddressFamily::Ip, address) => act.extend(self.value(address, 1)?),
         }
@@ -176,7 +186,9 @@ impl Lower<'_> {
                 to,
                 name: text.clone(),
             }],
-            Expr::Field { .. } | Expr::Raw { .. } => read(expr, to)?,
+            Expr::Field { .. } | Expr::Raw { .. } | Expr::Option(_) | Expr::Inner { .. } => {
+                read(expr, to)?
+            }
             Expr::Meta(MetaKey::Random) => vec![random(to, 0, 0)],
             Expr::Meta(_) => read(expr, to)?,
             Expr::Numgen {
@@ -320,9 +332,6 @@ fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
     let place = test::place(expr)?;
     if place.source.width() > 64 {
         return Err(too_wide());
-    }
-    if matches!(place.source, Source::Option { .. }) {
-        return Err("a part of an option as a value".to_owned());
     }
     match place.source {
         // A hook has no other device than its own: what is of that one only is known to tests.

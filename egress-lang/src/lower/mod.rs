@@ -38,6 +38,7 @@ pub fn hook(ruleset: &Ruleset, device: &str, hook: checked::Hook) -> Result<ir::
         hook: ir::Hook::default(),
         known: HashMap::new(),
         open: Vec::new(),
+        exits: 0,
     };
     for (table, chain, base) in ruleset.base_chains(device, hook) {
         let chain = lowering.chain(table, &chain.name);
@@ -83,6 +84,10 @@ pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
             act::Lower { table: None }.value(key, 0).err()
         }
         Statement::VerdictMap { key, .. } => test::parts(key).err(),
+        Statement::Object {
+            object: checked::ObjectChoice::Map { key, .. },
+            ..
+        } => test::parts(key).err(),
         Statement::Object {
             kind: checked::ObjectKind::Limit | checked::ObjectKind::Quota,
             object: checked::ObjectChoice::Name(_),
@@ -135,6 +140,8 @@ struct Lowering<'r> {
     known: HashMap<(String, String), ir::ChainId>,
     /// Chains that were named and are still to be lowered.
     open: Vec<(&'r Table, String)>,
+    /// How many exits rules have (`rule::Exits`).
+    exits: u32,
 }
 
 impl<'r> Lowering<'r> {

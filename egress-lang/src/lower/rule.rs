@@ -3,10 +3,12 @@
 
 use super::{Lowering, act, concat, describe, test};
 use crate::checked::{
-    Element, ElementData, Expr, Hook, Lookup, MapData, Match, MatchOp, ObjectChoice, ObjectState,
-    Right, Rule, Set, Statement, Table, Value, Verdict,
+    Element, ElementData, Expr, Hook, Lookup, MapData, Match, MatchOp, ObjectChoice, ObjectKind,
+    ObjectState, Right, Rule, Set, Statement, Table, Value, Verdict,
 };
+use crate::datatype::DataType;
 use crate::ir;
+use crate::ranges::RangeSet;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -48,6 +50,19 @@ fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
     }
 }
 
+/// A rule, or what is left of it in a chain of its own.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    rule: &'a Rule,
+    statements: &'a [Statement],
+    /// Whether it stands in such a chain.
+    inside: bool,
+}
+
+/// Verdicts by which a rule's own chain ends, found in chains that what is left of the rule stands in: those keep the
+/// number of the exit, and the rule's own chain takes it.
+type Exits = Vec<(u32, ir::Verdict)>;
+
 impl<'r> Lowering<'r> {
     /// Adds what a rule becomes to the rules of its chain.
     pub(super) fn rule(
@@ -56,15 +71,54 @@ impl<'r> Lowering<'r> {
         rule: &Rule,
         out: &mut Vec<ir::Rule>,
     ) -> Result<()> {
-        let mut alternatives: Alternatives = vec![Vec::with_capacity(rule.statements.len())];
+        let (start, mut exits) = (out.len(), Exits::new());
+        let part = Part {
+            rule,
+            statements: &rule.statements,
+            inside: false,
+        };
+        self.part(table, part, &mut exits, out)?;
+        if exits.is_empty() {
+            return Ok(());
+        }
+        let handle = rule.handle;
+        let mut none = keep_exit(0);
+        // It ends here: nothing is said of it.
+        none.push(exit_is(1));
+        let steps = vec![ir::Step::Act(none)];
+        out.insert(start, ir::Rule { handle, steps });
+        for (number, verdict) in exits {
+            let kept = ir::Act::Kept {
+                to: 0,
+                what: ir::Kept::Exit,
+            };
+            let steps = vec![
+                ir::Step::Act(vec![kept, exit_is(number)]),
+                ir::Step::Verdict(verdict),
+            ];
+            out.push(ir::Rule { handle, steps });
+        }
+        Ok(())
+    }
+
+    fn part(
+        &mut self,
+        table: &'r Table,
+        part: Part<'_>,
+        exits: &mut Exits,
+        out: &mut Vec<ir::Rule>,
+    ) -> Result<()> {
+        let rule = part.rule;
+        let mut alternatives: Alternatives = vec![Vec::with_capacity(part.statements.len())];
         // Lookups that change nothing: they may as well follow the tests behind them, which not all can follow them.
         let mut lookups: Vec<ir::Step> = Vec::new();
-        for statement in &rule.statements {
+        for (at, statement) in part.statements.iter().enumerate() {
+            let goes_on = Part {
+                statements: part.statements.get(at..).unwrap_or_default(),
+                ..part
+            };
             if !matches!(statement, Statement::Match(_)) {
-                let lookups = std::mem::take(&mut lookups);
-                for alternative in &mut alternatives {
-                    alternative.extend(lookups.iter().cloned());
-                }
+                append(&mut alternatives, &std::mem::take(&mut lookups));
             }
             let all: Vec<ir::Step> = match statement {
                 Statement::Match(Match {
@@ -92,6 +146,10 @@ impl<'r> Lowering<'r> {
                 }
                 Statement::Match(matched) => match (&matched.left, &matched.right) {
                     (left @ Expr::Concat(_), Right::Set(lookup)) => {
+                        if any_acts(&alternatives) {
+                            append(&mut alternatives, &lookups);
+                            return self.rest(table, goes_on, alternatives, exits, out);
+                        }
                         let set = set_of(table, lookup)?;
                         test::constant(set)?;
                         let parts = test::parts(left)?;
@@ -99,48 +157,95 @@ impl<'r> Lowering<'r> {
                             MatchOp::Eq => concat::any_of(&parts, set, self.direction)?,
                             _ => concat::none_of(&parts, keys(set), self.direction)?,
                         };
-                        alternatives = cut(alternatives, rule, out)?;
+                        alternatives = cut(alternatives, rule, out);
                         alternatives = combined(&alternatives, &choices)?;
                         continue;
                     }
-                    (_, Right::Set(lookup)) => {
-                        test::in_set(matched, set_of(table, lookup)?, self.direction)?
+                    (_, right) => {
+                        let steps = match right {
+                            Right::Set(lookup) => {
+                                test::in_set(matched, set_of(table, lookup)?, self.direction)?
+                            }
+                            _ => test::lower(matched, self.direction)?,
+                        };
+                        if !steps.iter().all(is_short) && any_acts(&alternatives) {
+                            append(&mut alternatives, &lookups);
+                            return self.rest(table, goes_on, alternatives, exits, out);
+                        }
+                        steps
                     }
-                    _ => test::lower(matched, self.direction)?,
                 },
                 Statement::Counter(counter) => vec![ir::Step::Counter(counter.id)],
                 Statement::Object {
                     kind,
                     object: ObjectChoice::Name(name),
-                } => match table.object(*kind, name).map(|object| &object.state) {
-                    Some(ObjectState::Counter(counter)) => vec![ir::Step::Counter(counter.id)],
-                    Some(ObjectState::Quota(quota)) => {
-                        vec![ir::Step::Act(vec![act::quota(quota)])]
+                } => vec![object(table, *kind, name)?],
+                Statement::Object {
+                    kind,
+                    object: ObjectChoice::Map { key, map },
+                } => {
+                    if any_acts(&alternatives) {
+                        return self.rest(table, goes_on, alternatives, exits, out);
                     }
-                    Some(ObjectState::Limit(limit)) => vec![ir::Step::Act(act::limit(limit)?)],
-                    None => return Err(format!("the missing {} {name}", kind.keyword())),
-                },
+                    let set = set_of(table, map)?;
+                    alternatives = cut(alternatives, rule, out);
+                    let step = |data: &ElementData| match data {
+                        ElementData::Object(name) => object(table, *kind, name),
+                        _ => Err("a map without objects".to_owned()),
+                    };
+                    alternatives = self.by_map(alternatives, key, set, &step)?;
+                    continue;
+                }
                 Statement::Verdict(verdict) => {
-                    vec![ir::Step::Verdict(self.verdict(table, verdict))]
+                    let verdict = self.verdict_in(table, verdict, part, exits);
+                    vec![ir::Step::Verdict(verdict)]
                 }
                 Statement::VerdictMap { key, map } => {
                     let set = set_of(table, map)?;
-                    alternatives = self.verdict_map(table, alternatives, key, set, rule, out)?;
+                    test::constant(set)?;
+                    if test::is_number(key) {
+                        return self.chain_of_numbers(
+                            table,
+                            goes_on,
+                            alternatives,
+                            key,
+                            set,
+                            exits,
+                            out,
+                        );
+                    }
+                    if any_acts(&alternatives) {
+                        return self.rest(table, goes_on, alternatives, exits, out);
+                    }
+                    alternatives =
+                        self.verdict_map(table, part, alternatives, key, set, exits, out)?;
                     continue;
                 }
                 Statement::Set {
                     target,
                     value: Expr::Map { key, map },
-                } if test::parts(key).is_ok()
-                    && !set_of(table, map)?.is_looked_up()
-                    && (only_tests(&alternatives)
-                        || matches!(key.as_ref(), Expr::Concat(_))
-                            && !alternatives.iter().any(|way| has_act(way))) =>
-                {
-                    let set = set_of(table, map)?;
-                    alternatives = cut(alternatives, rule, out)?;
-                    alternatives = self.set_by_map(alternatives, target, key, set)?;
-                    continue;
+                } if test::parts(key).is_ok() && !set_of(table, map)?.is_looked_up() => {
+                    let lower = act::Lower { table: Some(table) };
+                    let as_act = match only_tests(&alternatives) {
+                        true => None,
+                        false => lower.statement(statement).ok().flatten(),
+                    };
+                    if let Some(step) = as_act {
+                        vec![step]
+                    } else if any_acts(&alternatives) {
+                        return self.rest(table, goes_on, alternatives, exits, out);
+                    } else {
+                        let set = set_of(table, map)?;
+                        alternatives = cut(alternatives, rule, out);
+                        let data_type = match &set.data {
+                            Some(MapData::Value { parts, .. }) => parts.first(),
+                            _ => None,
+                        };
+                        let data_type = data_type.map(|part| part.data_type);
+                        let step = |data: &ElementData| set_to(target, data, data_type);
+                        alternatives = self.by_map(alternatives, key, set, &step)?;
+                        continue;
+                    }
                 }
                 other => {
                     let lower = act::Lower { table: Some(table) };
@@ -148,51 +253,115 @@ impl<'r> Lowering<'r> {
                     vec![step.ok_or_else(|| describe(other).to_owned())?]
                 }
             };
-            for alternative in &mut alternatives {
-                alternative.extend(all.iter().cloned());
-            }
+            append(&mut alternatives, &all);
         }
-        out.extend(alternatives.into_iter().map(|mut steps| {
-            steps.extend(lookups.iter().cloned());
+        append(&mut alternatives, &lookups);
+        out.extend(alternatives.into_iter().map(|steps| ir::Rule {
+            handle: rule.handle,
+            steps,
+        }));
+        Ok(())
+    }
+
+    /// What is left of a rule behind what may end it or change the packet becomes a chain of its own, to which its
+    /// ways jump: so that it is done once, and all behind it meets the packet as it is then.
+    fn rest(
+        &mut self,
+        table: &'r Table,
+        part: Part<'_>,
+        ways: Alternatives,
+        exits: &mut Exits,
+        out: &mut Vec<ir::Rule>,
+    ) -> Result<()> {
+        let mut rules = Vec::new();
+        let inside = true;
+        self.part(table, Part { inside, ..part }, exits, &mut rules)?;
+        let jump = ir::Step::Verdict(ir::Verdict::Jump(self.new_chain(table, part.rule, rules)));
+        out.extend(ways.into_iter().map(|mut steps| {
+            steps.push(jump.clone());
             ir::Rule {
-                handle: rule.handle,
+                handle: part.rule.handle,
                 steps,
             }
         }));
         Ok(())
     }
 
-    /// One way for each element of the map, which sets what is set to a constant.
-    fn set_by_map(
+    /// A chain that stands for a part of a rule.
+    fn new_chain(&mut self, table: &Table, rule: &Rule, rules: Vec<ir::Rule>) -> ir::ChainId {
+        let id = ir::ChainId(u32::try_from(self.hook.chains.len()).unwrap_or(u32::MAX));
+        let chain = ir::Chain::of_rule(&table.name, rule.handle, rules);
+        self.hook.chains.push(chain);
+        id
+    }
+
+    /// What a verdict becomes in a part of a rule. A chain that stands for one ends with it, and returns behind the
+    /// rule.
+    fn verdict_in(
+        &mut self,
+        table: &'r Table,
+        verdict: &Verdict,
+        part: Part<'_>,
+        exits: &mut Exits,
+    ) -> ir::Verdict {
+        let verdict = self.verdict(table, verdict);
+        match verdict {
+            _ if !part.inside => verdict,
+            ir::Verdict::Continue => ir::Verdict::Return,
+            ir::Verdict::Jump(chain) => ir::Verdict::Goto(chain),
+            ir::Verdict::Return | ir::Verdict::Goto(_) => {
+                ir::Verdict::Goto(self.exit(table, part.rule, verdict, exits))
+            }
+            ir::Verdict::Accept | ir::Verdict::Drop => verdict,
+        }
+    }
+
+    /// A chain that keeps the number of an exit.
+    fn exit(
+        &mut self,
+        table: &Table,
+        rule: &Rule,
+        verdict: ir::Verdict,
+        exits: &mut Exits,
+    ) -> ir::ChainId {
+        let known = exits.iter().find(|(_, exit)| *exit == verdict);
+        let number = match known {
+            Some(&(number, _)) => number,
+            None => {
+                // No other rule's, so that what its chains keep means nothing to this one.
+                self.exits += 1;
+                exits.push((self.exits, verdict));
+                self.exits
+            }
+        };
+        let steps = vec![ir::Step::Act(keep_exit(number)), ir::Step::Rest];
+        let rules = vec![ir::Rule {
+            handle: rule.handle,
+            steps,
+        }];
+        self.new_chain(table, rule, rules)
+    }
+
+    /// One way for each element of the map, with what its data says.
+    fn by_map(
         &self,
         alternatives: Alternatives,
-        target: &Expr,
         key: &Expr,
         set: &Set,
+        step: &dyn Fn(&ElementData) -> Result<ir::Step>,
     ) -> Result<Alternatives> {
         test::constant(set)?;
         let parts = test::parts(key)?;
         if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
             return Err(TOO_MANY.to_owned());
         }
-        let data_type = match &set.data {
-            Some(MapData::Value { parts, .. }) => parts.first().map(|part| part.data_type),
-            _ => None,
-        };
         let mut out = Vec::with_capacity(alternatives.len() * set.elements.len());
         let each = concat::each_of(&parts, set, self.direction)?;
         for (element, choices) in set.elements.iter().zip(each) {
-            let (Some(ElementData::Value(value)), Some(data_type)) = (&element.data, data_type)
-            else {
-                return Err("a map without values".to_owned());
-            };
-            let statement = Statement::Set {
-                target: target.clone(),
-                value: Expr::Constant(data_type, value.clone()),
-            };
-            let step = act::Lower { table: None }.statement(&statement)?;
+            let data = element.data.as_ref();
+            let step = step(data.ok_or("a map without data")?)?;
             for mut steps in combined(&alternatives, &choices)? {
-                steps.extend(step.clone());
+                steps.push(step.clone());
                 out.push(steps);
             }
         }
@@ -201,42 +370,33 @@ impl<'r> Lowering<'r> {
 
     /// Adds a rule for each element whose verdict ends the rule; returns the ways on from those that
     /// say `continue`.
+    #[expect(clippy::too_many_arguments, reason = "what it stands in, and where to")]
     fn verdict_map(
         &mut self,
         table: &'r Table,
+        part: Part<'_>,
         alternatives: Alternatives,
         key: &Expr,
         set: &Set,
-        rule: &Rule,
+        exits: &mut Exits,
         out: &mut Vec<ir::Rule>,
     ) -> Result<Alternatives> {
-        test::constant(set)?;
-        if test::is_number(key) {
-            self.chain_of_numbers(table, alternatives, key, set, rule, out)?;
-            return Ok(Vec::new());
-        }
         let parts = test::parts(key)?;
-        if alternatives.iter().any(|way| has_act(way)) {
-            self.chain_of_map(table, alternatives, &parts, set, rule, out)?;
-            return Ok(Vec::new());
-        }
-        let alternatives = cut(alternatives, rule, out)?;
+        let alternatives = cut(alternatives, part.rule, out);
         let mut on = Vec::new();
         let each = concat::each_of(&parts, set, self.direction)?;
         for (element, choices) in set.elements.iter().zip(each) {
-            let Some(ElementData::Verdict(verdict)) = &element.data else {
-                return Err("a verdict map without verdicts".to_owned());
-            };
+            let verdict = verdict_of(element)?;
             let ways = combined(&alternatives, &choices)?;
             if *verdict == Verdict::Continue {
                 on.extend(ways);
                 continue;
             }
-            let verdict = self.verdict(table, verdict);
+            let verdict = self.verdict_in(table, verdict, part, exits);
             for mut steps in ways {
                 steps.push(ir::Step::Verdict(verdict));
                 out.push(ir::Rule {
-                    handle: rule.handle,
+                    handle: part.rule.handle,
                     steps,
                 });
             }
@@ -247,51 +407,37 @@ impl<'r> Lowering<'r> {
         Ok(on)
     }
 
-    /// A chain that stands for a verdict map at the end of a rule, behind what may end the rule or change
-    /// the packet.
-    fn chain_of_map(
-        &mut self,
-        table: &'r Table,
-        alternatives: Alternatives,
-        parts: &[&Expr],
-        set: &Set,
-        rule: &Rule,
-        out: &mut Vec<ir::Rule>,
-    ) -> Result<()> {
-        let mut rules = Vec::with_capacity(set.elements.len());
-        let each = concat::each_of(parts, set, self.direction)?;
-        for (element, choices) in set.elements.iter().zip(each) {
-            let verdict = self.verdict_in_chain(table, element, rule)?;
-            for mut steps in choices {
-                steps.push(verdict.clone());
-                rules.push(ir::Rule {
-                    handle: rule.handle,
-                    steps,
-                });
-            }
-        }
-        self.jump_to_map(table, alternatives, rules, rule, out);
-        Ok(())
-    }
-
-    /// Such a chain for a map of numbers that are computed for each packet: once, before it.
+    /// A chain that stands for a map of numbers that are computed for each packet: once, before it. `part` begins
+    /// with the map.
+    #[expect(clippy::too_many_arguments, reason = "what it stands in, and where to")]
     fn chain_of_numbers(
         &mut self,
         table: &'r Table,
+        part: Part<'_>,
         mut alternatives: Alternatives,
         key: &Expr,
         set: &Set,
-        rule: &Rule,
+        exits: &mut Exits,
         out: &mut Vec<ir::Rule>,
     ) -> Result<()> {
         if set.elements.len() > MAX_NUMBERS {
             return Err(format!("a verdict map of more than {MAX_NUMBERS} numbers"));
         }
-        let mut act = act::Lower { table: Some(table) }.value(key, 0)?;
-        act.push(ir::Act::Keep { from: 0 });
-        for way in &mut alternatives {
-            way.push(ir::Step::Act(act.clone()));
+        let inside = Part {
+            statements: part.statements.get(1..).unwrap_or_default(),
+            inside: true,
+            ..part
+        };
+        let mut behind = None;
+        if !inside.statements.is_empty() {
+            let mut rules = Vec::new();
+            self.part(table, inside, exits, &mut rules)?;
+            behind = Some(self.new_chain(table, part.rule, rules));
         }
+        let what = ir::Kept::Number;
+        let mut act = act::Lower { table: Some(table) }.value(key, 0)?;
+        act.push(ir::Act::Keep { from: 0, what });
+        append(&mut alternatives, &[ir::Step::Act(act)]);
         // `*` is for what no other is for.
         let (any, others): (Vec<_>, Vec<_>) = set
             .elements
@@ -299,10 +445,13 @@ impl<'r> Lowering<'r> {
             .partition(|element| element.key == Value::Any);
         let mut rules = Vec::with_capacity(set.elements.len());
         for element in others.into_iter().chain(any) {
-            let verdict = self.verdict_in_chain(table, element, rule)?;
+            let verdict = match (verdict_of(element)?, behind) {
+                (Verdict::Continue, Some(behind)) => ir::Verdict::Goto(behind),
+                (verdict, _) => self.verdict_in(table, verdict, inside, exits),
+            };
             let key = std::slice::from_ref(&element.key);
             let test = vec![
-                ir::Act::Kept { to: 0 },
+                ir::Act::Kept { to: 0, what },
                 ir::Act::Test {
                     register: 0,
                     values: test::numbers(MatchOp::Eq, key)?,
@@ -310,60 +459,89 @@ impl<'r> Lowering<'r> {
                 },
             ];
             rules.push(ir::Rule {
-                handle: rule.handle,
-                steps: vec![ir::Step::Act(test), verdict],
+                handle: part.rule.handle,
+                steps: vec![ir::Step::Act(test), ir::Step::Verdict(verdict)],
             });
         }
-        self.jump_to_map(table, alternatives, rules, rule, out);
+        let chain = self.new_chain(table, part.rule, rules);
+        append(
+            &mut alternatives,
+            &[ir::Step::Verdict(ir::Verdict::Jump(chain))],
+        );
+        out.extend(alternatives.into_iter().map(|steps| ir::Rule {
+            handle: part.rule.handle,
+            steps,
+        }));
         Ok(())
     }
+}
 
-    /// What an element of a verdict map does in a chain that stands for the map.
-    fn verdict_in_chain(
-        &mut self,
-        table: &'r Table,
-        element: &Element,
-        rule: &Rule,
-    ) -> Result<ir::Step> {
-        let last = matches!(rule.statements.last(), Some(Statement::VerdictMap { .. }));
-        let Some(ElementData::Verdict(verdict)) = &element.data else {
-            return Err("a verdict map without verdicts".to_owned());
-        };
-        if !last || matches!(verdict, Verdict::Return | Verdict::Goto(_)) {
-            return Err(
-                "this verdict map behind a statement that may end the rule or change the packet"
-                    .to_owned(),
-            );
-        }
-        // What is jumped to returns behind the rule: the other elements are not asked of what it has changed.
-        Ok(ir::Step::Verdict(match self.verdict(table, verdict) {
-            // Behind the map there is nothing in the rule.
-            ir::Verdict::Continue => ir::Verdict::Return,
-            ir::Verdict::Jump(chain) => ir::Verdict::Goto(chain),
-            other => other,
-        }))
-    }
+/// Sets what is set to a constant.
+fn set_to(target: &Expr, data: &ElementData, data_type: Option<DataType>) -> Result<ir::Step> {
+    let (ElementData::Value(value), Some(data_type)) = (data, data_type) else {
+        return Err("a map without values".to_owned());
+    };
+    let statement = Statement::Set {
+        target: target.clone(),
+        value: Expr::Constant(data_type, value.clone()),
+    };
+    let step = act::Lower { table: None }.statement(&statement)?;
+    step.ok_or_else(|| describe(&statement).to_owned())
+}
 
-    /// The rule's ways end in a jump to a chain that stands for its map.
-    fn jump_to_map(
-        &mut self,
-        table: &'r Table,
-        alternatives: Alternatives,
-        rules: Vec<ir::Rule>,
-        rule: &Rule,
-        out: &mut Vec<ir::Rule>,
-    ) {
-        let id = ir::ChainId(u32::try_from(self.hook.chains.len()).unwrap_or(u32::MAX));
-        let chain = ir::Chain::of_map(&table.name, rule.handle, rules);
-        self.hook.chains.push(chain);
-        for mut steps in alternatives {
-            steps.push(ir::Step::Verdict(ir::Verdict::Jump(id)));
-            out.push(ir::Rule {
-                handle: rule.handle,
-                steps,
-            });
-        }
+/// What a named object does.
+fn object(table: &Table, kind: ObjectKind, name: &str) -> Result<ir::Step> {
+    Ok(match table.object(kind, name).map(|object| &object.state) {
+        Some(ObjectState::Counter(counter)) => ir::Step::Counter(counter.id),
+        Some(ObjectState::Quota(quota)) => ir::Step::Act(vec![act::quota(quota)]),
+        Some(ObjectState::Limit(limit)) => ir::Step::Act(act::limit(limit)?),
+        None => return Err(format!("the missing {} {name}", kind.keyword())),
+    })
+}
+
+fn is_short(step: &ir::Step) -> bool {
+    match step {
+        ir::Step::Test(test) => test.is_short(),
+        _ => true,
     }
+}
+
+fn verdict_of(element: &Element) -> Result<&Verdict> {
+    match &element.data {
+        Some(ElementData::Verdict(verdict)) => Ok(verdict),
+        _ => Err("a verdict map without verdicts".to_owned()),
+    }
+}
+
+fn keep_exit(number: u32) -> Vec<ir::Act> {
+    let value = ir::Act::Constant {
+        to: 0,
+        value: number.into(),
+    };
+    let keep = ir::Act::Keep {
+        from: 0,
+        what: ir::Kept::Exit,
+    };
+    vec![value, keep]
+}
+
+fn exit_is(number: u32) -> ir::Act {
+    ir::Act::Test {
+        register: 0,
+        values: RangeSet::single(number.into()),
+        negated: false,
+    }
+}
+
+/// Adds steps to each way.
+fn append(ways: &mut Alternatives, steps: &[ir::Step]) {
+    for way in ways {
+        way.extend(steps.iter().cloned());
+    }
+}
+
+fn any_acts(ways: &Alternatives) -> bool {
+    ways.iter().any(|way| has_act(way))
 }
 
 fn only_tests(alternatives: &Alternatives) -> bool {
@@ -395,16 +573,10 @@ fn combined(ways: &Alternatives, choices: &Alternatives) -> Result<Alternatives>
 
 /// Before a rule goes several ways, what it does up to there becomes rules of their own, so that it is
 /// done once; what is left of the ways is what they have tested. What they have set to a constant is set
-/// again, which tells the tests behind it what they meet.
-fn cut(ways: Alternatives, rule: &Rule, out: &mut Vec<ir::Rule>) -> Result<Alternatives> {
+/// again, which tells the tests behind it what they meet. There is no act in them.
+fn cut(ways: Alternatives, rule: &Rule, out: &mut Vec<ir::Rule>) -> Alternatives {
     if only_tests(&ways) {
-        return Ok(ways);
-    }
-    if ways.iter().any(|way| has_act(way)) {
-        return Err(
-            "a concatenation behind a statement that may end the rule or change the packet"
-                .to_owned(),
-        );
+        return ways;
     }
     let mut tests = Vec::with_capacity(ways.len());
     for mut steps in ways {
@@ -421,5 +593,5 @@ fn cut(ways: Alternatives, rule: &Rule, out: &mut Vec<ir::Rule>) -> Result<Alter
             steps,
         });
     }
-    Ok(tests)
+    tests
 }

@@ -102,8 +102,14 @@ impl Lower<'_> {
         }
         let (base, mask, xor) = test::masked(part)?;
         let place = test::place(base)?;
-        let Source::Payload { base, offset, len } = place.source else {
-            return Err("a key of more than 64 bits that is not in the packet".to_owned());
+        let len = match place.source {
+            Source::Option { offset, len, .. } if offset.checked_add(len).is_none() => {
+                return Err("a key this far in an option".to_owned());
+            }
+            Source::Payload { len, .. } | Source::Option { len, .. } => len,
+            Source::Meta(_) => {
+                return Err("a key of more than 64 bits that is not in the packet".to_owned());
+            }
         };
         if place.shift > 0 || place.width != of.width || place.width % 32 != 0 || xor != 0 {
             return Err("such a key of more than 64 bits".to_owned());
@@ -114,11 +120,7 @@ impl Lower<'_> {
             let now = (len - done).min(8);
             act.push(Act::Load {
                 to: 0,
-                source: Source::Payload {
-                    base,
-                    offset: offset + u16::from(done),
-                    len: now,
-                },
+                source: place.source.part(done, now),
             });
             let bits = u32::from(now) * 8;
             let all = u64::MAX >> (64 - bits);

@@ -2,9 +2,11 @@
 
 use super::{Parsed, Parser};
 use crate::ast::{
-    Expr, ExprKind, Limit, LogOption, Quota, Rule, SetElement, Statement, StatementKind, Verdict,
+    Expr, ExprKind, Limit, LogOption, OptionFieldName, Quota, Rule, SetElement, Statement,
+    StatementKind, Verdict,
 };
-use crate::checked::{MatchOp, ObjectKind, SetUpdateOp};
+use crate::checked::{MatchOp, ObjectKind, OptionFamily, SetUpdateOp};
+use crate::diagnostic::Span;
 use crate::lex::{Punct, TokenKind};
 
 impl Parser<'_, '_> {
@@ -183,6 +185,9 @@ impl Parser<'_, '_> {
             "set" => {
                 self.advance();
                 let value = self.value_expr()?;
+                if let Some((word, span)) = extension_header(&value) {
+                    return self.error(span, format!("syntax error, unexpected {word}"));
+                }
                 return Ok(StatementKind::Set {
                     target: left,
                     value,
@@ -549,3 +554,24 @@ const FOREIGN: &[&str] = &[
     "flow",
     "xt",
 ];
+
+/// An extension header of IPv6 in what a statement sets something to: nft's grammar has none there.
+fn extension_header(value: &Expr) -> Option<(&'static str, Span)> {
+    match &value.kind {
+        ExprKind::Option {
+            family: OptionFamily::Exthdr,
+            field,
+            ..
+        } => {
+            let word = match field {
+                Some(OptionFieldName::Known(word, _)) => word,
+                _ => "exthdr",
+            };
+            Some((word, value.span))
+        }
+        ExprKind::Binary { left, .. } => extension_header(left),
+        ExprKind::Map(key, _) => extension_header(key),
+        ExprKind::Concat(parts) => parts.iter().find_map(extension_header),
+        _ => None,
+    }
+}

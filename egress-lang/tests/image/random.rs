@@ -196,8 +196,6 @@ fn writable() -> impl Strategy<Value = (Base, u16, u8, Option<Checksum>, bool)> 
 fn narrow_sources() -> Vec<Source> {
     let mut sources = sources();
     sources.retain(|source| source.width() <= 64 && *source != Source::Meta(Meta::Nfproto));
-    // Acts do not read them.
-    sources.retain(|source| !matches!(source, Source::Option { .. }));
     let settled = [Meta::Iftype, Meta::Random].map(Source::Meta);
     sources.retain(|source| !settled.contains(source));
     sources
