@@ -260,12 +260,16 @@ pub mod meta {
     pub const IFGROUP: u8 = 19;
     /// `meta rtclassid`: read from the packet's route.
     pub const RTCLASSID: u8 = 20;
+    /// `meta iifname`, `meta oifname`: the first eight bytes of the device's name, as one number.
+    pub const NAME: u8 = 21;
+    /// Its last eight bytes.
+    pub const NAME_END: u8 = 22;
     /// `meta time`: 64 bits. This and what follows is what the clock says.
-    pub const TIME: u8 = 21;
+    pub const TIME: u8 = 23;
     /// `meta day`.
-    pub const DAY: u8 = 22;
+    pub const DAY: u8 = 24;
     /// `meta hour`.
-    pub const HOUR: u8 = 23;
+    pub const HOUR: u8 = 25;
 }
 
 /// Operations of action lists, in the upper 8 bits of a word: the more common, the lower.
@@ -503,6 +507,8 @@ pub struct DevicePlaces {
     pub dev: u32,
     /// `net_device.group`, 32 bits.
     pub group: u32,
+    /// `net_device.name`, 16 bytes.
+    pub name: u32,
     /// `sk_buff._skb_refdst`.
     pub dst: u32,
     /// `dst_entry.tclassid`, 32 bits; all ones where the kernel has no such thing.
@@ -514,6 +520,7 @@ impl DevicePlaces {
     pub const NONE: Self = Self {
         dev: 0,
         group: 0,
+        name: 0,
         dst: 0,
         class: 0,
     };

@@ -5,7 +5,7 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_ktime_get_tai_ns, bpf_probe_read_kernel},
+    helpers::generated::{bpf_ktime_get_tai_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str},
 };
 use egress_common::layout::{feature, meta};
 
@@ -32,7 +32,7 @@ pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) 
         if features & feature::DEVICE == 0 {
             return 0;
         }
-        of_device(skb, what).map(u64::from)
+        of_device(skb, what)
     } else {
         if features & feature::SOCKET == 0 {
             return 0;
@@ -45,9 +45,9 @@ pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) 
 /// `SKB_DST_NOREF` (linux/skbuff.h): a bit in the pointer to the route.
 const NOREF: u64 = 1;
 
-/// The group of the device, or the realm of the route.
+/// The group or the name of the device, or the realm of the route.
 #[inline(always)]
-fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u32> {
+fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u64> {
     let places = settings::device();
     // What programs are called with is the packet itself; read back, its address is a number.
     let skb = read::<u64>(ptr::from_ref(&skb) as u64)?;
@@ -55,11 +55,26 @@ fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u32> {
         let dst = pointer(skb, places.dst)? & !NOREF;
         return match places.class {
             u32::MAX => None,
-            class => read::<u32>(at(dst, class)),
+            class => read::<u32>(at(dst, class)).map(u64::from),
         };
     }
     let dev = pointer(skb, places.dev)?;
-    read::<u32>(at(dev, places.group))
+    if what == meta::IFGROUP {
+        return read::<u32>(at(dev, places.group)).map(u64::from);
+    }
+    // Zeros behind the name, whatever is there (`nft_meta_store_ifname()`).
+    let mut name = [0u64; 2];
+    // SAFETY: the helper writes at most as many bytes as there are, and reads from anywhere.
+    let error = unsafe {
+        bpf_probe_read_kernel_str(
+            (&raw mut name).cast(),
+            size_of_val(&name) as u32,
+            at(dev, places.name) as *const _,
+        )
+    };
+    let [first, last] = name;
+    let half = if what == meta::NAME { first } else { last };
+    (error > 0).then_some(u64::from_be(half))
 }
 
 /// `nft_meta_get_eval_skugid()` and `nft_meta_get_eval_cgroup()`.

@@ -101,8 +101,8 @@ pub fn supported(set: &Set) -> Result<()> {
         return Err("an interval set whose elements change".to_owned());
     }
     for part in &set.key {
-        if part.data_type.is_string() || part.data_type == DataType::IfaceIndex {
-            return Err("interface names in a set whose elements change".to_owned());
+        if part.data_type == DataType::IfaceIndex {
+            return Err("interfaces by their index in a set whose elements change".to_owned());
         }
     }
     if key_words(set) > KEY_WORDS {
@@ -149,12 +149,14 @@ pub fn key(set: &Set, key: &Value) -> Result<Key> {
     };
     let mut out = Key::new();
     for (part, value) in set.key.iter().zip(parts) {
-        let Value::Int(number) = value else {
-            return Err(match value {
-                Value::Any => "* in a set whose elements change",
-                _ => "such an element in a set whose elements change",
-            }
-            .to_owned());
+        let number = match value {
+            Value::Int(number) => *number,
+            Value::Name {
+                text,
+                prefix: false,
+            } if part.data_type.is_string() => name_as_number(text),
+            Value::Any => return Err("* in a set whose elements change".to_owned()),
+            _ => return Err("such an element in a set whose elements change".to_owned()),
         };
         out.extend(
             (0..words(part))
@@ -163,6 +165,24 @@ pub fn key(set: &Set, key: &Value) -> Result<Key> {
         );
     }
     Ok(out)
+}
+
+/// Bytes of a name of an interface.
+const NAME: usize = 16;
+
+/// A name as a number: its bytes, and zeros behind them.
+fn name_as_number(name: &str) -> u128 {
+    let mut bytes = [0; NAME];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    u128::from_be_bytes(bytes)
+}
+
+fn name_of_number(number: u128) -> Option<String> {
+    let bytes = number.to_be_bytes();
+    let name = bytes.split(|&byte| byte == 0).next()?;
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 /// What a key of the map is.
@@ -174,7 +194,14 @@ fn value(set: &Set, key: &[u32]) -> Option<Value> {
         let number = here
             .iter()
             .fold(0, |number, &word| number << 32 | u128::from(word));
-        values.push(Value::Int(number));
+        values.push(if part.data_type.is_string() {
+            Value::Name {
+                text: name_of_number(number)?,
+                prefix: false,
+            }
+        } else {
+            Value::Int(number)
+        });
         rest = behind;
     }
     match values.len() {

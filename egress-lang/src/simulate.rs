@@ -70,6 +70,8 @@ pub struct SimPacket {
     pub clock: u64,
     /// The group of the device.
     pub group: u32,
+    /// The name of the device, with zeros behind it.
+    pub name: [u8; 16],
     /// The realm of the route, where it has one.
     pub realm: Option<u32>,
     /// Whose socket sent it, if one did.
@@ -123,6 +125,19 @@ pub struct Owner {
 }
 
 impl SimPacket {
+    /// At a device of this name.
+    pub fn set_name(&mut self, name: &str) {
+        let bytes = name.bytes().chain(std::iter::repeat(0));
+        for (to, from) in self.name.iter_mut().zip(bytes) {
+            *to = from;
+        }
+    }
+
+    fn half_of_name(&self, from: usize) -> u64 {
+        let bytes = self.name.iter().skip(from).take(8);
+        bytes.fold(0, |number, &byte| number << 8 | u64::from(byte))
+    }
+
     /// A frame as a packet socket sends it: EtherType and network header are read from it.
     pub fn ethernet(bytes: &[u8]) -> Self {
         let ethertype = |at: usize| number(bytes, at);
@@ -359,6 +374,8 @@ impl Packet for SimPacket {
             meta::SKGID => self.owner?.gid.into(),
             meta::CGROUP => self.owner?.class.into(),
             meta::IFGROUP => self.group.into(),
+            meta::NAME => self.half_of_name(0),
+            meta::NAME_END => self.half_of_name(8),
             meta::RTCLASSID => self.realm?.into(),
             _ => Clock::UTC.value(what, self.clock),
         })

@@ -452,7 +452,9 @@ impl Encoder {
             Meta::L4proto => self.features |= feature::TRANSPORT,
             Meta::Protocol => {}
             Meta::Skuid | Meta::Skgid | Meta::Cgroup => self.features |= feature::SOCKET,
-            Meta::Ifgroup | Meta::Rtclassid => self.features |= feature::DEVICE,
+            Meta::Ifgroup | Meta::Name | Meta::NameEnd | Meta::Rtclassid => {
+                self.features |= feature::DEVICE
+            }
             Meta::Time | Meta::Day | Meta::Hour => self.features |= feature::CLOCK,
             _ => self.features |= feature::META,
         }
@@ -674,6 +676,8 @@ pub fn meta_number(key: Meta) -> Option<u8> {
         Meta::Skgid => Some(meta::SKGID),
         Meta::Cgroup => Some(meta::CGROUP),
         Meta::Ifgroup => Some(meta::IFGROUP),
+        Meta::Name => Some(meta::NAME),
+        Meta::NameEnd => Some(meta::NAME_END),
         Meta::Time => Some(meta::TIME),
         Meta::Day => Some(meta::DAY),
         Meta::Hour => Some(meta::HOUR),

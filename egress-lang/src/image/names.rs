@@ -47,6 +47,7 @@ fn keyword(meta: Meta) -> &'static str {
         Meta::Skgid => "skgid",
         Meta::Random => "random",
         Meta::Ifgroup => "oifgroup",
+        Meta::Name | Meta::NameEnd => "oifname",
         Meta::Time => "time",
         Meta::Day => "day",
         Meta::Hour => "hour",

@@ -391,6 +391,12 @@ impl Run<'_> {
             Meta::Skgid => packet.owner?.gid,
             Meta::Cgroup => packet.owner?.class,
             Meta::Ifgroup => packet.group,
+            Meta::Name | Meta::NameEnd => {
+                let bytes = self.device.name.bytes().chain(std::iter::repeat(0));
+                let from = if key == Meta::Name { 0 } else { 8 };
+                let number = |number, byte| number << 8 | u64::from(byte);
+                return Some(bytes.skip(from).take(8).fold(0, number));
+            }
             Meta::Time => return Some(packet.clock),
             Meta::Day => (packet.clock / 86_400_000_000_000 + 4) as u32 % 7,
             Meta::Hour => (packet.clock / 1_000_000_000 % 86_400) as u32,

@@ -59,6 +59,10 @@ pub enum Meta {
     Random,
     /// `meta iifgroup`, `meta oifgroup`: the group of the device, 32 bits.
     Ifgroup,
+    /// `meta iifname`, `meta oifname`, as a value: the first eight bytes.
+    Name,
+    /// The last eight.
+    NameEnd,
     /// `meta time`: nanoseconds since 1970, 64 bits.
     Time,
     /// `meta day`: 8 bits, 0 for Sunday.
@@ -120,6 +124,8 @@ impl Meta {
                 | Self::Skgid
                 | Self::Cgroup
                 | Self::Ifgroup
+                | Self::Name
+                | Self::NameEnd
                 | Self::Rtclassid
                 | Self::Time
                 | Self::Day
@@ -136,7 +142,7 @@ impl Source {
             Self::Option { len, .. } => u32::from(len.max(1)) * 8,
             Self::Meta(Meta::L4proto | Meta::Pkttype | Meta::Nfproto | Meta::Day) => 8,
             Self::Meta(Meta::Protocol | Meta::Iftype) => 16,
-            Self::Meta(Meta::Time) => 64,
+            Self::Meta(Meta::Time | Meta::Name | Meta::NameEnd) => 64,
             Self::Meta(_) => 32,
         }
     }

@@ -8,8 +8,8 @@ use egress_common::option::{Part, carrier};
 
 use super::{set, test};
 use crate::checked::{
-    AddressFamily, BitOp, ElementData, Expr, Limit, Log, Lookup, Match, OptionField, Quota, Right,
-    Set, Statement, Table, Value,
+    AddressFamily, BitOp, ElementData, Expr, Hook, Limit, Log, Lookup, Match, OptionField, Quota,
+    Right, Set, Statement, Table, Value,
 };
 use crate::ir::{Act, Base, Carrier, Meta, Register, Source, Step, Writable};
 use crate::meta::MetaKey;
@@ -25,6 +25,8 @@ const MAX_ELEMENTS: usize = 48;
 pub(super) struct Lower<'t> {
     /// Whose sets; `None` where only the statement itself is looked at.
     pub table: Option<&'t Table>,
+    /// At which hook.
+    pub hook: Hook,
 }
 
 impl Lower<'_> {

@@ -70,6 +70,12 @@ pub fn hook(ruleset: &Ruleset, device: &str, hook: checked::Hook) -> Result<ir::
     Ok(lowering.hook)
 }
 
+/// Where only the statement itself is looked at.
+const ALONE: act::Lower<'static> = act::Lower {
+    table: None,
+    hook: checked::Hook::Egress,
+};
+
 /// What of these statements, as they stand in a rule, the data plane cannot do.
 pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
     statements.iter().find_map(|statement| match statement {
@@ -80,9 +86,7 @@ pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
             kind: checked::ObjectKind::Counter,
             object: checked::ObjectChoice::Name(_),
         } => None,
-        Statement::VerdictMap { key, .. } if test::is_number(key) => {
-            act::Lower { table: None }.value(key, 0).err()
-        }
+        Statement::VerdictMap { key, .. } if test::is_number(key) => ALONE.value(key, 0).err(),
         Statement::VerdictMap { key, .. } => test::parts(key).err(),
         Statement::Object {
             object: checked::ObjectChoice::Map { key, .. },
@@ -96,16 +100,14 @@ pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
         Statement::Set {
             target,
             value: Expr::Map { key, .. },
-        } if test::parts(key).is_ok()
-            && act::Lower { table: None }.statement(statement).is_err() =>
-        {
+        } if test::parts(key).is_ok() && ALONE.statement(statement).is_err() => {
             let sample = Statement::Set {
                 target: target.clone(),
                 value: Expr::Constant(DataType::Integer, Value::Int(0)),
             };
             unsupported(&[sample])
         }
-        other => match (act::Lower { table: None }.statement(other)) {
+        other => match ALONE.statement(other) {
             Ok(Some(_)) => None,
             Ok(None) => Some(describe(other).to_owned()),
             Err(what) => Some(what),
@@ -145,6 +147,14 @@ struct Lowering<'r> {
 }
 
 impl<'r> Lowering<'r> {
+    /// For statements of a table.
+    fn lower<'t>(&self, table: &'t Table) -> act::Lower<'t> {
+        act::Lower {
+            table: Some(table),
+            hook: self.direction,
+        }
+    }
+
     fn chain(&mut self, table: &'r Table, name: &str) -> ir::ChainId {
         let key = (table.name.clone(), name.to_owned());
         if let Some(&id) = self.known.get(&key) {

@@ -1,7 +1,7 @@
 //! Rules. One that looks something up in a verdict map, or a concatenation in a set, becomes several:
 //! one for each element, of which at most one matches.
 
-use super::{Lowering, act, concat, describe, test};
+use super::{ALONE, Lowering, act, concat, describe, test};
 use crate::checked::{
     Element, ElementData, Expr, Hook, Lookup, MapData, Match, MatchOp, ObjectChoice, ObjectKind,
     ObjectState, Right, Rule, Set, Statement, Table, Value, Verdict,
@@ -32,7 +32,7 @@ pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
                 Right::Set(Lookup::Anonymous(set)) => Some(set.as_ref()),
                 _ => None,
             };
-            act::Lower { table: None }.number(matched, set).err()
+            ALONE.number(matched, set).err()
         }
         (Expr::Concat(_), Right::Set(_), MatchOp::Eq | MatchOp::Ne) => {
             test::parts(&matched.left).err()
@@ -127,7 +127,7 @@ impl<'r> Lowering<'r> {
                     right: Right::Set(lookup),
                     ..
                 }) if set_of(table, lookup)?.is_looked_up() => {
-                    let lower = act::Lower { table: Some(table) };
+                    let lower = self.lower(table);
                     let set = set_of(table, lookup)?;
                     let step = ir::Step::Act(lower.in_changing_set(left, *op, set)?);
                     if !set.is_dynamic() {
@@ -141,7 +141,7 @@ impl<'r> Lowering<'r> {
                         Right::Set(lookup) => Some(set_of(table, lookup)?),
                         _ => None,
                     };
-                    let lower = act::Lower { table: Some(table) };
+                    let lower = self.lower(table);
                     vec![lower.number(matched, set)?]
                 }
                 Statement::Match(matched) => match (&matched.left, &matched.right) {
@@ -225,7 +225,7 @@ impl<'r> Lowering<'r> {
                     target,
                     value: Expr::Map { key, map },
                 } if test::parts(key).is_ok() && !set_of(table, map)?.is_looked_up() => {
-                    let lower = act::Lower { table: Some(table) };
+                    let lower = self.lower(table);
                     let as_act = match only_tests(&alternatives) {
                         true => None,
                         false => lower.statement(statement).ok().flatten(),
@@ -248,7 +248,7 @@ impl<'r> Lowering<'r> {
                     }
                 }
                 other => {
-                    let lower = act::Lower { table: Some(table) };
+                    let lower = self.lower(table);
                     let step = lower.statement(other)?;
                     vec![step.ok_or_else(|| describe(other).to_owned())?]
                 }
@@ -435,7 +435,7 @@ impl<'r> Lowering<'r> {
             behind = Some(self.new_chain(table, part.rule, rules));
         }
         let what = ir::Kept::Number;
-        let mut act = act::Lower { table: Some(table) }.value(key, 0)?;
+        let mut act = self.lower(table).value(key, 0)?;
         act.push(ir::Act::Keep { from: 0, what });
         append(&mut alternatives, &[ir::Step::Act(act)]);
         // `*` is for what no other is for.
@@ -485,7 +485,7 @@ fn set_to(target: &Expr, data: &ElementData, data_type: Option<DataType>) -> Res
         target: target.clone(),
         value: Expr::Constant(data_type, value.clone()),
     };
-    let step = act::Lower { table: None }.statement(&statement)?;
+    let step = ALONE.statement(&statement)?;
     step.ok_or_else(|| describe(&statement).to_owned())
 }
 

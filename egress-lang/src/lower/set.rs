@@ -1,9 +1,10 @@
 //! Sets whose elements change while packets flow: looking them up, and changing them.
 
 use super::{act::Lower, test};
-use crate::checked::{Expr, MatchOp, Set, SetUpdate, SetUpdateOp, TypePart};
+use crate::checked::{Expr, Hook, MatchOp, Set, SetUpdate, SetUpdateOp, TypePart};
 use crate::element;
-use crate::ir::{Act, Register, SetChange, Source};
+use crate::ir::{Act, Meta, Register, SetChange, Source};
+use crate::meta::MetaKey;
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -94,6 +95,10 @@ impl Lower<'_> {
             return Err("a map in the key of a set whose elements change".to_owned());
         }
         let words = element::words(of);
+        if let Expr::Meta(key @ (MetaKey::Iifname | MetaKey::Oifname)) = part {
+            act.extend(self.name(*key));
+            return Ok(());
+        }
         if of.width <= 64 {
             act.extend(self.value(part, 0)?);
             let words = words as u8;
@@ -138,6 +143,30 @@ impl Lower<'_> {
             done += now;
         }
         Ok(())
+    }
+}
+
+impl Lower<'_> {
+    /// The name of a device as a part of a key: there is no input device on egress, no output device on ingress.
+    fn name(&self, key: MetaKey) -> [Act; 4] {
+        let is_there = match self.hook {
+            Hook::Egress => key == MetaKey::Oifname,
+            Hook::Ingress => key == MetaKey::Iifname,
+        };
+        let half = |key| match is_there {
+            true => Act::Load {
+                to: 0,
+                source: Source::Meta(key),
+            },
+            false => Act::Constant { to: 0, value: 0 },
+        };
+        let append = Act::Key { from: 0, words: 2 };
+        [
+            half(Meta::Name),
+            append.clone(),
+            half(Meta::NameEnd),
+            append,
+        ]
     }
 }
 

@@ -39,6 +39,7 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         bail!("PACKET: too short: it comes to no hook");
     };
     packet.time = START;
+    packet.set_name(&rules.device);
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
     packet.clock = u64::try_from(since.as_nanos())?;
     let answer = policy.run(&packet)?;

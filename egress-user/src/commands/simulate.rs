@@ -135,6 +135,7 @@ impl Run<'_> {
             self.line(captured, &what, "-", None, "comes to no hook");
             return Ok(None);
         };
+        packet.set_name(&self.rules.device);
         let since = i128::try_from(captured.time)? - i128::try_from(self.first)?;
         packet.time = u64::try_from(i128::from(START) + since).unwrap_or(0);
         packet.clock = u64::try_from(captured.time).unwrap_or(u64::MAX);

@@ -135,6 +135,7 @@ impl Program<'_> {
         packet.mark.set(event.mark);
         packet.priority.set(event.priority);
         packet.ifindex = event.ifindex;
+        packet.set_name(&self.device.name);
         packet.pkttype.set(event.pkttype);
         packet.cpu = event.cpu;
         packet.gso_size = event.gso_size;

@@ -9,7 +9,7 @@ use std::{
 
 use egress_lang::simulate::{Owner, SimPacket};
 
-use crate::common::netns::IFINDEX;
+use crate::common::netns::{DEVICE, IFINDEX};
 
 /// Where a packet is handed to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +98,7 @@ impl Sent {
             packet.linear = header.max(14);
         }
         packet.ifindex = IFINDEX;
+        packet.set_name(DEVICE);
         packet.mark.set(self.mark);
         packet.priority.set(self.priority);
         packet.clock = now();
