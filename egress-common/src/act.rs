@@ -437,7 +437,9 @@ pub fn instruction<P: Packet, M: Maps>(
             registers.key_len = 0;
             return end::ON;
         }
-        code::SYMHASH => scale(packet.flow_hash(), b as u32).wrapping_add(c),
+        code::SYMHASH if maps.features() & feature::FLOW != 0 => {
+            scale(packet.flow_hash(), b as u32).wrapping_add(c)
+        }
         code::JHASH => scale(maps.jhash(arg, a), b as u32).wrapping_add(c),
         code::KEEP => {
             maps.key_set(arg, value as u32);
@@ -554,7 +556,7 @@ pub fn write<P: Packet, M: Maps>(
         len,
         keep,
         value,
-        crc: what & write::CRC != 0,
+        crc: maps.features() & feature::CRC != 0 && what & write::CRC != 0,
     };
     let checksum = what >> write::CHECKSUM_SHIFT;
     store::write(

@@ -324,6 +324,10 @@ pub mod feature {
     pub const WIDE: u32 = 1 << 4;
     /// Loads that nft has no fast path for.
     pub const SLOW: u32 = 1 << 5;
+    /// SCTP's checksum is computed ([`crate::crc`]).
+    pub const CRC: u32 = 1 << 6;
+    /// The hash of the flow ([`crate::symhash`]).
+    pub const FLOW: u32 = 1 << 7;
     /// Counters.
     pub const COUNTER: u32 = 1 << 9;
     /// Metadata other than protocol and l4proto.

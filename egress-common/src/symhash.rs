@@ -81,7 +81,7 @@ fn ipv4<P: Packet>(packet: &P, start: u32) -> Option<Flow> {
     let first = packet.far(start, 8)?;
     let l4proto = (packet.far(start.wrapping_add(9), 1)? >> 56) as u32;
     let addresses = packet.far(start.wrapping_add(12), 8)?;
-    let header = (first >> 56 & 0xf) as u32 * 4;
+    let header = ((first >> 56) as u32 & 0xf) << 2;
     let ports = match ports_at(l4proto) {
         Some(at) if first & FRAGMENT == 0 => start.wrapping_add(header).wrapping_add(at),
         _ => 0,

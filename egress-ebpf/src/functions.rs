@@ -4,13 +4,14 @@ use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use egress_common::{
     act::{self, Registers},
     engine, jhash,
+    layout::feature,
     packet::Headers,
     set, symhash,
 };
 
 use crate::{
     elements::{self, Element, Statement},
-    maps::{ANY, Shared, Tables},
+    maps::{ANY, Shared, Tables, settings},
     packet::SkBuff,
 };
 
@@ -125,6 +126,9 @@ pub extern "C" fn jhash(len: u32, seed: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn flow_hash(skb: *mut __sk_buff) -> u32 {
+    if settings::features() & feature::FLOW == 0 {
+        return 0;
+    }
     let ctx = TcContext::new(skb);
     symhash::of_packet(&SkBuff::new(&ctx))
 }

@@ -16,6 +16,7 @@ use aya_ebpf::{
 use egress_common::{
     act::end,
     crc::{self, CrcWalk},
+    layout::feature,
     option::{self, OptionWalk, Part, carrier},
     packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
     store::{fold, mended},
@@ -599,6 +600,9 @@ pub extern "C" fn mend_checksum(
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn mend_crc(skb: *mut __sk_buff, header: u32) -> u32 {
+    if settings::features() & feature::CRC == 0 {
+        return 0;
+    }
     let ctx = TcContext::new(skb);
     let packet = SkBuff::new(&ctx);
     let Some(walk) = CrcWalk::from(&packet, header) else {

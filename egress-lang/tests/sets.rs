@@ -245,9 +245,9 @@ fn what_cannot_change_is_refused() {
             "an interval set whose elements change",
         ),
         (
-            "set s { type ifname; flags timeout; }",
-            "oifname @s drop",
-            "meta oifname",
+            "set s { type iface_index; flags timeout; }",
+            "oif @s drop",
+            "interfaces by their index in a set whose elements change",
         ),
         (
             "map m { type ipv4_addr : verdict; flags timeout; }",

@@ -62,6 +62,13 @@ impl Encoder {
             // The checksum to be mended is in the transport header.
             self.features |= feature::TRANSPORT;
         }
+        if let Act::Write {
+            checksum: Some(Checksum::Sctp),
+            ..
+        } = act
+        {
+            self.features |= feature::CRC;
+        }
         if let Act::SetOption { .. } = act {
             self.features |= feature::TRANSPORT | feature::OPTION;
         }
@@ -238,7 +245,7 @@ impl Encoder {
                 modulus,
                 offset,
             } => {
-                self.features |= feature::PAYLOAD;
+                self.features |= feature::PAYLOAD | feature::FLOW;
                 Instruction {
                     b: modulus.into(),
                     c: offset.into(),
