@@ -312,6 +312,8 @@ const STATEMENTS: &[(&str, &str, Statement)] = &[
      Statement { text: "meta mark set numgen inc mod 4", object: "" }),
     ("jhash", "meta mark set jhash",
      Statement { text: "meta mark set jhash ip saddr . ip daddr mod 4", object: "" }),
+    ("symhash", "meta mark set symhash", Statement { text: "meta mark set symhash mod 4", object: "" }),
+    ("tunnel", "match inside of a tunnel", Statement { text: "vxlan ip daddr 192.0.2.1", object: "" }),
     ("lookup", "lookup in a set of policy memory",
      Statement { text: "ip saddr != @s", object: "set s { type ipv4_addr; policy memory; elements = { 192.0.2.1, 192.0.2.2 }; }" }),
     ("hour", "meta hour", Statement { text: "meta hour \"00:00\"-\"23:59:59\"", object: "" }),
