@@ -34,9 +34,16 @@ const GC_INTERVAL: u64 = SECOND;
 type Result<T> = std::result::Result<T, String>;
 
 impl Set {
-    /// Whether its elements change while packets flow, or carry statements.
+    /// Whether its elements change while packets flow, or carry statements in a map.
     pub fn is_dynamic(&self) -> bool {
-        self.dynamic || self.has_timeout || !self.statements.is_empty()
+        let carry = || !self.statements.is_empty() && supported(self).is_ok();
+        self.dynamic || self.has_timeout || carry()
+    }
+
+    /// Whether elements carry statements in tables: those of intervals or with verdicts do, which no map can hold.
+    pub fn carries_statements(&self) -> bool {
+        let mut elements = self.elements.iter();
+        !self.is_dynamic() && elements.any(|element| !element.statements.is_empty())
     }
 
     /// Whether its elements are in a map, not in tables, so that each can be changed by itself: of those that

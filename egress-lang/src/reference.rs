@@ -97,6 +97,7 @@ beforehand. A test loads each line, so that this list is what is refused.
     fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals,
     ip daddr vmap @verdicts                             # or verdicts
+    ip daddr { 10.0.0.1 counter, 10.0.0.2 } drop        # statements of elements of sets without a name
     update @s { ip daddr last }                         # `last` in elements
     update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements
 

@@ -43,7 +43,11 @@ pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
 
 fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
     match lookup {
-        Lookup::Anonymous(set) => Ok(set),
+        Lookup::Anonymous(set) => {
+            // What they keep would be nobody's: a list of states knows named sets alone.
+            test::constant(set)?;
+            Ok(set)
+        }
         Lookup::Named(name) => table
             .set(name)
             .ok_or_else(|| format!("the missing set {name}")),
@@ -145,13 +149,26 @@ impl<'r> Lowering<'r> {
                     vec![lower.number(matched, set)?]
                 }
                 Statement::Match(matched) => match (&matched.left, &matched.right) {
+                    (left, Right::Set(lookup))
+                        if matched.op == MatchOp::Eq
+                            && set_of(table, lookup)?.carries_statements() =>
+                    {
+                        if any_acts(&alternatives) {
+                            append(&mut alternatives, &lookups);
+                            return self.rest(table, goes_on, alternatives, exits, out);
+                        }
+                        let set = set_of(table, lookup)?;
+                        alternatives = cut(alternatives, rule, out);
+                        alternatives = self.by_map(alternatives, left, set, &|_| Ok(None))?;
+                        continue;
+                    }
                     (left @ Expr::Concat(_), Right::Set(lookup)) => {
                         if any_acts(&alternatives) {
                             append(&mut alternatives, &lookups);
                             return self.rest(table, goes_on, alternatives, exits, out);
                         }
                         let set = set_of(table, lookup)?;
-                        test::constant(set)?;
+                        test::in_tables(set)?;
                         let parts = test::parts(left)?;
                         let choices = match matched.op {
                             MatchOp::Eq => concat::any_of(&parts, set, self.direction)?,
@@ -189,8 +206,8 @@ impl<'r> Lowering<'r> {
                     }
                     let set = set_of(table, map)?;
                     alternatives = cut(alternatives, rule, out);
-                    let step = |data: &ElementData| match data {
-                        ElementData::Object(name) => object(table, *kind, name),
+                    let step = |element: &Element| match &element.data {
+                        Some(ElementData::Object(name)) => object(table, *kind, name).map(Some),
                         _ => Err("a map without objects".to_owned()),
                     };
                     alternatives = self.by_map(alternatives, key, set, &step)?;
@@ -202,8 +219,9 @@ impl<'r> Lowering<'r> {
                 }
                 Statement::VerdictMap { key, map } => {
                     let set = set_of(table, map)?;
-                    test::constant(set)?;
+                    test::in_tables(set)?;
                     if test::is_number(key) {
+                        test::constant(set)?;
                         return self.chain_of_numbers(
                             table,
                             goes_on,
@@ -242,7 +260,10 @@ impl<'r> Lowering<'r> {
                             _ => None,
                         };
                         let data_type = data_type.map(|part| part.data_type);
-                        let step = |data: &ElementData| set_to(target, data, data_type);
+                        let step = |element: &Element| {
+                            let data = element.data.as_ref();
+                            set_to(target, data, data_type).map(Some)
+                        };
                         alternatives = self.by_map(alternatives, key, set, &step)?;
                         continue;
                     }
@@ -342,15 +363,15 @@ impl<'r> Lowering<'r> {
         self.new_chain(table, rule, rules)
     }
 
-    /// One way for each element of the map, with what its data says.
+    /// One way for each element, with the statements that it carries and what its data says.
     fn by_map(
         &self,
         alternatives: Alternatives,
         key: &Expr,
         set: &Set,
-        step: &dyn Fn(&ElementData) -> Result<ir::Step>,
+        step: &dyn Fn(&Element) -> Result<Option<ir::Step>>,
     ) -> Result<Alternatives> {
-        test::constant(set)?;
+        test::in_tables(set)?;
         let parts = test::parts(key)?;
         if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
             return Err(TOO_MANY.to_owned());
@@ -358,10 +379,10 @@ impl<'r> Lowering<'r> {
         let mut out = Vec::with_capacity(alternatives.len() * set.elements.len());
         let each = concat::each_of(&parts, set, self.direction)?;
         for (element, choices) in set.elements.iter().zip(each) {
-            let data = element.data.as_ref();
-            let step = step(data.ok_or("a map without data")?)?;
+            let (carried, step) = (carried(element)?, step(element)?);
             for mut steps in combined(&alternatives, &choices)? {
-                steps.push(step.clone());
+                steps.extend(carried.iter().cloned());
+                steps.extend(step.clone());
                 out.push(steps);
             }
         }
@@ -387,7 +408,9 @@ impl<'r> Lowering<'r> {
         let each = concat::each_of(&parts, set, self.direction)?;
         for (element, choices) in set.elements.iter().zip(each) {
             let verdict = verdict_of(element)?;
-            let ways = combined(&alternatives, &choices)?;
+            let carried = carried(element)?;
+            let mut ways = combined(&alternatives, &choices)?;
+            append(&mut ways, &carried);
             if *verdict == Verdict::Continue {
                 on.extend(ways);
                 continue;
@@ -477,8 +500,12 @@ impl<'r> Lowering<'r> {
 }
 
 /// Sets what is set to a constant.
-fn set_to(target: &Expr, data: &ElementData, data_type: Option<DataType>) -> Result<ir::Step> {
-    let (ElementData::Value(value), Some(data_type)) = (data, data_type) else {
+fn set_to(
+    target: &Expr,
+    data: Option<&ElementData>,
+    data_type: Option<DataType>,
+) -> Result<ir::Step> {
+    let (Some(ElementData::Value(value)), Some(data_type)) = (data, data_type) else {
         return Err("a map without values".to_owned());
     };
     let statement = Statement::Set {
@@ -487,6 +514,18 @@ fn set_to(target: &Expr, data: &ElementData, data_type: Option<DataType>) -> Res
     };
     let step = ALONE.statement(&statement)?;
     step.ok_or_else(|| describe(&statement).to_owned())
+}
+
+/// The statements that an element carries.
+fn carried(element: &Element) -> Result<Vec<ir::Step>> {
+    let steps = element.statements.iter().map(|statement| match statement {
+        Statement::Counter(counter) => Ok(ir::Step::Counter(counter.id)),
+        other => {
+            let step = ALONE.statement(other)?;
+            step.ok_or_else(|| describe(other).to_owned())
+        }
+    });
+    steps.collect()
 }
 
 /// What a named object does.

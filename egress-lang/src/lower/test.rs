@@ -81,24 +81,29 @@ pub(super) fn parts(key: &Expr) -> Result<Vec<&Expr>> {
 }
 
 /// Whether a set can be used as its elements are now.
-pub(super) fn constant(set: &Set) -> Result<()> {
+pub(super) fn in_tables(set: &Set) -> Result<()> {
     if set.is_dynamic() {
         crate::element::supported(set)?;
         return Err("a set whose elements change".to_owned());
     }
-    let statements = set
-        .elements
-        .iter()
-        .any(|element| !element.statements.is_empty());
-    if statements {
-        return Err("a set whose elements carry statements".to_owned());
+    Ok(())
+}
+
+/// Likewise, where they do nothing.
+pub(super) fn constant(set: &Set) -> Result<()> {
+    in_tables(set)?;
+    if set.carries_statements() {
+        return Err("a set whose elements carry statements here".to_owned());
     }
     Ok(())
 }
 
 /// A match against a set: one step for all of its elements.
 pub(super) fn in_set(matched: &Match, set: &Set, hook: Hook) -> Result<Vec<Step>> {
-    constant(set)?;
+    match matched.right {
+        Right::Set(Lookup::Anonymous(_)) => constant(set)?,
+        _ => in_tables(set)?,
+    }
     let mut keys: Vec<_> = set
         .elements
         .iter()
