@@ -52,8 +52,8 @@ const STATEMENTS: &str = "\
 
 Elements of a set that is `dynamic`, has timeouts or statements, or says `policy memory`, are in a hash map, where commands change
 them one by one. Those of other sets are part of the tables: packets find them sooner, they take less memory, and all
-of a command's are there from one moment to the next. Where such a map cannot be (intervals, interface names, verdicts, objects),
-`policy memory` is without effect.
+of a command's are there from one moment to the next. Where such a map cannot be (intervals, verdicts, objects),
+`policy memory` is without effect, and statements of elements are part of the tables, too.
 
 A VALUE or DEVICE is a constant, a field or meta key, `KEY map MAP`, `numgen` or `jhash`; what not, the list of what is
 refused says.

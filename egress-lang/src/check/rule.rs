@@ -81,8 +81,7 @@ impl<'t> RuleChecker<'_, 't> {
                 && !failed
                 && let Some(what) = self.out.get(start..).and_then(crate::lower::unsupported)
             {
-                let _: Result<()> =
-                    self.fail(statement.span, format!("{what} is not supported yet"));
+                let _: Result<()> = self.fail(statement.span, crate::lower::refused(&what));
                 failed = true;
             }
         }

@@ -516,7 +516,7 @@ const AUDIT: u8 = 8;
 /// `log`.
 fn log(log: &Log) -> Result<Act> {
     if log.level == Some(AUDIT) {
-        return Err("log level audit".to_owned());
+        return Err("log level audit: a program cannot write to the audit log".to_owned());
     }
     let wanted = match log.snaplen {
         None | Some(0) => SHORT,

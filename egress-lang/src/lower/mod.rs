@@ -13,9 +13,17 @@ use crate::checked::{self, Expr, Ruleset, Statement, Table, Value};
 use crate::datatype::DataType;
 use crate::ir;
 
+/// What is said of what cannot be done: `what`, or what and, behind a colon, why it never can.
+pub fn refused(what: &str) -> String {
+    match what.split_once(": ") {
+        Some((what, why)) => format!("{what} is not supported: {why}"),
+        None => format!("{what} is not supported yet"),
+    }
+}
+
 /// Why a ruleset cannot be enforced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("table netdev {table}, chain {chain}, rule handle {handle}: {what} is not supported yet")]
+#[error("table netdev {table}, chain {chain}, rule handle {handle}: {}", refused(.what))]
 pub struct LowerError {
     /// Where.
     pub table: String,
@@ -131,7 +139,7 @@ fn describe(statement: &Statement) -> &'static str {
         Statement::Fwd { .. } => "fwd",
         Statement::Redirect { .. } => "redirect",
         Statement::SetUpdate(_) => "changing a set",
-        Statement::Notrack => "notrack",
+        Statement::Notrack => "notrack: a program cannot tell connection tracking",
         Statement::OptionReset { .. } => "resetting a TCP option",
     }
 }

@@ -457,7 +457,9 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
         Expr::Jhash { .. } => Err("jhash".to_owned()),
         Expr::Symhash { .. } => Err("symhash".to_owned()),
         Expr::Socket { .. } => Err("a match on sockets".to_owned()),
-        Expr::Fib { .. } => Err("fib".to_owned()),
+        Expr::Fib { .. } => Err(
+            "fib: a program is not told of what type a route is, nor of routes where nothing is forwarded".to_owned(),
+        ),
         Expr::Inner { tunnel, of } => inside(*tunnel, of),
         Expr::Map { .. } => Err("a map in a match".to_owned()),
         Expr::Binary { .. } | Expr::Concat(_) | Expr::Constant(..) => {

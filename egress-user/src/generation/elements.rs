@@ -11,6 +11,7 @@ use egress_common::{act::KEY_WORDS, set::word};
 use egress_lang::{
     checked::{Element, Set, StateId, Value},
     element::{self, Key, Words},
+    lower::refused,
 };
 use log::debug;
 
@@ -205,8 +206,8 @@ impl Live {
                 let mut wanted = HashSet::with_capacity(set.elements.len());
                 for element in &set.elements {
                     let key = element::key(set, &element.key);
-                    let key = key
-                        .map_err(|what| anyhow!("set {}: {what} is not supported yet", set.name))?;
+                    let key =
+                        key.map_err(|what| anyhow!("set {}: {}", set.name, refused(&what)))?;
                     wanted.insert(key);
                 }
                 let Some(found) = self.sets.get(&(scope.id, set.id)) else {
@@ -501,7 +502,7 @@ fn add(map: &Elements, sizes: &states::Sizes, slot: u32, set: &Set) -> Result<()
 /// The elements of a set, as they stand in the map.
 fn encoded(set: &Set) -> Result<Vec<(Key, Words)>> {
     let now = elements::now();
-    let cannot = |what: String| anyhow!("set {}: {what} is not supported yet", set.name);
+    let cannot = |what: String| anyhow!("set {}: {}", set.name, refused(&what));
     let encode = |one: &Element| -> Result<_, String> {
         Ok((
             element::key(set, &one.key)?,

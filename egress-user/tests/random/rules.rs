@@ -170,8 +170,16 @@ impl Generator<'_> {
         };
         let name = format!("s{number}");
         let elements = elements.join(", ");
-        // Of such a set, elements are looked up one by one.
-        let policy = *self.rng.pick(&["", "", "policy memory; "]);
+        // Of such a set, elements are looked up one by one. Elements of intervals carry statements in tables.
+        let others = &[
+            "",
+            "",
+            "",
+            "policy memory; ",
+            "policy memory; ",
+            "counter; ",
+        ];
+        let policy = *self.rng.pick(others);
         lines.push(removable(format!(
             "set {name} {{ typeof {left}; {policy}{flags}elements = {{ {elements} }}; }}"
         )));
@@ -450,6 +458,16 @@ impl Generator<'_> {
     }
 
     fn counter(&mut self) -> String {
+        if self.counters > 0 && self.rng.chance(3) {
+            let left = self.left();
+            let elements = self.elements(&left).into_iter();
+            let named = |element| format!("{element} : \"n{}\"", self.rng.below(self.counters));
+            let elements: Vec<_> = elements.map(named).collect();
+            if left.has_type {
+                let elements = elements.join(", ");
+                return format!("counter name {} map {{ {elements} }}", left.text);
+            }
+        }
         if self.counters > 0 && self.rng.chance(10) {
             return format!("counter name \"n{}\"", self.rng.below(self.counters));
         }

@@ -159,7 +159,11 @@ impl Target {
         };
         let protocol = self.base == Base::Link && first == VLAN_PROTOCOL && matches!(len, 2 | 4);
         if protocol && !is_of_tag() {
-            return Err("setting the type of a VLAN tag beside the packet".to_owned());
+            return Err(
+                "setting an EtherType, which may be that of a VLAN tag beside the packet: a program \
+                 can make it vlan or 8021ad, and nothing else"
+                    .to_owned(),
+            );
         }
         if self.base == Base::Link && first + len > VLAN_PROTOCOL && len > 8 {
             return Err("setting this much with a VLAN tag in it".to_owned());
