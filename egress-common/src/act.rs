@@ -70,7 +70,8 @@ pub mod code {
     pub const LAST: u8 = 11;
     /// `reg` becomes the next number of state slot `a`, of `b` numbers, plus `c`.
     pub const NUMGEN_INC: u8 = 12;
-    /// `reg` becomes a random number less than `b`, plus `c`; with `b` 0, of 32 bits.
+    /// `reg` becomes a random number less than `b`, plus `c`; with `b` 0, of 32 bits. With `arg` 1, it is made of the
+    /// flow's hash ([`crate::symhash`]).
     pub const RANDOM: u8 = 13;
     /// A copy of the packet is sent by the device whose index is `reg`.
     pub const DUP: u8 = 14;
@@ -116,8 +117,8 @@ pub mod code {
     pub const KEEP: u8 = 28;
     /// `reg` becomes what was kept.
     pub const KEPT: u8 = 29;
-    /// `reg` becomes `reciprocal_scale()` of the flow's hash ([`crate::symhash`]) and `b`, plus `c`.
-    pub const SYMHASH: u8 = 30;
+    /// The same as [`WRITE`], where the base is the data behind the transport header.
+    pub const WRITE_INNER: u8 = 30;
 }
 
 /// The `arg` of [`code::KEEP`] and [`code::KEPT`]: the word of the key, or behind it, that keeps it.
@@ -396,23 +397,17 @@ pub fn instruction<P: Packet, M: Maps>(
         }
         code::NUMGEN_INC => next_number(maps, a, b).wrapping_add(c),
         code::RANDOM => {
-            let random = packet.random();
+            let random = match arg {
+                0 => packet.random(),
+                _ => packet.flow_hash(),
+            };
             let number = match b {
                 0 => u64::from(random),
                 modulus => scale(random, modulus as u32),
             };
             number.wrapping_add(c)
         }
-        code::DUP => {
-            packet.duplicate(value as u32);
-            return end::ON;
-        }
         code::FWD => return packet.forward(value as u32, false),
-        code::REDIRECT => return packet.forward(value as u32, true),
-        code::FWD_NEIGH => {
-            let address = (registers.get(1), registers.get(2));
-            return maps.forward_to(packet, value as u32, arg, address);
-        }
         code::LOG => {
             packet.tell(a, arg);
             return end::ON;
@@ -437,18 +432,37 @@ pub fn instruction<P: Packet, M: Maps>(
             registers.key_len = 0;
             return end::ON;
         }
-        code::SYMHASH if maps.features() & feature::FLOW != 0 => {
-            scale(packet.flow_hash(), b as u32).wrapping_add(c)
-        }
         code::JHASH => scale(maps.jhash(arg, a), b as u32).wrapping_add(c),
-        code::KEEP => {
-            maps.key_set(arg, value as u32);
-            return end::ON;
-        }
-        code::KEPT => maps.key_get(arg).into(),
-        _ => return end::BROKEN,
+        _ => return maps.rare_instruction(packet, headers, at, registers),
     };
     registers.set(reg, computed);
+    end::ON
+}
+
+/// Runs one that is rare: so that the way to the others is a short one.
+#[inline(always)]
+pub fn rare_instruction<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    at: u32,
+    registers: &mut Registers,
+) -> u32 {
+    let word = maps.table32(at);
+    let (reg, arg) = ((word >> 8) & 0xff, word >> 16);
+    let value = registers.get(reg);
+    match word as u8 {
+        code::DUP => packet.duplicate(value as u32),
+        code::REDIRECT => return packet.forward(value as u32, true),
+        code::FWD_NEIGH => {
+            let address = (registers.get(1), registers.get(2));
+            return maps.forward_to(packet, value as u32, arg, address);
+        }
+        code::WRITE_INNER => return ended(maps.write_inner(packet, headers, at, value)),
+        code::KEEP => maps.key_set(arg, value as u32),
+        code::KEPT => registers.set(reg, maps.key_get(arg).into()),
+        _ => return end::BROKEN,
+    }
     end::ON
 }
 
@@ -468,29 +482,9 @@ pub fn fetch<P: Packet, M: Maps>(
     offset: u32,
 ) -> Option<u64> {
     let (code, len) = (what as u8, what >> 8 & 0xff);
-    if maps.features() & feature::OUTSIDE != 0
-        && code & fetch::OPTION == fetch::META
-        && code & !fetch::META >= meta::SKUID
-    {
-        return packet.outside(code & !fetch::META);
-    }
-    if maps.features() & feature::OPTION != 0 && code & fetch::OPTION == fetch::OPTION {
-        let (carrier, short) = option_of(code);
-        let len = if code & fetch::OPTION_WIDE != 0 {
-            len as u8
-        } else {
-            short
-        };
-        let part = Part {
-            carrier,
-            kind: offset as u8,
-            offset: (offset >> 8) as u8,
-            len,
-        };
-        let value = packet.option(headers, part)?;
-        // Whether there is an option is one byte.
-        let bits = if len == 0 { 8 } else { u32::from(len) << 3 };
-        return Some(value >> (64u32.wrapping_sub(bits) & 63));
+    let rare = feature::OPTION | feature::OUTSIDE;
+    if code >= fetch::META | meta::SKUID && maps.features() & rare != 0 {
+        return maps.fetch_rare(packet, headers, what, offset);
     }
     if code & (fetch::META | fetch::WIDE) != fetch::WIDE {
         return crate::load::fetch_narrow(packet, maps, headers, code, offset as u16)
@@ -503,6 +497,42 @@ pub fn fetch<P: Packet, M: Maps>(
     };
     let value = packet.load(headers, load)?;
     Some(value >> (64u32.wrapping_sub(len << 3) & 63))
+}
+
+/// Of what [`fetch`] reads, options and what is outside of the packet.
+#[inline(always)]
+pub fn fetch_rare<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    what: u32,
+    offset: u32,
+) -> Option<u64> {
+    let (code, len) = (what as u8, (what >> 8) as u8);
+    if code & fetch::OPTION != fetch::OPTION {
+        return match maps.features() & feature::OUTSIDE {
+            0 => None,
+            _ => packet.outside(code & !fetch::META),
+        };
+    }
+    if maps.features() & feature::OPTION == 0 {
+        return None;
+    }
+    let (carrier, short) = option_of(code);
+    let len = match code & fetch::OPTION_WIDE {
+        0 => short,
+        _ => len,
+    };
+    let part = Part {
+        carrier,
+        kind: offset as u8,
+        offset: (offset >> 8) as u8,
+        len,
+    };
+    let value = packet.option(headers, part)?;
+    // Whether there is an option is one byte.
+    let bits = if len == 0 { 8 } else { u32::from(len) << 3 };
+    Some(value >> (64u32.wrapping_sub(bits) & 63))
 }
 
 /// What [`hash_fields`] says where a field is absent.
@@ -532,9 +562,9 @@ pub fn hash_fields<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, a
     scale(jhash::of_words(first, second, len, seed), range as u32).wrapping_add(range >> 32)
 }
 
-/// Runs a [`code::WRITE`] at an offset in the tables, with what is in its register; whether it could.
+/// Runs a [`code::WRITE`], or [`code::WRITE_INNER`], at an offset in the tables, with what is in its register; whether it could.
 #[inline(always)]
-pub fn write<P: Packet, M: Maps>(
+pub fn write<P: Packet, M: Maps, const INNER: bool>(
     packet: &P,
     maps: &M,
     headers: Headers,
@@ -556,16 +586,19 @@ pub fn write<P: Packet, M: Maps>(
         len,
         keep,
         value,
-        crc: maps.features() & feature::CRC != 0 && what & write::CRC != 0,
     };
     let checksum = what >> write::CHECKSUM_SHIFT;
-    store::write(
+    let done = store::write::<P, INNER>(
         packet,
         headers,
         write,
         (what & write::CHECKSUM != 0).then_some(checksum),
         what & write::PSEUDO != 0,
-    )
+    );
+    if INNER || maps.features() & feature::CRC == 0 || what & write::CRC == 0 {
+        return done;
+    }
+    done && store::mend_crc(packet, headers)
 }
 
 /// Takes one hop off and sends the packet to a next hop, where it is of that family

@@ -189,6 +189,19 @@ pub trait Maps {
     {
         act::instruction(packet, self, headers, at, registers)
     }
+    /// [`act::rare_instruction`].
+    fn rare_instruction<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        at: u32,
+        registers: &mut Registers,
+    ) -> u32
+    where
+        Self: Sized,
+    {
+        act::rare_instruction(packet, self, headers, at, registers)
+    }
     /// [`act::fetch`].
     fn fetch<P: Packet>(&self, packet: &P, headers: Headers, what: u32, offset: u32) -> Option<u64>
     where
@@ -196,12 +209,32 @@ pub trait Maps {
     {
         act::fetch(packet, self, headers, what, offset)
     }
+    /// [`act::fetch_rare`], for the same reason.
+    fn fetch_rare<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        what: u32,
+        offset: u32,
+    ) -> Option<u64>
+    where
+        Self: Sized,
+    {
+        act::fetch_rare(packet, self, headers, what, offset)
+    }
     /// [`act::write`].
     fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool
     where
         Self: Sized,
     {
-        act::write(packet, self, headers, at, value)
+        act::write::<P, Self, false>(packet, self, headers, at, value)
+    }
+    /// The same behind the transport header.
+    fn write_inner<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool
+    where
+        Self: Sized,
+    {
+        act::write::<P, Self, true>(packet, self, headers, at, value)
     }
     /// [`act::forward_to`].
     fn forward_to<P: Packet>(

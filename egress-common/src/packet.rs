@@ -207,6 +207,13 @@ pub trait Packet {
     {
         Headers::find_far(self)
     }
+    /// [`Headers::inner`], for the same reason.
+    fn inner(&self, headers: Headers) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        headers.inner(self)
+    }
     /// Goes to the end of a way over extension headers. Programs make it a loop whose body is verified
     /// once.
     #[inline(always)]
@@ -595,7 +602,7 @@ impl Headers {
     /// Where the data of a transport protocol starts (`nft_payload_inner_offset()` of Linux 6.2; older ones
     /// know UDP and TCP alone).
     #[inline(always)]
-    pub(crate) fn inner<P: Packet>(self, packet: &P) -> Option<u32> {
+    pub fn inner<P: Packet>(self, packet: &P) -> Option<u32> {
         let start = self.transport();
         let header = match self.l4proto()? {
             IPPROTO_UDP => 8,

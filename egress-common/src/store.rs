@@ -18,8 +18,6 @@ pub struct Write {
     /// What the other bits become, and which of those that stay are flipped: [`left_aligned`], in the order
     /// of the wire.
     pub value: u64,
-    /// Whether SCTP's checksum is computed anew where it is written to.
-    pub crc: bool,
 }
 
 /// The offset of the checksum in a transport header, for those whose checksum covers addresses
@@ -40,21 +38,25 @@ const IPPROTO_ICMPV6: u8 = 58;
 const IPPROTO_SCTP: u8 = 132;
 const IPPROTO_UDPLITE: u8 = 136;
 
-/// Writes, and mends the checksum at `checksum` bytes from the base, if there is one to mend, and with
+/// Writes, with `INNER` behind the transport header, and mends the checksum at `checksum` bytes from the base, if there is one to mend, and with
 /// `pseudo` that of the transport header. Returns whether all of that could be; where it could not, what
 /// was done before stays.
 #[inline(always)]
-pub fn write<P: Packet>(
+pub fn write<P: Packet, const INNER: bool>(
     packet: &P,
     headers: Headers,
     write: Write,
     checksum: Option<u32>,
     pseudo: bool,
 ) -> bool {
-    let Some(mut base) = base(packet, headers, write.base) else {
+    let found = match INNER {
+        true => inner(packet, headers),
+        false => base(packet, headers, write.base),
+    };
+    let Some(mut base) = found else {
         return false;
     };
-    let link = write.base & (fetch::TRANSPORT | fetch::NETWORK) == 0;
+    let link = !INNER && write.base & (fetch::TRANSPORT | fetch::NETWORK) == 0;
     if link
         && write.offset.wrapping_add(write.len) > ETHER_ADDRS
         && let Some(tag) = packet.vlan()
@@ -84,15 +86,17 @@ pub fn write<P: Packet>(
             }
         }
         // The data of a transport protocol is covered itself: no device's sum of the pseudo header is.
-        let is_covered = write.base & fetch::INNER == fetch::INNER;
-        if pseudo && !mend_pseudo(packet, headers, difference, !is_covered) {
+        if pseudo && !mend_pseudo(packet, headers, difference, !INNER) {
             return false;
         }
     }
-    if !packet.store(at, write.len, new) {
-        return false;
-    }
-    !write.crc || headers.l4proto() != Some(IPPROTO_SCTP) || packet.mend_crc(base)
+    packet.store(at, write.len, new)
+}
+
+/// Computes the checksum of an SCTP header that was written to anew. Whether that could be.
+#[inline(always)]
+pub fn mend_crc<P: Packet>(packet: &P, headers: Headers) -> bool {
+    headers.l4proto() != Some(IPPROTO_SCTP) || packet.mend_crc(headers.transport())
 }
 
 /// Writes into an accelerated VLAN tag (`nft_payload_set_vlan()`): its EtherType, its control information or both,
@@ -144,15 +148,21 @@ fn mend_pseudo<P: Packet>(packet: &P, headers: Headers, difference: u32, pseudo:
     packet.mend_checksum(place, difference, pseudo)
 }
 
-/// Where a base is in the packet.
+/// Where the data of the transport protocol is.
+#[inline(always)]
+fn inner<P: Packet>(packet: &P, headers: Headers) -> Option<u32> {
+    headers.l4proto().filter(|_| !headers.is_fragment())?;
+    packet.inner(headers)
+}
+
+/// Where a base is in the packet, which is another one.
 #[inline(always)]
 fn base<P: Packet>(packet: &P, headers: Headers, base: u8) -> Option<u32> {
     if base & fetch::TRANSPORT != 0 {
-        headers.l4proto().filter(|_| !headers.is_fragment())?;
-        if base & fetch::NETWORK != 0 {
-            return headers.inner(packet);
-        }
-        return Some(headers.transport());
+        return headers
+            .l4proto()
+            .filter(|_| !headers.is_fragment())
+            .map(|_| headers.transport());
     }
     if base & fetch::NETWORK == 0 {
         return Some(0);

@@ -11,6 +11,7 @@ use egress_common::{
 
 use crate::{
     elements::{self, Element, Statement},
+    loads::found,
     maps::{ANY, Shared, Tables, settings},
     packet::SkBuff,
 };
@@ -55,6 +56,49 @@ pub unsafe extern "C" fn instruction(
     let ctx = TcContext::new(skb);
     let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
     act::instruction(&packet, &tables, Headers::from_bits(headers), at, registers)
+}
+
+/// One that is rare.
+///
+/// # Safety
+///
+/// As of [`instruction`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn rare_instruction(
+    skb: *mut __sk_buff,
+    headers: u32,
+    at: u32,
+    registers: *mut Registers,
+) -> u32 {
+    // The verifier takes nothing for granted here.
+    if registers.is_null() {
+        return act::end::BROKEN;
+    }
+    // SAFETY: not null, and what the caller promises.
+    let registers = unsafe { &mut *registers };
+    let ctx = TcContext::new(skb);
+    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
+    act::rare_instruction(&packet, &tables, Headers::from_bits(headers), at, registers)
+}
+
+/// What acts rarely read; returns whether it wrote `value`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fetch_rare(
+    skb: *mut __sk_buff,
+    headers: u32,
+    what: u32,
+    offset: u32,
+    value: *mut u64,
+) -> u32 {
+    let ctx = TcContext::new(skb);
+    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
+    let headers = Headers::from_bits(headers);
+    found(
+        act::fetch_rare(&packet, &tables, headers, what, offset),
+        value,
+    )
 }
 
 /// Looks an element up.
@@ -186,7 +230,17 @@ pub extern "C" fn write_packet(skb: *mut __sk_buff, headers: u32, at: u32, value
     let ctx = TcContext::new(skb);
     let headers = Headers::from_bits(headers);
     let tables = Tables::<ANY>::get();
-    act::write(&SkBuff::new(&ctx), &tables, headers, at, value).into()
+    act::write::<_, _, false>(&SkBuff::new(&ctx), &tables, headers, at, value).into()
+}
+
+/// Writes behind the transport header; returns whether it could be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn write_inner(skb: *mut __sk_buff, headers: u32, at: u32, value: u64) -> u32 {
+    let ctx = TcContext::new(skb);
+    let headers = Headers::from_bits(headers);
+    let tables = Tables::<ANY>::get();
+    act::write::<_, _, true>(&SkBuff::new(&ctx), &tables, headers, at, value).into()
 }
 
 /// Sends the packet to a next hop.

@@ -46,6 +46,15 @@ pub extern "C" fn find_headers_far(skb: *mut __sk_buff) -> u32 {
     Headers::find_far(&SkBuff::new(&ctx)).to_bits()
 }
 
+/// Where the data of a transport protocol starts; all ones where it cannot be told.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find_inner(skb: *mut __sk_buff, headers: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    let headers = Headers::from_bits(headers);
+    headers.inner(&SkBuff::new(&ctx)).unwrap_or(u32::MAX)
+}
+
 /// A part of an option. `part` is carrier, kind, offset and length, of 8 bits each. Returns whether it wrote
 /// `value`.
 #[unsafe(no_mangle)]

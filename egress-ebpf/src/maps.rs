@@ -654,6 +654,33 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     }
 
     #[inline(always)]
+    fn rare_instruction<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        at: u32,
+        registers: &mut Registers,
+    ) -> u32 {
+        let skb = packet.context().cast();
+        // SAFETY: the registers are the caller's alone.
+        unsafe { functions::rare_instruction(skb, headers.to_bits(), at, registers) }
+    }
+
+    #[inline(always)]
+    fn fetch_rare<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        what: u32,
+        offset: u32,
+    ) -> Option<u64> {
+        let mut value = 0;
+        let (skb, bits) = (packet.context().cast(), headers.to_bits());
+        let found = functions::fetch_rare(skb, bits, what, offset, &raw mut value);
+        (found != 0).then_some(value)
+    }
+
+    #[inline(always)]
     fn hash_fields<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u64 {
         functions::hash_fields(packet.context().cast(), headers.to_bits(), at)
     }
@@ -662,6 +689,12 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool {
         let skb = packet.context().cast();
         functions::write_packet(skb, headers.to_bits(), at, value) != 0
+    }
+
+    #[inline(always)]
+    fn write_inner<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool {
+        let skb = packet.context().cast();
+        functions::write_inner(skb, headers.to_bits(), at, value) != 0
     }
 
     #[inline(always)]

@@ -25,7 +25,7 @@ use egress_common::{
 use crate::{
     events,
     functions::flow_hash,
-    loads::{find_headers_far, load_far, load_option, load_tunnel, write_option},
+    loads::{find_headers_far, find_inner, load_far, load_option, load_tunnel, write_option},
     maps::{self, settings},
     outside::load_outside,
 };
@@ -263,6 +263,12 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn find_far(&self) -> Headers {
         Headers::from_bits(find_headers_far(self.ctx.skb.skb))
+    }
+
+    #[inline(always)]
+    fn inner(&self, headers: Headers) -> Option<u32> {
+        let start = find_inner(self.ctx.skb.skb, headers.to_bits());
+        (start != u32::MAX).then_some(start)
     }
 
     #[inline(always)]

@@ -4,12 +4,14 @@
 //! dependency that nft implies (`tcp dport` on `meta l4proto`) stands in the rule as a match of its
 //! own, marked so that it is not printed. Integers are in host order whatever their order on the wire.
 
+mod ids;
 mod statement;
 
 use serde::{Deserialize, Serialize};
 
 use crate::datatype::DataType;
 pub use crate::ir::StateId;
+pub use ids::Identity;
 pub use statement::*;
 
 /// All `table netdev` tables.

@@ -159,7 +159,10 @@ impl Encoder {
                     }
                     | if pseudo { write::PSEUDO } else { 0 },
                 b: u64::MAX,
-                ..new(code::WRITE, from)
+                ..match base {
+                    Base::Inner => new(code::WRITE_INNER, from),
+                    _ => new(code::WRITE, from),
+                }
             },
             Act::SetOption { part, from } => Instruction {
                 a: part.to_bits(),
@@ -247,9 +250,10 @@ impl Encoder {
             } => {
                 self.features |= feature::PAYLOAD | feature::FLOW;
                 Instruction {
+                    arg: 1,
                     b: modulus.into(),
                     c: offset.into(),
-                    ..new(code::SYMHASH, to)
+                    ..new(code::RANDOM, to)
                 }
             }
             Act::Dup { device } => new(code::DUP, device),
@@ -462,7 +466,6 @@ impl Instruction {
             | code::LOG
             | code::JHASH
             | code::JHASH_FIELDS
-            | code::SYMHASH
             | code::SELECTED
             | code::NEW_KEY
             | code::LOOKUP => false,
@@ -482,8 +485,7 @@ impl Instruction {
             | code::RANDOM
             | code::KEPT
             | code::JHASH
-            | code::JHASH_FIELDS
-            | code::SYMHASH => true,
+            | code::JHASH_FIELDS => true,
             _ => false,
         };
         sets && self.register == register
@@ -496,20 +498,24 @@ impl Instruction {
         let len = next.a >> write::LEN_SHIFT & 0xf;
         // As the bits of what is written stand.
         let aligned = |value: u64| match next.code {
-            code::WRITE => store::left_aligned(value, len),
+            code::WRITE | code::WRITE_INNER => store::left_aligned(value, len),
             _ => value,
         };
         let fused = match (self.code, next.code) {
-            (code::CONSTANT, code::SET_META | code::WRITE) if plain(next) => Self {
-                b: 0,
-                c: aligned(self.b),
-                ..next
-            },
-            (code::BITWISE, code::SET_META | code::WRITE) if plain(next) => Self {
-                b: aligned(self.b),
-                c: aligned(self.c),
-                ..next
-            },
+            (code::CONSTANT, code::SET_META | code::WRITE | code::WRITE_INNER) if plain(next) => {
+                Self {
+                    b: 0,
+                    c: aligned(self.b),
+                    ..next
+                }
+            }
+            (code::BITWISE, code::SET_META | code::WRITE | code::WRITE_INNER) if plain(next) => {
+                Self {
+                    b: aligned(self.b),
+                    c: aligned(self.c),
+                    ..next
+                }
+            }
             (code::LOAD, code::WRITE) if self.loads_what_is_written_by(next) => Self {
                 a: next.a | write::OLD,
                 ..next

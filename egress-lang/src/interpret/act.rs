@@ -148,19 +148,21 @@ impl Run<'_> {
                     len: len.into(),
                     keep: 0,
                     value: store::left_aligned(registers.get(from), len.into()),
-                    crc: checksum == Some(Checksum::Sctp),
                 };
+                let is_sctp = checksum == Some(Checksum::Sctp);
                 let checksum = match checksum {
                     Some(Checksum::Inet(offset)) => Some(offset.into()),
                     _ => None,
                 };
-                return goes_on(store::write(
-                    &self.packet,
-                    self.headers,
-                    write,
-                    checksum,
-                    pseudo,
-                ));
+                let (packet, headers) = (&self.packet, self.headers);
+                let write = match base {
+                    Base::Inner => {
+                        store::write::<_, true>(packet, headers, write, checksum, pseudo)
+                    }
+                    _ => store::write::<_, false>(packet, headers, write, checksum, pseudo),
+                };
+                let done = write && (!is_sctp || store::mend_crc(packet, headers));
+                return goes_on(done);
             }
             Act::SetOption { part, from } => {
                 return part.write(&self.packet, self.headers, registers.get(from));

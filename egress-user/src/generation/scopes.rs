@@ -1,11 +1,11 @@
 //! Where rules come from: the global scope (`egress load`, `egress nft`) and one scope for each
 //! `egress attach`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use anyhow::{Result, bail};
 use egress_lang::{
-    checked::{Hook, Initial, Rule, Ruleset, Set, Statement},
+    checked::{Hook, Identity, Initial, Rule, Ruleset, Set, Statement},
     print::{self, PrintOptions},
 };
 use log::info;
@@ -326,8 +326,8 @@ fn hooks_of(
     Ok(hooks)
 }
 
-/// Gives the counters of rules that were there before, in the same table and chain and in the same
-/// order, the identities that they had.
+/// Gives what rules keep that were there before, in the same table and chain and in the same order, the identities
+/// that it had; likewise objects, and elements of sets.
 fn inherit(before: &Ruleset, now: &mut Ruleset) {
     now.state_ids = now.state_ids.max(before.state_ids);
     for table in &mut now.tables {
@@ -338,17 +338,29 @@ fn inherit(before: &Ruleset, now: &mut Ruleset) {
             let Some(chain_before) = table_before.chain(&chain.name) else {
                 continue;
             };
-            let mut rest = chain_before.rules.as_slice();
+            let mut places: HashMap<_, VecDeque<usize>> = HashMap::new();
+            for (at, rule) in chain_before.rules.iter().enumerate() {
+                places.entry(without_ids(rule)).or_default().push_back(at);
+            }
+            let mut next = 0;
             for rule in &mut chain.rules {
-                let bare = without_ids(rule);
-                let same = rest.iter().position(|other| without_ids(other) == bare);
-                if let Some(index) = same {
-                    let (skipped_and_same, after) = rest.split_at(index + 1);
-                    if let Some(same) = skipped_and_same.last() {
-                        copy_ids(same, rule);
-                    }
-                    rest = after;
+                let Some(places) = places.get_mut(&without_ids(rule)) else {
+                    continue;
+                };
+                while places.front().is_some_and(|&at| at < next) {
+                    places.pop_front();
                 }
+                if let Some(at) = places.pop_front()
+                    && let Some(same) = chain_before.rules.get(at)
+                {
+                    copy_ids(same, rule);
+                    next = at + 1;
+                }
+            }
+        }
+        for set in table.sets.iter_mut().filter(|set| set.carries_statements()) {
+            if let Some(other) = table_before.set(&set.name) {
+                inherit_elements(other, set);
             }
         }
         for set in table.sets.iter_mut().filter(|set| set.changes()) {
@@ -371,12 +383,13 @@ fn inherit(before: &Ruleset, now: &mut Ruleset) {
             }
         }
         for object in &mut table.objects {
-            use egress_lang::checked::ObjectState::Counter;
+            use egress_lang::checked::ObjectState::{Counter, Limit, Quota};
             let other = table_before.object(object.kind(), &object.name);
-            if let (Counter(counter), Some(Counter(other))) =
-                (&mut object.state, other.map(|other| &other.state))
-            {
-                counter.id = other.id;
+            match (&mut object.state, other.map(|other| &other.state)) {
+                (Counter(counter), Some(Counter(other))) => counter.id = other.id,
+                (Limit(limit), Some(Limit(other))) if limit.is_like(other) => limit.id = other.id,
+                (Quota(quota), Some(Quota(other))) if quota.is_like(other) => quota.id = other.id,
+                _ => {}
             }
         }
     }
@@ -386,7 +399,9 @@ fn inherit(before: &Ruleset, now: &mut Ruleset) {
 fn is_declared_alike(set: &Set, other: &Set) -> bool {
     let statements = |set: &Set| -> Vec<Statement> {
         let mut statements = set.statements.clone();
-        statements.iter_mut().for_each(forget_id);
+        for statement in &mut statements {
+            statement.each_id(&mut |identity| identity.forget());
+        }
         statements
     };
     set.changes() == other.changes()
@@ -395,34 +410,39 @@ fn is_declared_alike(set: &Set, other: &Set) -> bool {
         && statements(set) == statements(other)
 }
 
-fn forget_id(statement: &mut Statement) {
-    use egress_lang::ir::StateId;
-    match statement {
-        Statement::Counter(counter) => counter.id = StateId(0),
-        Statement::Limit(limit) => limit.id = StateId(0),
-        Statement::Quota(quota) => quota.id = StateId(0),
-        Statement::Last { id } => *id = StateId(0),
-        _ => {}
-    }
+/// A rule without what tells it from another one that says the same, encoded.
+fn without_ids(rule: &Rule) -> Option<Vec<u8>> {
+    postcard::to_extend(&rule.without_ids(), Vec::new()).ok()
 }
 
-/// A rule without what tells it from another one that says the same.
-fn without_ids(rule: &Rule) -> Rule {
-    use egress_lang::ir::StateId;
-    let mut rule = rule.clone();
-    rule.handle = 0;
-    for statement in &mut rule.statements {
-        if let Statement::Counter(counter) = statement {
-            counter.id = StateId(0);
-        }
-    }
-    rule
-}
-
+/// To a rule that says the same.
 fn copy_ids(from: &Rule, to: &mut Rule) {
-    for (from, to) in from.statements.iter().zip(&mut to.statements) {
-        if let (Statement::Counter(from), Statement::Counter(to)) = (from, to) {
-            to.id = from.id;
+    let mut ids = VecDeque::new();
+    from.clone().each_id(&mut |identity| {
+        if let Identity::State(id) = identity {
+            ids.push_back(*id);
+        }
+    });
+    to.each_id(&mut |identity| {
+        if let Identity::State(id) = identity {
+            *id = ids.pop_front().unwrap_or(*id);
+        }
+    });
+}
+
+/// Gives what elements keep that were there before the identities that it had.
+fn inherit_elements(before: &Set, set: &mut Set) {
+    let old: BTreeMap<_, _> = before
+        .elements
+        .iter()
+        .map(|element| (&element.key, &element.statements))
+        .collect();
+    for element in &mut set.elements {
+        let Some(same) = old.get(&element.key) else {
+            continue;
+        };
+        for (statement, old) in element.statements.iter_mut().zip(*same) {
+            statement.inherit(old);
         }
     }
 }

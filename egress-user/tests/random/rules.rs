@@ -170,16 +170,12 @@ impl Generator<'_> {
         };
         let name = format!("s{number}");
         let elements = elements.join(", ");
-        // Of such a set, elements are looked up one by one. Elements of intervals carry statements in tables.
-        let others = &[
-            "",
-            "",
-            "",
-            "policy memory; ",
-            "policy memory; ",
-            "counter; ",
-        ];
-        let policy = *self.rng.pick(others);
+        // Of one with `policy memory`, elements are looked up one by one. What elements carry is in tables only where
+        // there are intervals: what others count, the engine alone does not know.
+        let policy = match flags {
+            "" => *self.rng.pick(&["", "", "policy memory; "]),
+            _ => *self.rng.pick(&["", "", "policy memory; ", "counter; "]),
+        };
         lines.push(removable(format!(
             "set {name} {{ typeof {left}; {policy}{flags}elements = {{ {elements} }}; }}"
         )));
