@@ -390,3 +390,47 @@ fn ingress() {
         "ours, and nft's"
     );
 }
+
+/// A policy that is replaced by one with a rule more: whatever the others keep, they keep it.
+#[test]
+fn rules_that_stay_keep_all_that_they_keep() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let rules = [
+        "udp dport { 53, 67 } counter",
+        "limit rate 100/second counter",
+        "udp dport 53 quota 1 mbytes counter",
+        "meta mark set numgen inc mod 100 counter",
+        "udp dport vmap { 53 : continue } counter",
+        "ip daddr @s counter",
+        "limit rate over 1000/second drop",
+        "quota name \"q\" counter",
+    ];
+    let table = |rules: &[&str]| {
+        let objects = "table netdev t {\nquota q { 1 mbytes }\n\
+            set s { type ipv4_addr; flags interval; counter; elements = { 198.18.0.0/16 } }\n";
+        chain("t", "accept", rules).replacen("table netdev t {\n", objects, 1)
+    };
+    machine.attach(&wire.near, DEVICE, &table(&rules));
+    let frame = ip4(
+        "198.18.0.1",
+        "198.18.0.2",
+        17,
+        0,
+        &udp(1234, 53, b"question"),
+    );
+    let sender = wire.sender();
+    for _ in 0..3 {
+        sender.send(&frame);
+    }
+    let list = || machine.egress(&wire.near, &["list", "ruleset"]).success();
+    let before = list();
+    // Six rules and the element, and what both quotas were used.
+    assert_eq!(before.matches("packets 3 ").count(), 8, "{before}");
+    assert_eq!(before.matches("used 150 bytes").count(), 2, "{before}");
+    let added = "udp dport 5 limit rate 7/second numgen inc mod 3 0 counter drop";
+    machine.attach(&wire.near, DEVICE, &table(&[&[added], &rules[..]].concat()));
+    let line =
+        "\t\tudp dport 5 limit rate 7/second numgen inc mod 3 0 counter packets 0 bytes 0 drop\n";
+    assert_eq!(list().replacen(line, "", 1), before);
+}
