@@ -15,7 +15,7 @@
 
 use crate::engine::Maps;
 use crate::jhash;
-use crate::layout::{feature, fetch, meta};
+use crate::layout::{feature, fetch};
 use crate::load::option_of;
 use crate::option::Part;
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
@@ -119,6 +119,8 @@ pub mod code {
     pub const KEPT: u8 = 29;
     /// The same as [`WRITE`], where the base is the data behind the transport header.
     pub const WRITE_INNER: u8 = 30;
+    /// The same as [`LOAD`], of an option or of what is outside of the packet.
+    pub const LOAD_RARE: u8 = 31;
 }
 
 /// The `arg` of [`code::KEEP`] and [`code::KEPT`]: the word of the key, or behind it, that keeps it.
@@ -293,6 +295,10 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
                 let value = registers.get(word >> 8);
                 ended(maps.write(packet, headers, at, value))
             }
+            code::WRITE_INNER => {
+                let value = registers.get(word >> 8);
+                ended(maps.write_inner(packet, headers, at, value))
+            }
             code::SET_OPTION if maps.features() & feature::OPTION != 0 => {
                 let part = Part::from_bits(maps.table32(at.wrapping_add(4)));
                 packet.write_option(headers, part, registers.get(word >> 8))
@@ -302,6 +308,10 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
             code::CHANGE if elements => {
                 let data = registers.get(word >> 8);
                 maps.change(packet, at, data)
+            }
+            // These stand deep, too.
+            code::LOAD_RARE if maps.features() & RARE != 0 => {
+                load_rare(packet, maps, headers, at, &mut registers)
             }
             code::JHASH_FIELDS => {
                 let hash = maps.hash_fields(packet, headers, at);
@@ -458,7 +468,6 @@ pub fn rare_instruction<P: Packet, M: Maps>(
             let address = (registers.get(1), registers.get(2));
             return maps.forward_to(packet, value as u32, arg, address);
         }
-        code::WRITE_INNER => return ended(maps.write_inner(packet, headers, at, value)),
         code::KEEP => maps.key_set(arg, value as u32),
         code::KEPT => registers.set(reg, maps.key_get(arg).into()),
         _ => return end::BROKEN,
@@ -482,10 +491,6 @@ pub fn fetch<P: Packet, M: Maps>(
     offset: u32,
 ) -> Option<u64> {
     let (code, len) = (what as u8, what >> 8 & 0xff);
-    let rare = feature::OPTION | feature::OUTSIDE;
-    if code >= fetch::META | meta::SKUID && maps.features() & rare != 0 {
-        return maps.fetch_rare(packet, headers, what, offset);
-    }
     if code & (fetch::META | fetch::WIDE) != fetch::WIDE {
         return crate::load::fetch_narrow(packet, maps, headers, code, offset as u16)
             .map(u64::from);
@@ -499,7 +504,33 @@ pub fn fetch<P: Packet, M: Maps>(
     Some(value >> (64u32.wrapping_sub(len << 3) & 63))
 }
 
-/// Of what [`fetch`] reads, options and what is outside of the packet.
+/// What [`code::LOAD_RARE`] needs.
+const RARE: u32 = feature::OPTION | feature::OUTSIDE;
+
+/// Runs a [`code::LOAD_RARE`] at an offset in the tables.
+#[inline(always)]
+fn load_rare<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    at: u32,
+    registers: &mut Registers,
+) -> u32 {
+    let (word, a) = (maps.table32(at), maps.table32(at.wrapping_add(4)));
+    let Some(value) = maps.fetch_rare(packet, headers, a & 0xffff, word >> 16) else {
+        return end::RULE;
+    };
+    let words = a >> LOAD_KEY_SHIFT & 3;
+    if words == 0 {
+        registers.set(word >> 8, value);
+    } else {
+        let shift = maps.table32(at.wrapping_add(8)) & 63;
+        registers.append(maps, value << shift, words);
+    }
+    end::ON
+}
+
+/// What [`code::LOAD_RARE`] reads: right-aligned.
 #[inline(always)]
 pub fn fetch_rare<P: Packet, M: Maps>(
     packet: &P,

@@ -33,6 +33,7 @@ const OURS_ONLY: &str = "mixed-1000,mixed-10000,acl-10000,fw-10000,ipc-10000";
 const RANDOM: &[(&str, &str)] = &[
     ("nft", "vmap"),
     ("nft", "set-addresses"),
+    ("nft", "lookup"),
     ("nft", "update"),
     ("nft", "meter"),
 ];

@@ -48,7 +48,14 @@ impl Encoder {
         for instruction in act {
             self.instruction(instruction, slot, &mut out);
         }
-        fuse(out)
+        let mut out = fuse(out);
+        for instruction in &mut out {
+            // Options, and what is outside of the packet.
+            if instruction.code == code::LOAD && instruction.a as u8 >= fetch::META | meta::SKUID {
+                instruction.code = code::LOAD_RARE;
+            }
+        }
+        out
     }
 
     fn instruction(

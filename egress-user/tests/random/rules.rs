@@ -459,7 +459,8 @@ impl Generator<'_> {
             let elements = self.elements(&left).into_iter();
             let named = |element| format!("{element} : \"n{}\"", self.rng.below(self.counters));
             let elements: Vec<_> = elements.map(named).collect();
-            if left.has_type {
+            // As of named maps.
+            if left.has_type && self.is_aligned(&left) {
                 let elements = elements.join(", ");
                 return format!("counter name {} map {{ {elements} }}", left.text);
             }
