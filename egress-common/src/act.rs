@@ -454,7 +454,7 @@ pub fn instruction<P: Packet, M: Maps>(
 pub fn rare_instruction<P: Packet, M: Maps>(
     packet: &P,
     maps: &M,
-    headers: Headers,
+    _headers: Headers,
     at: u32,
     registers: &mut Registers,
 ) -> u32 {

@@ -50,8 +50,10 @@ impl Encoder {
         }
         let mut out = fuse(out);
         for instruction in &mut out {
-            // Options, and what is outside of the packet.
-            if instruction.code == code::LOAD && instruction.a as u8 >= fetch::META | meta::SKUID {
+            let fetched = instruction.a as u8;
+            let is_option = fetched & fetch::OPTION == fetch::OPTION;
+            let outside = fetch::META | meta::SKUID..=fetch::META | meta::HOUR;
+            if instruction.code == code::LOAD && (is_option || outside.contains(&fetched)) {
                 instruction.code = code::LOAD_RARE;
             }
         }
