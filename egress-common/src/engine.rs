@@ -5,7 +5,7 @@ use crate::jhash;
 use crate::layout::{
     self, LEAF, MAX_JUMPS, MAX_NODES, MAX_OPS, MAX_SAME, VERDICT, feature, fetch, meta, node, op,
 };
-use crate::load::{fetch_narrow, fetch_option, fetch_wide, near, option_of};
+use crate::load::{fetch_narrow, fetch_wide, near, part_of};
 use crate::packet::{Family, Headers, Packet};
 use crate::search::{search, search_wide};
 use crate::set;
@@ -189,8 +189,15 @@ pub trait Maps {
     {
         act::instruction(packet, self, headers, at, registers)
     }
-    /// [`act::rare_instruction`].
-    fn rare_instruction<P: Packet>(
+    /// [`act::fetch`].
+    fn fetch<P: Packet>(&self, packet: &P, headers: Headers, what: u32, offset: u32) -> Option<u64>
+    where
+        Self: Sized,
+    {
+        act::fetch(packet, self, headers, what, offset)
+    }
+    /// [`act::load_rare`].
+    fn load_rare<P: Packet>(
         &self,
         packet: &P,
         headers: Headers,
@@ -200,27 +207,7 @@ pub trait Maps {
     where
         Self: Sized,
     {
-        act::rare_instruction(packet, self, headers, at, registers)
-    }
-    /// [`act::fetch`].
-    fn fetch<P: Packet>(&self, packet: &P, headers: Headers, what: u32, offset: u32) -> Option<u64>
-    where
-        Self: Sized,
-    {
-        act::fetch(packet, self, headers, what, offset)
-    }
-    /// [`act::fetch_rare`], for the same reason.
-    fn fetch_rare<P: Packet>(
-        &self,
-        packet: &P,
-        headers: Headers,
-        what: u32,
-        offset: u32,
-    ) -> Option<u64>
-    where
-        Self: Sized,
-    {
-        act::fetch_rare(packet, self, headers, what, offset)
+        act::load_rare(packet, self, headers, at, registers)
     }
     /// [`act::write`].
     fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool
@@ -652,17 +639,15 @@ fn step_option<P: Packet, M: Maps>(
     at: u32,
     code: u8,
 ) -> u32 {
-    let value = fetch_option(packet, maps, headers, node, code);
-    let Some(value) = value else {
+    let wide = maps.node32(node, node::NEED) as u8;
+    let part = part_of(code, maps.node16(node, node::OFFSET), wide);
+    let Some(value) = packet.option(headers, part) else {
         return maps.node32(node, node::ABSENT);
     };
     if code & fetch::OPTION_WIDE != 0 {
         let value = value & maps.node64(node, node::WIDE_MASK);
         return search_wide(maps, at, node, value);
     }
-    let len = u32::from(option_of(code).1);
-    // Whether there is an option is one byte.
-    let bits = if len == 0 { 8 } else { len << 3 };
-    let value = (value >> (64u32.wrapping_sub(bits) & 63)) as u32;
+    let value = part.number(value) as u32;
     search(maps, at, node, value)
 }

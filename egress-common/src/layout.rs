@@ -328,6 +328,8 @@ pub mod feature {
     pub const CRC: u32 = 1 << 6;
     /// The hash of the flow ([`crate::symhash`]).
     pub const FLOW: u32 = 1 << 7;
+    /// Rules keep by which way a part of them was left ([`crate::act::keep::EXIT`]).
+    pub const EXIT: u32 = 1 << 8;
     /// Counters.
     pub const COUNTER: u32 = 1 << 9;
     /// Metadata other than protocol and l4proto.

@@ -79,39 +79,24 @@ pub(crate) fn fetch_narrow<P: Packet, M: Maps>(
     }
 }
 
-/// What carries the option of a code, and how many bytes of it a code that is not wide names.
+/// The part of an option that a code names with `place`, option number and offset ([`fetch::OPTION`]), and `wide`: its
+/// bytes, where the code is that of a wide node.
 #[inline(always)]
-pub(crate) fn option_of(code: u8) -> (u8, u8) {
+pub(crate) fn part_of(code: u8, place: u16, wide: u8) -> Part {
     let number = (code & fetch::CARRIER) >> fetch::CARRIER_SHIFT;
-    match code & fetch::OPTION_LEN {
+    let (carrier, short) = match code & fetch::OPTION_LEN {
         fetch::OPTION_TUNNEL => (carrier::TUNNEL, number.wrapping_add(1)),
         len => (number, len),
-    }
-}
-
-/// A part of an option, left-aligned.
-#[inline(always)]
-pub(crate) fn fetch_option<P: Packet, M: Maps>(
-    packet: &P,
-    maps: &M,
-    headers: Headers,
-    node: M::Node,
-    code: u8,
-) -> Option<u64> {
-    let place = maps.node16(node, node::OFFSET);
-    let (carrier, short) = option_of(code);
-    let len = if code & fetch::OPTION_WIDE != 0 {
-        maps.node32(node, node::NEED) as u8
-    } else {
-        short
     };
-    let part = Part {
+    Part {
         carrier,
         kind: place as u8,
         offset: (place >> 8) as u8,
-        len,
-    };
-    packet.option(headers, part)
+        len: match code & fetch::OPTION_WIDE {
+            0 => short,
+            _ => wide,
+        },
+    }
 }
 
 /// What is rarely asked for.

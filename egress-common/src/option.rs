@@ -73,6 +73,18 @@ impl Part {
         }
     }
 
+    /// What [`Part::load`] says, of at most eight bytes, as a number.
+    #[inline(always)]
+    pub(crate) fn number(self, loaded: u64) -> u64 {
+        // Whether there is an option is one byte.
+        let bits = if self.len == 0 {
+            8
+        } else {
+            u32::from(self.len) << 3
+        };
+        loaded >> (64u32.wrapping_sub(bits) & 63)
+    }
+
     /// The first eight bytes of the part, left-aligned, or the byte 0 or 1 for whether there is the
     /// option. `None` where nft's match breaks the rule.
     #[inline(always)]

@@ -11,8 +11,9 @@ use egress_common::{
 };
 
 use crate::{
-    maps::{Own, cpu_row, heard_until, settings},
+    maps::{Own, cpu_row, heard_until},
     packet::SkBuff,
+    settings,
 };
 
 /// All events of a network namespace; the loader puts another map in its place.

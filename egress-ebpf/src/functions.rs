@@ -11,9 +11,9 @@ use egress_common::{
 
 use crate::{
     elements::{self, Element, Statement},
-    loads::found,
-    maps::{ANY, Shared, Tables, settings},
+    maps::{ANY, Shared, Tables},
     packet::SkBuff,
+    settings,
 };
 
 /// Any step: a function of its own to the verifier, which looks at it once.
@@ -58,14 +58,14 @@ pub unsafe extern "C" fn instruction(
     act::instruction(&packet, &tables, Headers::from_bits(headers), at, registers)
 }
 
-/// One that is rare.
+/// Reads what acts rarely read.
 ///
 /// # Safety
 ///
 /// As of [`instruction`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn rare_instruction(
+pub unsafe extern "C" fn load_rare(
     skb: *mut __sk_buff,
     headers: u32,
     at: u32,
@@ -79,26 +79,7 @@ pub unsafe extern "C" fn rare_instruction(
     let registers = unsafe { &mut *registers };
     let ctx = TcContext::new(skb);
     let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
-    act::rare_instruction(&packet, &tables, Headers::from_bits(headers), at, registers)
-}
-
-/// What acts rarely read; returns whether it wrote `value`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn fetch_rare(
-    skb: *mut __sk_buff,
-    headers: u32,
-    what: u32,
-    offset: u32,
-    value: *mut u64,
-) -> u32 {
-    let ctx = TcContext::new(skb);
-    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
-    let headers = Headers::from_bits(headers);
-    found(
-        act::fetch_rare(&packet, &tables, headers, what, offset),
-        value,
-    )
+    act::load_rare(&packet, &tables, Headers::from_bits(headers), at, registers)
 }
 
 /// Looks an element up.

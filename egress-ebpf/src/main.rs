@@ -3,6 +3,7 @@
 #![no_main]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod checksums;
 mod elements;
 mod events;
 mod functions;
@@ -10,6 +11,7 @@ mod loads;
 mod maps;
 mod outside;
 mod packet;
+mod settings;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;
@@ -20,7 +22,7 @@ use egress_common::{
 };
 
 use crate::{
-    maps::{ANY, Own, Tables, settings},
+    maps::{ANY, Own, Tables},
     packet::SkBuff,
 };
 

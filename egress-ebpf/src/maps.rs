@@ -3,7 +3,7 @@
 use core::{cell::UnsafeCell, ffi::c_void};
 
 use egress_common::{
-    act::{KEY_WORDS, Registers},
+    act::{KEY_WORDS, Registers, keep::EXIT},
     engine,
     layout::{CPU_SLOTS, Counter, FEW_SAME, MAX_SAME, State, feature, own},
     packet::{Headers, Packet},
@@ -16,6 +16,7 @@ use crate::{
     elements::{self, Element},
     functions,
     packet::cpu,
+    settings,
 };
 
 /// A map of one value, which programs reach without looking it up. What stands here is only a
@@ -187,10 +188,18 @@ pub fn nesting() -> Shared {
     Shared::of(cpu_row().wrapping_mul(CPU_SLOTS))
 }
 
-/// What rules keep beside the key ([`act::keep::EXIT`]): other packets, of copies that are sent, keep it, too.
+/// What this CPU keeps beside the key ([`EXIT`]).
 #[inline(always)]
-pub fn kept() -> *mut u32 {
-    Scratch::get().word(egress_common::act::keep::EXIT.into())
+pub fn kept() -> u32 {
+    // SAFETY: a word of this CPU's own.
+    unsafe { Scratch::get().word(EXIT.into()).read() }
+}
+
+/// Keeps that again.
+#[inline(always)]
+pub fn keep(kept: u32) {
+    // SAFETY: as above.
+    unsafe { Scratch::get().word(EXIT.into()).write(kept) };
 }
 
 /// Where this CPU makes keys: not on the stack, which is small, nor may Linux 6.1's helpers be told of a key
@@ -224,54 +233,6 @@ impl Scratch {
         // SAFETY: this CPU's own, and programs do not preempt each other on it.
         unsafe { key.write(set) };
         key.cast()
-    }
-}
-
-/// Constants that the loader sets: the verifier knows them and removes what they switch off.
-pub mod settings {
-    use core::ptr::read_volatile;
-
-    use egress_common::layout::{Clock, DevicePlaces, Settings, SocketPlaces};
-
-    /// In one, so that one register points to them all.
-    #[unsafe(no_mangle)]
-    static SETTINGS: Settings = Settings::NONE;
-
-    macro_rules! setting {
-        ($($name:ident)*) => {$(
-            #[doc = concat!("[`Settings::", stringify!($name), "`].")]
-            #[inline(always)]
-            pub fn $name() -> u32 {
-                // SAFETY: a static is always there; volatile, as the loader changes it.
-                unsafe { read_volatile(&raw const SETTINGS.$name) }
-            }
-        )*};
-    }
-
-    /// [`Settings::socket`].
-    #[inline(always)]
-    pub fn socket() -> SocketPlaces {
-        // SAFETY: as above.
-        unsafe { read_volatile(&raw const SETTINGS.socket) }
-    }
-
-    /// [`Settings::device`].
-    #[inline(always)]
-    pub fn device() -> DevicePlaces {
-        // SAFETY: as above.
-        unsafe { read_volatile(&raw const SETTINGS.device) }
-    }
-
-    /// [`Settings::clock`].
-    #[inline(always)]
-    pub fn clock() -> Clock {
-        // SAFETY: as above.
-        unsafe { read_volatile(&raw const SETTINGS.clock) }
-    }
-
-    setting! {
-        features root root_ipv4 root_ipv6 table_mask cpu_mask counter_row counter_mask link_len uncounted_len ingress skip_value
-        skip_mask state_mask
     }
 }
 
@@ -654,7 +615,7 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     }
 
     #[inline(always)]
-    fn rare_instruction<P: Packet>(
+    fn load_rare<P: Packet>(
         &self,
         packet: &P,
         headers: Headers,
@@ -663,21 +624,7 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     ) -> u32 {
         let skb = packet.context().cast();
         // SAFETY: the registers are the caller's alone.
-        unsafe { functions::rare_instruction(skb, headers.to_bits(), at, registers) }
-    }
-
-    #[inline(always)]
-    fn fetch_rare<P: Packet>(
-        &self,
-        packet: &P,
-        headers: Headers,
-        what: u32,
-        offset: u32,
-    ) -> Option<u64> {
-        let mut value = 0;
-        let (skb, bits) = (packet.context().cast(), headers.to_bits());
-        let found = functions::fetch_rare(skb, bits, what, offset, &raw mut value);
-        (found != 0).then_some(value)
+        unsafe { functions::load_rare(skb, headers.to_bits(), at, registers) }
     }
 
     #[inline(always)]

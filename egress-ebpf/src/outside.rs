@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use egress_common::layout::{feature, meta};
 
-use crate::{loads::found, maps::settings};
+use crate::{loads::found, settings};
 
 /// `TCP_TIME_WAIT`: what is left of a connection.
 const TIME_WAIT: u8 = 6;

@@ -1,33 +1,33 @@
 //! The engine's view of an sk_buff.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    bindings::__sk_buff,
     helpers::{
         bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_loop,
         bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
         generated::{
-            bpf_clone_redirect, bpf_csum_level, bpf_l4_csum_replace, bpf_redirect,
-            bpf_redirect_neigh, bpf_skb_change_type, bpf_skb_store_bytes, bpf_skb_vlan_pop,
-            bpf_skb_vlan_push,
+            bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_type,
+            bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
         },
     },
     programs::TcContext,
 };
 use egress_common::{
     act::end,
-    crc::{self, CrcWalk},
     layout::feature,
     option::{self, OptionWalk, Part, carrier},
     packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
-    store::{fold, mended},
+    store::fold,
 };
 
 use crate::{
+    checksums::{mend_checksum, mend_crc, replace_checksum},
     events,
     functions::flow_hash,
     loads::{find_headers_far, find_inner, load_far, load_option, load_tunnel, write_option},
-    maps::{self, settings},
+    maps,
     outside::load_outside,
+    settings,
 };
 
 /// The most VLAN tags in front of a network header (`VLAN_MAX_DEPTH`).
@@ -146,41 +146,6 @@ fn next(at: usize) -> usize {
     }
     #[cfg(not(target_arch = "bpf"))]
     at.wrapping_add(1)
-}
-
-impl SkBuff<'_> {
-    /// Adds to a transport checksum, as its device will complete it or not.
-    #[inline(always)]
-    fn replace_checksum(&self, offset: u32, difference: u16, flags: u32) -> bool {
-        let skb = self.ctx.skb.skb.cast();
-        // In the order of memory; size 0 says that it is a difference.
-        let difference = u64::from(difference.to_be());
-        // SAFETY: the helper checks the offset.
-        let error = unsafe { bpf_l4_csum_replace(skb, offset, 0, difference, flags.into()) };
-        error == 0
-    }
-
-    /// Adds to the transport checksum, which is 0 now, if no device completes it: programs are not told, but
-    /// the helper then leaves it as it is where it is not the pseudo header that changes. Returns whether
-    /// there was none to complete it.
-    #[inline(always)]
-    fn replace_zero(&self, offset: u32, difference: u32) -> bool {
-        let new = mended(0, difference);
-        // What becomes 0 looks as if nothing was done.
-        let probe = if new == 0xffff {
-            1
-        } else {
-            fold(difference) as u16
-        };
-        self.replace_checksum(offset, probe, 0);
-        if self.far(offset, 2) == Some(0) {
-            return false;
-        }
-        if new == 0xffff {
-            self.store(offset, 2, u64::from(new) << 48);
-        }
-        true
-    }
 }
 
 impl Packet for SkBuff<'_> {
@@ -303,7 +268,7 @@ impl Packet for SkBuff<'_> {
 
     #[inline(always)]
     fn mend_plainly(&self, offset: u32, difference: u32) -> bool {
-        self.replace_checksum(offset, fold(difference) as u16, 0)
+        replace_checksum(self.ctx.skb.skb, offset, fold(difference) as u16, 0)
     }
 
     #[inline(always)]
@@ -481,13 +446,13 @@ impl Packet for SkBuff<'_> {
             return;
         }
         nesting.set(depth + 1);
-        let place = maps::kept();
-        // SAFETY: a word of this CPU's own.
-        let kept = unsafe { place.read() };
+        // The program may run for the copy, too, and keep other exits.
+        let kept = (settings::features() & feature::EXIT != 0).then(maps::kept);
         // SAFETY: the context pointer is valid for the whole run of the program.
         unsafe { bpf_clone_redirect(self.ctx.skb.skb.cast(), ifindex, 0) };
-        // SAFETY: as above.
-        unsafe { place.write(kept) };
+        if let Some(kept) = kept {
+            maps::keep(kept);
+        }
         nesting.set(depth);
     }
 
@@ -573,94 +538,6 @@ fn bounded(offset: u32) -> u32 {
 pub fn cpu() -> u32 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_get_smp_processor_id() as u32 }
-}
-
-/// Mends a transport checksum; a function of its own for the same reason. Returns whether it could be.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn mend_checksum(
-    skb: *mut __sk_buff,
-    offset: u32,
-    difference: u32,
-    pseudo: u32,
-) -> u32 {
-    let ctx = TcContext::new(skb);
-    let packet = SkBuff::new(&ctx);
-    let Some(old) = packet.far(offset, 2) else {
-        return 0;
-    };
-    if old == 0 && (packet.replace_zero(offset, difference) || pseudo == 0) {
-        return 1;
-    }
-    // A sum of 0 becomes all ones; with one that is 0 before, the helper would do nothing.
-    let mut flags = if old == 0 { 0 } else { BPF_F_MARK_MANGLED_0 };
-    if pseudo != 0 {
-        flags |= BPF_F_PSEUDO_HDR;
-    }
-    packet
-        .replace_checksum(offset, fold(difference) as u16, flags)
-        .into()
-}
-
-/// Computes an SCTP checksum anew; likewise.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn mend_crc(skb: *mut __sk_buff, header: u32) -> u32 {
-    if settings::features() & feature::CRC == 0 {
-        return 0;
-    }
-    let ctx = TcContext::new(skb);
-    let packet = SkBuff::new(&ctx);
-    let Some(walk) = CrcWalk::from(&packet, header) else {
-        return 0;
-    };
-    // Where a device completes it, the helper leaves it as it is, and so does the kernel's hook.
-    let place = header.wrapping_add(crc::CHECKSUM);
-    let old = packet.far(place, 2);
-    packet.replace_checksum(place, 1, 0);
-    if packet.far(place, 2) == old {
-        return 1;
-    }
-    let mut summing = Summing { skb, walk };
-    // SAFETY: the callback is called with the pointer given here, and only until this returns.
-    unsafe {
-        bpf_loop(
-            crc::MAX_STEPS,
-            next_bytes as *mut _,
-            (&raw mut summing).cast(),
-            0,
-        );
-    }
-    if !summing.walk.finish(&packet) {
-        return 0;
-    }
-    // The kernel's hook says that it is right, so that a receiver need not look.
-    // SAFETY: helpers that take no pointers but the context.
-    unsafe {
-        if bpf_csum_level(skb.cast(), LEVEL_QUERY) < 0 {
-            bpf_csum_level(skb.cast(), LEVEL_INC);
-        }
-    }
-    1
-}
-
-/// `BPF_CSUM_LEVEL_QUERY` (include/uapi/linux/bpf.h): fails where the checksum is not known to be right.
-const LEVEL_QUERY: u64 = 0;
-/// `BPF_CSUM_LEVEL_INC`: it becomes known, if it was not.
-const LEVEL_INC: u64 = 1;
-
-/// What `bpf_loop` hands to each step of a sum.
-struct Summing {
-    skb: *mut __sk_buff,
-    walk: CrcWalk,
-}
-
-/// Returns 1 to end the loop, 0 to go on.
-unsafe extern "C" fn next_bytes(_index: u32, summing: *mut core::ffi::c_void) -> i64 {
-    // SAFETY: `mend_crc` passes a pointer to its `Summing`.
-    let summing = unsafe { &mut *summing.cast::<Summing>() };
-    let ctx = TcContext::new(summing.skb);
-    i64::from(!summing.walk.step(&SkBuff::new(&ctx)))
 }
 
 /// What `bpf_loop` hands to each step over an extension header.

@@ -3,6 +3,7 @@
 use egress_lang::check::CheckOptions;
 use egress_lang::checked::{Hook, Ruleset};
 use egress_lang::diagnostic::SourceFile;
+use egress_lang::image;
 use egress_lang::ir::{Base, Source, Step, Verdict};
 use egress_lang::lower;
 use egress_lang::parse::ParseOptions;
@@ -308,4 +309,43 @@ fn of_equal_priority_the_later_chain_runs_first() {
         .collect();
     assert_eq!(drops, [false, true, false]);
     assert_eq!(ruleset.hooked_devices().len(), 3);
+}
+
+/// The kernel remembers where `@ih` starts, so that a ruleset must not both move and use it. What moves nothing is no reason.
+#[test]
+fn what_says_where_inner_data_starts_is_not_set_beside_it() {
+    for (moves, statement) in [
+        (true, "@th,0,16 set 1"),
+        (true, "@th,96,8 set 1"),
+        (true, "tcp doff set 6"),
+        (true, "@nh,160,16 set 1"),
+        (true, "@ll,272,16 set 1"),
+        (false, "tcp sport set 1"),
+        (false, "udp sport set 1"),
+        (false, "th dport set 1"),
+        (false, "ip dscp set cs1"),
+        (false, "ip6 daddr set ::1"),
+    ] {
+        for inner in ["@ih,0,8 1", "@ih,0,8 set 1"] {
+            let text = format!(
+                "table netdev t {{\n chain c {{\n type filter hook egress device lo priority 0\n {statement}\n {inner} drop\n }}\n}}\n"
+            );
+            let ruleset = load(&text).unwrap_or_else(|error| panic!("{error}"));
+            let hook = lower::hook(&ruleset, "lo", Hook::Egress)
+                .unwrap_or_else(|error| panic!("{text}{error}"));
+            let device = image::Device {
+                name: "lo".into(),
+                ifindex: 1,
+                iftype: 1,
+                kind: None,
+            };
+            let compiled = image::compile(
+                &hook,
+                &[device],
+                &|id| id.0 as u32,
+                &image::Options::default(),
+            );
+            assert_eq!(compiled.is_err(), moves, "{text}");
+        }
+    }
 }

@@ -78,6 +78,12 @@ impl Encoder {
         {
             self.features |= feature::CRC;
         }
+        if let Act::Keep {
+            what: Kept::Exit, ..
+        } = act
+        {
+            self.features |= feature::EXIT;
+        }
         if let Act::SetOption { .. } = act {
             self.features |= feature::TRANSPORT | feature::OPTION;
         }

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use egress_common::layout::MAX_JUMPS;
 
 use crate::image::atom::{self, Action, Acts, Atom};
-use crate::image::writes::Written;
+use crate::image::writes::{self, Written};
 use crate::image::{CompileError, Device};
-use crate::ir::{Act, Base, BaseChain, ChainId, Checksum, Hook, Source, Step};
+use crate::ir::{BaseChain, ChainId, Hook};
 
 /// The chains of a hook that packets can come to.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Chains {
                 *place = all;
             }
         }
-        if moves_inner(hook) {
+        if writes::moves_inner(hook) {
             let chain = hook.base_chains.first();
             let chain = chain.and_then(|base| hook.chains.get(base.chain.0 as usize));
             return Err(CompileError::Unsupported {
@@ -77,45 +77,6 @@ impl Chains {
         }
         Ok(self)
     }
-}
-
-/// Whether rules set what says where `@ih` starts (the flags of GRE, the length of TCP's header), and use it: the kernel
-/// remembers from its first use where that was.
-fn moves_inner(hook: &Hook) -> bool {
-    let rules = hook.chains.iter().flat_map(|chain| &chain.rules);
-    let acts = rules
-        .flat_map(|rule| &rule.steps)
-        .flat_map(|step| match step {
-            Step::Act(act) => act.as_slice(),
-            _ => &[],
-        });
-    let (mut moves, mut writes) = (false, false);
-    for act in acts {
-        if let Act::Write {
-            base,
-            offset,
-            len,
-            checksum,
-            ..
-        } = *act
-        {
-            let end = offset + u16::from(len);
-            let gre = checksum.is_none() && offset < 2;
-            let tcp = matches!(checksum, None | Some(Checksum::Inet(16)));
-            moves |= base == Base::Transport && (gre || tcp && offset <= 12 && end > 12);
-            writes |= base == Base::Inner;
-        }
-    }
-    let is_inner = |source| {
-        matches!(
-            source,
-            Source::Payload {
-                base: Base::Inner,
-                ..
-            }
-        )
-    };
-    moves && (writes || hook.ask(is_inner))
 }
 
 /// The chains that packets of `devices` can come to.

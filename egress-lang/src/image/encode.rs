@@ -5,9 +5,8 @@ use std::hash::Hasher;
 
 use egress_common::layout::{
     INTERVALS, LEAF, LONG_SORTED, RADIX, SAME, SORTED, TARGET_DROP, TARGET_PASS, feature, fetch,
-    meta, node, op, storage,
+    node, op, storage,
 };
-use egress_common::option::carrier;
 
 use crate::element::Words;
 use crate::image::Stats;
@@ -18,7 +17,7 @@ use crate::image::fold::{Fast, Fold};
 use crate::image::shape::{
     MANY, ROOMY, WHOLE, cut, exact, push_direct, push_sorted, push32, push64, radix, range, rest,
 };
-use crate::ir::{Act, Base, Carrier, Meta, Source, StateId, Writable};
+use crate::ir::{Act, StateId, Writable};
 
 /// A node or an action list, as the program reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,7 +75,7 @@ pub struct Encoder {
     /// Equal acts are stored once.
     known_acts: HashMap<Vec<u8>, u32>,
     /// Bytes of the link header.
-    link_len: u16,
+    pub link_len: u16,
     pub features: u32,
     pub stats: Stats,
     /// Emptied buffers of nodes.
@@ -358,109 +357,6 @@ impl Encoder {
         (storage::WIDE_INTERVALS, halvings * cost::HALVING, 0)
     }
 
-    /// The fetch code and offset of a variable, with the features it needs.
-    pub(super) fn fetch(&mut self, variable: Variable) -> (u8, u16) {
-        let (base, offset, len) = match variable.source {
-            Source::Meta(key) => return (fetch::META | self.meta(key), 0),
-            Source::Payload { base, offset, len } => (base, offset, len),
-            Source::Option {
-                carrier,
-                kind,
-                offset,
-                len,
-            } => return self.option(variable.half, carrier, kind, offset, len),
-        };
-        self.features |= feature::PAYLOAD;
-        let layer = match base {
-            Base::Link if u32::from(offset) + u32::from(len) > 12 => {
-                self.features |= feature::VLAN;
-                fetch::VLAN
-            }
-            Base::Link => 0,
-            Base::Network => {
-                self.features |= feature::NETWORK;
-                fetch::NETWORK
-            }
-            Base::Transport => {
-                self.features |= feature::TRANSPORT;
-                fetch::TRANSPORT
-            }
-            Base::Inner => {
-                self.features |= feature::TRANSPORT;
-                fetch::INNER
-            }
-        };
-        // What nft_payload_select_ops() gives the fast path; the link layer knows no difference.
-        let fast = match base {
-            Base::Link | Base::Network => true,
-            Base::Transport => offset.is_multiple_of(len.into()),
-            Base::Inner => false,
-        };
-        let size = match len {
-            1 if fast => fetch::LEN1,
-            2 if fast => fetch::LEN2,
-            4 if fast => fetch::LEN4,
-            1..=3 => fetch::SLOW | len,
-            4 => fetch::SLOW,
-            _ => fetch::WIDE,
-        };
-        if size & fetch::SLOW != 0 {
-            self.features |= feature::SLOW;
-        }
-        let offset = if variable.half == Half::Lower {
-            offset + 8
-        } else {
-            offset
-        };
-        let before = match base {
-            Base::Network => self.link_len,
-            Base::Link | Base::Transport | Base::Inner => 0,
-        };
-        (layer | size, offset.saturating_add(before))
-    }
-
-    /// The fetch code and place of a part of an option.
-    fn option(&mut self, half: Half, from: Carrier, kind: u8, offset: u8, len: u8) -> (u8, u16) {
-        self.features |= feature::OPTION | feature::PAYLOAD;
-        let carrier = match from {
-            Carrier::Ip6 => carrier::IP6,
-            Carrier::Tcp => carrier::TCP,
-            Carrier::Sctp => carrier::SCTP,
-            Carrier::Ip => carrier::IP,
-            Carrier::Tunnel => len.clamp(1, 4) - 1,
-        };
-        if matches!(from, Carrier::Tcp | Carrier::Sctp | Carrier::Tunnel) {
-            self.features |= feature::TRANSPORT;
-        }
-        let wide = if len > 4 { fetch::OPTION_WIDE } else { 0 };
-        let size = match from {
-            Carrier::Tunnel => fetch::OPTION_TUNNEL | wide,
-            _ if len > 4 => wide,
-            _ => len,
-        };
-        let offset = if half == Half::Lower {
-            offset.saturating_add(8)
-        } else {
-            offset
-        };
-        let code = fetch::OPTION | carrier << fetch::CARRIER_SHIFT | size;
-        (code, u16::from(offset) << 8 | u16::from(kind))
-    }
-
-    fn meta(&mut self, key: Meta) -> u8 {
-        match key {
-            Meta::L4proto => self.features |= feature::TRANSPORT,
-            Meta::Protocol => {}
-            Meta::Skuid | Meta::Skgid | Meta::Cgroup => self.features |= feature::SOCKET,
-            Meta::Ifgroup | Meta::Name | Meta::NameEnd | Meta::Rtclassid => {
-                self.features |= feature::DEVICE
-            }
-            Meta::Time | Meta::Day | Meta::Hour => self.features |= feature::CLOCK,
-            _ => self.features |= feature::META,
-        }
-        meta_number(key).unwrap_or(NO_META)
-    }
-
     /// Whether a target is a node on this metadata ([`meta`]).
     pub fn asks(tables: &[u8], target: u32, key: u8) -> bool {
         target & LEAF == 0
@@ -655,35 +551,6 @@ fn merges(words: &[u32], at: usize) -> Option<bool> {
 /// A word of an action list.
 fn coded(code: u32, argument: u32) -> u32 {
     code << op::SHIFT | argument & op::ARGUMENT
-}
-
-/// A metadata number that is absent for every packet.
-const NO_META: u8 = 0x3f;
-
-/// The number of what programs can read ([`meta`]). `random` is not among it: nft draws anew for each
-/// rule, where a diagram asks once for all of them.
-pub fn meta_number(key: Meta) -> Option<u8> {
-    match key {
-        Meta::L4proto => Some(meta::L4PROTO),
-        Meta::Protocol => Some(meta::PROTOCOL),
-        Meta::Length => Some(meta::LENGTH),
-        Meta::Mark => Some(meta::MARK),
-        Meta::Ifindex => Some(meta::IFINDEX),
-        Meta::Priority => Some(meta::PRIORITY),
-        Meta::Pkttype => Some(meta::PKTTYPE),
-        Meta::Cpu => Some(meta::CPU),
-        Meta::Skuid => Some(meta::SKUID),
-        Meta::Skgid => Some(meta::SKGID),
-        Meta::Cgroup => Some(meta::CGROUP),
-        Meta::Ifgroup => Some(meta::IFGROUP),
-        Meta::Name => Some(meta::NAME),
-        Meta::NameEnd => Some(meta::NAME_END),
-        Meta::Time => Some(meta::TIME),
-        Meta::Day => Some(meta::DAY),
-        Meta::Hour => Some(meta::HOUR),
-        Meta::Rtclassid => Some(meta::RTCLASSID),
-        Meta::Iftype | Meta::Nfproto | Meta::Random => None,
-    }
 }
 
 /// Whether nodes look at 64 bits.

@@ -10,6 +10,7 @@ mod diagram;
 mod emit;
 mod encode;
 mod entry;
+mod fetch;
 mod field;
 mod fold;
 mod graph;

@@ -10,7 +10,7 @@ use egress_common::crc;
 use crate::image::atom::{Action, Atom};
 #[cfg(test)]
 use crate::ir::Writable;
-use crate::ir::{Act, Base, Carrier, Checksum, Meta, Source, Test};
+use crate::ir::{Act, Base, Carrier, Checksum, Hook, Meta, Source, Step, Test};
 
 /// Some of what rules can write: the first bytes of each header one by one, the rest of each as one, and
 /// metadata.
@@ -184,6 +184,54 @@ impl Written {
         self.0 & other.0 != 0
     }
 }
+
+/// Whether rules set what says where `@ih` starts (the flags of GRE, the length of TCP's header), and use it: the kernel
+/// remembers from its first use on where that was (`nft_payload_inner_offset()`).
+pub fn moves_inner(hook: &Hook) -> bool {
+    let rules = hook.chains.iter().flat_map(|chain| &chain.rules);
+    let acts = rules
+        .flat_map(|rule| &rule.steps)
+        .flat_map(|step| match step {
+            Step::Act(act) => act.as_slice(),
+            _ => &[],
+        });
+    let (mut moves, mut writes) = (false, false);
+    for act in acts {
+        let Act::Write {
+            base,
+            offset,
+            len,
+            checksum,
+            pseudo,
+            ..
+        } = *act
+        else {
+            continue;
+        };
+        let (from, to) = (u32::from(offset), u32::from(offset) + u32::from(len));
+        // Of which protocol it is, its checksum says.
+        let of_any = checksum.is_none();
+        let of_tcp = of_any || checksum == Some(Checksum::Inet(TCP_CHECKSUM));
+        moves |= match base {
+            Base::Transport => of_any && from < 2 || of_tcp && from <= DOFF && DOFF < to,
+            // Raw payload behind an IPv4 header; IPv6 addresses are not.
+            Base::Network => of_any && !pseudo && to > NETWORK_HLEN,
+            Base::Link => to > LINK_HLEN + NETWORK_HLEN,
+            Base::Inner => false,
+        };
+        writes |= base == Base::Inner;
+    }
+    let is_inner = |source| {
+        let inner = Base::Inner;
+        matches!(source, Source::Payload { base, .. } if base == inner)
+    };
+    moves && (writes || hook.ask(is_inner))
+}
+
+/// Where TCP's header has its length, in bytes.
+const DOFF: u32 = 12;
+/// Where it has its checksum.
+const TCP_CHECKSUM: u16 = 16;
 
 fn layer(base: Base) -> (u32, u32) {
     match base {

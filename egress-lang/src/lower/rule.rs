@@ -56,7 +56,8 @@ fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
 
 /// A rule, or what is left of it in a chain of its own.
 #[derive(Clone, Copy)]
-struct Part<'a> {
+struct Part<'r, 'a> {
+    table: &'r Table,
     rule: &'a Rule,
     statements: &'a [Statement],
     /// Whether it stands in such a chain.
@@ -77,11 +78,12 @@ impl<'r> Lowering<'r> {
     ) -> Result<()> {
         let (start, mut exits) = (out.len(), Exits::new());
         let part = Part {
+            table,
             rule,
             statements: &rule.statements,
             inside: false,
         };
-        self.part(table, part, &mut exits, out)?;
+        self.part(part, &mut exits, out)?;
         if exits.is_empty() {
             return Ok(());
         }
@@ -107,12 +109,11 @@ impl<'r> Lowering<'r> {
 
     fn part(
         &mut self,
-        table: &'r Table,
-        part: Part<'_>,
+        part: Part<'r, '_>,
         exits: &mut Exits,
         out: &mut Vec<ir::Rule>,
     ) -> Result<()> {
-        let rule = part.rule;
+        let (table, rule) = (part.table, part.rule);
         let mut alternatives: Alternatives = vec![Vec::with_capacity(part.statements.len())];
         // Lookups that change nothing: they may as well follow the tests behind them, which not all can follow them.
         let mut lookups: Vec<ir::Step> = Vec::new();
@@ -155,7 +156,7 @@ impl<'r> Lowering<'r> {
                     {
                         if any_acts(&alternatives) {
                             append(&mut alternatives, &lookups);
-                            return self.rest(table, goes_on, alternatives, exits, out);
+                            return self.rest(goes_on, alternatives, exits, out);
                         }
                         let set = set_of(table, lookup)?;
                         alternatives = cut(alternatives, rule, out);
@@ -165,7 +166,7 @@ impl<'r> Lowering<'r> {
                     (left @ Expr::Concat(_), Right::Set(lookup)) => {
                         if any_acts(&alternatives) {
                             append(&mut alternatives, &lookups);
-                            return self.rest(table, goes_on, alternatives, exits, out);
+                            return self.rest(goes_on, alternatives, exits, out);
                         }
                         let set = set_of(table, lookup)?;
                         test::in_tables(set)?;
@@ -187,7 +188,7 @@ impl<'r> Lowering<'r> {
                         };
                         if !steps.iter().all(is_short) && any_acts(&alternatives) {
                             append(&mut alternatives, &lookups);
-                            return self.rest(table, goes_on, alternatives, exits, out);
+                            return self.rest(goes_on, alternatives, exits, out);
                         }
                         steps
                     }
@@ -202,7 +203,7 @@ impl<'r> Lowering<'r> {
                     object: ObjectChoice::Map { key, map },
                 } => {
                     if any_acts(&alternatives) {
-                        return self.rest(table, goes_on, alternatives, exits, out);
+                        return self.rest(goes_on, alternatives, exits, out);
                     }
                     let set = set_of(table, map)?;
                     alternatives = cut(alternatives, rule, out);
@@ -214,7 +215,7 @@ impl<'r> Lowering<'r> {
                     continue;
                 }
                 Statement::Verdict(verdict) => {
-                    let verdict = self.verdict_in(table, verdict, part, exits);
+                    let verdict = self.verdict_in(verdict, part, exits);
                     vec![ir::Step::Verdict(verdict)]
                 }
                 Statement::VerdictMap { key, map } => {
@@ -222,21 +223,12 @@ impl<'r> Lowering<'r> {
                     test::in_tables(set)?;
                     if test::is_number(key) {
                         test::constant(set)?;
-                        return self.chain_of_numbers(
-                            table,
-                            goes_on,
-                            alternatives,
-                            key,
-                            set,
-                            exits,
-                            out,
-                        );
+                        return self.chain_of_numbers(goes_on, alternatives, key, set, exits, out);
                     }
                     if any_acts(&alternatives) {
-                        return self.rest(table, goes_on, alternatives, exits, out);
+                        return self.rest(goes_on, alternatives, exits, out);
                     }
-                    alternatives =
-                        self.verdict_map(table, part, alternatives, key, set, exits, out)?;
+                    alternatives = self.verdict_map(part, alternatives, key, set, exits, out)?;
                     continue;
                 }
                 Statement::Set {
@@ -251,7 +243,7 @@ impl<'r> Lowering<'r> {
                     if let Some(step) = as_act {
                         vec![step]
                     } else if any_acts(&alternatives) {
-                        return self.rest(table, goes_on, alternatives, exits, out);
+                        return self.rest(goes_on, alternatives, exits, out);
                     } else {
                         let set = set_of(table, map)?;
                         alternatives = cut(alternatives, rule, out);
@@ -288,16 +280,15 @@ impl<'r> Lowering<'r> {
     /// ways jump: so that it is done once, and all behind it meets the packet as it is then.
     fn rest(
         &mut self,
-        table: &'r Table,
-        part: Part<'_>,
+        part: Part<'r, '_>,
         ways: Alternatives,
         exits: &mut Exits,
         out: &mut Vec<ir::Rule>,
     ) -> Result<()> {
         let mut rules = Vec::new();
         let inside = true;
-        self.part(table, Part { inside, ..part }, exits, &mut rules)?;
-        let jump = ir::Step::Verdict(ir::Verdict::Jump(self.new_chain(table, part.rule, rules)));
+        self.part(Part { inside, ..part }, exits, &mut rules)?;
+        let jump = ir::Step::Verdict(ir::Verdict::Jump(self.new_chain(part, rules)));
         out.extend(ways.into_iter().map(|mut steps| {
             steps.push(jump.clone());
             ir::Rule {
@@ -309,9 +300,9 @@ impl<'r> Lowering<'r> {
     }
 
     /// A chain that stands for a part of a rule.
-    fn new_chain(&mut self, table: &Table, rule: &Rule, rules: Vec<ir::Rule>) -> ir::ChainId {
+    fn new_chain(&mut self, part: Part<'r, '_>, rules: Vec<ir::Rule>) -> ir::ChainId {
         let id = ir::ChainId(u32::try_from(self.hook.chains.len()).unwrap_or(u32::MAX));
-        let chain = ir::Chain::of_rule(&table.name, rule.handle, rules);
+        let chain = ir::Chain::of_rule(&part.table.name, part.rule.handle, rules);
         self.hook.chains.push(chain);
         id
     }
@@ -320,31 +311,24 @@ impl<'r> Lowering<'r> {
     /// rule.
     fn verdict_in(
         &mut self,
-        table: &'r Table,
         verdict: &Verdict,
-        part: Part<'_>,
+        part: Part<'r, '_>,
         exits: &mut Exits,
     ) -> ir::Verdict {
-        let verdict = self.verdict(table, verdict);
+        let verdict = self.verdict(part.table, verdict);
         match verdict {
             _ if !part.inside => verdict,
             ir::Verdict::Continue => ir::Verdict::Return,
             ir::Verdict::Jump(chain) => ir::Verdict::Goto(chain),
             ir::Verdict::Return | ir::Verdict::Goto(_) => {
-                ir::Verdict::Goto(self.exit(table, part.rule, verdict, exits))
+                ir::Verdict::Goto(self.exit(part, verdict, exits))
             }
             ir::Verdict::Accept | ir::Verdict::Drop => verdict,
         }
     }
 
     /// A chain that keeps the number of an exit.
-    fn exit(
-        &mut self,
-        table: &Table,
-        rule: &Rule,
-        verdict: ir::Verdict,
-        exits: &mut Exits,
-    ) -> ir::ChainId {
+    fn exit(&mut self, part: Part<'r, '_>, verdict: ir::Verdict, exits: &mut Exits) -> ir::ChainId {
         let known = exits.iter().find(|(_, exit)| *exit == verdict);
         let number = match known {
             Some(&(number, _)) => number,
@@ -357,10 +341,10 @@ impl<'r> Lowering<'r> {
         };
         let steps = vec![ir::Step::Act(keep_exit(number)), ir::Step::Rest];
         let rules = vec![ir::Rule {
-            handle: rule.handle,
+            handle: part.rule.handle,
             steps,
         }];
-        self.new_chain(table, rule, rules)
+        self.new_chain(part, rules)
     }
 
     /// One way for each element, with the statements that it carries and what its data says.
@@ -391,11 +375,9 @@ impl<'r> Lowering<'r> {
 
     /// Adds a rule for each element whose verdict ends the rule; returns the ways on from those that
     /// say `continue`.
-    #[expect(clippy::too_many_arguments, reason = "what it stands in, and where to")]
     fn verdict_map(
         &mut self,
-        table: &'r Table,
-        part: Part<'_>,
+        part: Part<'r, '_>,
         alternatives: Alternatives,
         key: &Expr,
         set: &Set,
@@ -415,7 +397,7 @@ impl<'r> Lowering<'r> {
                 on.extend(ways);
                 continue;
             }
-            let verdict = self.verdict_in(table, verdict, part, exits);
+            let verdict = self.verdict_in(verdict, part, exits);
             for mut steps in ways {
                 steps.push(ir::Step::Verdict(verdict));
                 out.push(ir::Rule {
@@ -432,11 +414,9 @@ impl<'r> Lowering<'r> {
 
     /// A chain that stands for a map of numbers that are computed for each packet: once, before it. `part` begins
     /// with the map.
-    #[expect(clippy::too_many_arguments, reason = "what it stands in, and where to")]
     fn chain_of_numbers(
         &mut self,
-        table: &'r Table,
-        part: Part<'_>,
+        part: Part<'r, '_>,
         mut alternatives: Alternatives,
         key: &Expr,
         set: &Set,
@@ -454,11 +434,11 @@ impl<'r> Lowering<'r> {
         let mut behind = None;
         if !inside.statements.is_empty() {
             let mut rules = Vec::new();
-            self.part(table, inside, exits, &mut rules)?;
-            behind = Some(self.new_chain(table, part.rule, rules));
+            self.part(inside, exits, &mut rules)?;
+            behind = Some(self.new_chain(part, rules));
         }
         let what = ir::Kept::Number;
-        let mut act = self.lower(table).value(key, 0)?;
+        let mut act = self.lower(part.table).value(key, 0)?;
         act.push(ir::Act::Keep { from: 0, what });
         append(&mut alternatives, &[ir::Step::Act(act)]);
         // `*` is for what no other is for.
@@ -470,7 +450,7 @@ impl<'r> Lowering<'r> {
         for element in others.into_iter().chain(any) {
             let verdict = match (verdict_of(element)?, behind) {
                 (Verdict::Continue, Some(behind)) => ir::Verdict::Goto(behind),
-                (verdict, _) => self.verdict_in(table, verdict, inside, exits),
+                (verdict, _) => self.verdict_in(verdict, inside, exits),
             };
             let key = std::slice::from_ref(&element.key);
             let test = vec![
@@ -486,7 +466,7 @@ impl<'r> Lowering<'r> {
                 steps: vec![ir::Step::Act(test), ir::Step::Verdict(verdict)],
             });
         }
-        let chain = self.new_chain(table, part.rule, rules);
+        let chain = self.new_chain(part, rules);
         append(
             &mut alternatives,
             &[ir::Step::Verdict(ir::Verdict::Jump(chain))],

@@ -205,7 +205,7 @@ struct Walk<'w> {
     depth: usize,
     /// Whether this base chain showed the packet already.
     dumped: bool,
-    /// Rules whose verdict map is being looked at; `None` where nothing is told of them.
+    /// Rules a part of which is being looked at; `None` where nothing is told of them.
     within: Vec<Option<(ChainId, usize)>>,
     steps: Vec<Step>,
 }

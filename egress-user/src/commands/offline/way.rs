@@ -67,7 +67,7 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// Table and name of a chain, and the chain; `None` for one that only stands for the verdict map
+    /// Table and name of a chain, and the chain; `None` for one that only stands for a part
     /// of a rule.
     fn chain(&self, id: u32) -> Option<(&'r str, &'r checked::Chain)> {
         let name = &self.rules.lowered.chains.get(id as usize)?.name;
@@ -76,10 +76,10 @@ impl<'r> Reader<'r> {
         Some((&table.name, table.chain(chain)?))
     }
 
-    /// The steps of a way. A rule with a verdict map is one step, whatever it was made into.
+    /// The steps of a way. A rule is one step, whatever it was made into.
     pub fn steps(&self, events: &[Event]) -> Vec<Step> {
         let mut steps = Vec::new();
-        // The rules whose verdict map is being looked at.
+        // The rules a part of which is being looked at.
         let mut within: Vec<usize> = Vec::new();
         for event in events {
             match *event {

@@ -16,7 +16,7 @@
 use crate::engine::Maps;
 use crate::jhash;
 use crate::layout::{feature, fetch};
-use crate::load::option_of;
+use crate::load::part_of;
 use crate::option::Part;
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
 use crate::store;
@@ -36,92 +36,7 @@ pub const REGISTERS: usize = 4;
 /// Words of 32 bits that a key may have.
 pub const KEY_WORDS: u32 = 8;
 
-/// What instructions do.
-pub mod code {
-    /// `reg` becomes what the fetch code in `a` (bits 0 to 7) reads at offset `arg`, right-aligned; of a
-    /// wide one, as many bytes as bits 8 to 15 say. Ends the rule where that is absent. With words in bits
-    /// 16 to 17, it is appended to the key instead, as by [`KEY`], shifted left by `b` bits.
-    pub const LOAD: u8 = 0;
-    /// `reg` becomes `b`.
-    pub const CONSTANT: u8 = 1;
-    /// `reg` becomes `(reg & b) ^ c`.
-    pub const BITWISE: u8 = 2;
-    /// `reg` is shifted left by `arg` bits, and what is not in `b` is cleared.
-    pub const SHIFT_LEFT: u8 = 3;
-    /// `reg` is shifted right by `arg` bits.
-    pub const SHIFT_RIGHT: u8 = 4;
-    /// Whether `reg` is from `b` to `b + c`; see [`super::test`] for `arg`.
-    pub const TEST: u8 = 5;
-    /// The metadata that `a` names ([`super::writable`]) becomes `(reg & b) ^ c`.
-    pub const SET_META: u8 = 6;
-    /// `(reg & b) ^ c`, of which `b` and `c` are left-aligned, is written into the packet at offset `arg`; see
-    /// [`super::write`] for `a`. Ends the rule where that cannot be.
-    pub const WRITE: u8 = 7;
-    /// `reg` becomes the packet's length, times `b`, divided by `c`.
-    pub const LENGTH_COST: u8 = 8;
-    /// Takes `reg` out of the bucket in state slot `a`, which holds at most `b`: nanoseconds. Ends the
-    /// rule where there is not that much in it; with bit 0 of `arg` where there is. With bit 1, `c` instead of
-    /// `reg`; with bit 2, the packet's length times the upper half of `c`, divided by the lower one.
-    pub const LIMIT: u8 = 9;
-    /// Adds the packet's length to state slot `a`. Ends the rule where that is then more than `b`; with
-    /// `arg` 1 where it is not.
-    pub const QUOTA: u8 = 10;
-    /// Remembers in state slot `a` when this was.
-    pub const LAST: u8 = 11;
-    /// `reg` becomes the next number of state slot `a`, of `b` numbers, plus `c`.
-    pub const NUMGEN_INC: u8 = 12;
-    /// `reg` becomes a random number less than `b`, plus `c`; with `b` 0, of 32 bits. With `arg` 1, it is made of the
-    /// flow's hash ([`crate::symhash`]).
-    pub const RANDOM: u8 = 13;
-    /// A copy of the packet is sent by the device whose index is `reg`.
-    pub const DUP: u8 = 14;
-    /// The packet is sent by the device whose index is `reg`, and the act is the last of its way.
-    pub const FWD: u8 = 15;
-    /// The same, with the skip mark on it.
-    pub const REDIRECT: u8 = 16;
-    /// The same as [`FWD`], to the next hop whose address is register 1 (IPv4, `arg` 4), or registers 1
-    /// and 2 (IPv6, `arg` 6), by the device's neighbour table, with one hop less to go. Ends the rule
-    /// where the packet is not of that family.
-    pub const FWD_NEIGH: u8 = 17;
-    /// Tells a listener of the packet, for the statement that `a` numbers; see [`crate::event::what`] for
-    /// `arg`.
-    pub const LOG: u8 = 18;
-    /// `reg` becomes `reciprocal_scale(jhash, b) + c`: of `arg` bytes of the key, with the seed `a`.
-    pub const JHASH: u8 = 19;
-    /// `reg`, shifted left by `b` bits, is appended to the key: its lower 32 bits, or with `arg` 2 all 64, the
-    /// upper ones first.
-    pub const KEY: u8 = 20;
-    /// Register `arg` becomes `a` where `reg` is from `b` to `b + c`, and no such instruction before it
-    /// did.
-    pub const SELECT: u8 = 21;
-    /// Ends the rule where no [`SELECT`] chose anything.
-    pub const SELECTED: u8 = 22;
-    /// Begins a new key.
-    pub const NEW_KEY: u8 = 23;
-    /// Looks the key up in the set `a`; see [`super::lookup`] for `arg`. Runs what the element carries.
-    /// Ends the rule where there is no such element, or what it carries says so.
-    pub const LOOKUP: u8 = 24;
-    /// Changes the element of the set `a` with this key; see [`super::change`] for `arg`. `b` is the most
-    /// elements (bits 0 to 31) and where the new one stands in the tables (bits 32 to 63), `c` after how
-    /// many nanoseconds a full set is looked through again for what is expired; `reg` is what a map's
-    /// element maps to.
-    pub const CHANGE: u8 = 25;
-    /// `reg` is written into the part of a TCP option that `a` says ([`Part::to_bits`]); where the part has no
-    /// bytes, the whole option is overwritten.
-    pub const SET_OPTION: u8 = 26;
-    /// `reg` becomes the same as by [`JHASH`], of one field (lower half of `c`), or with `arg` above 4 of two (upper
-    /// half): see [`super::hash`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
-    /// rule where a field is absent. Leaves the key alone.
-    pub const JHASH_FIELDS: u8 = 27;
-    /// The lower 32 bits of `reg` are kept for acts behind this one; see [`super::keep`] for `arg`.
-    pub const KEEP: u8 = 28;
-    /// `reg` becomes what was kept.
-    pub const KEPT: u8 = 29;
-    /// The same as [`WRITE`], where the base is the data behind the transport header.
-    pub const WRITE_INNER: u8 = 30;
-    /// The same as [`LOAD`], of an option or of what is outside of the packet.
-    pub const LOAD_RARE: u8 = 31;
-}
+pub mod code;
 
 /// The `arg` of [`code::KEEP`] and [`code::KEPT`]: the word of the key, or behind it, that keeps it.
 pub mod keep {
@@ -289,36 +204,10 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
             return end::ON;
         }
         let word = maps.table32(at);
-        let elements = maps.features() & feature::ELEMENTS != 0;
-        let ended = match word as u8 {
-            code::WRITE => {
-                let value = registers.get(word >> 8);
-                ended(maps.write(packet, headers, at, value))
-            }
-            code::WRITE_INNER => {
-                let value = registers.get(word >> 8);
-                ended(maps.write_inner(packet, headers, at, value))
-            }
-            code::SET_OPTION if maps.features() & feature::OPTION != 0 => {
-                let part = Part::from_bits(maps.table32(at.wrapping_add(4)));
-                packet.write_option(headers, part, registers.get(word >> 8))
-            }
-            // Sets stand deep on the kernel's small stack: the way to them is a short one.
-            code::LOOKUP if elements => maps.lookup(packet, at, &mut registers),
-            code::CHANGE if elements => {
-                let data = registers.get(word >> 8);
-                maps.change(packet, at, data)
-            }
-            // These stand deep, too.
-            code::LOAD_RARE if maps.features() & RARE != 0 => {
-                load_rare(packet, maps, headers, at, &mut registers)
-            }
-            code::JHASH_FIELDS => {
-                let hash = maps.hash_fields(packet, headers, at);
-                registers.set(word >> 8, hash);
-                ended(hash != ABSENT)
-            }
-            _ => maps.instruction(packet, headers, at, &mut registers),
+        let ended = if word as u8 >= code::DEEP {
+            deep_instruction(packet, maps, headers, (at, word), &mut registers)
+        } else {
+            maps.instruction(packet, headers, at, &mut registers)
         };
         if ended != end::ON {
             return ended;
@@ -328,7 +217,39 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
     end::ON
 }
 
-/// Runs one instruction.
+/// Runs one instruction from [`code::DEEP`] on, which begins with `word`.
+#[inline(always)]
+fn deep_instruction<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    (at, word): (u32, u32),
+    registers: &mut Registers,
+) -> u32 {
+    let value = registers.get(word >> 8);
+    let elements = maps.features() & feature::ELEMENTS != 0;
+    match word as u8 {
+        code::WRITE => ended(maps.write(packet, headers, at, value)),
+        code::WRITE_INNER => ended(maps.write_inner(packet, headers, at, value)),
+        code::SET_OPTION if maps.features() & feature::OPTION != 0 => {
+            let part = Part::from_bits(maps.table32(at.wrapping_add(4)));
+            packet.write_option(headers, part, value)
+        }
+        code::LOOKUP if elements => maps.lookup(packet, at, registers),
+        code::CHANGE if elements => maps.change(packet, at, value),
+        code::LOAD_RARE if maps.features() & RARE != 0 => {
+            maps.load_rare(packet, headers, at, registers)
+        }
+        code::JHASH_FIELDS => {
+            let hash = maps.hash_fields(packet, headers, at);
+            registers.set(word >> 8, hash);
+            ended(hash != ABSENT)
+        }
+        _ => end::BROKEN,
+    }
+}
+
+/// Runs one of the other instructions.
 #[inline(always)]
 pub fn instruction<P: Packet, M: Maps>(
     packet: &P,
@@ -417,7 +338,16 @@ pub fn instruction<P: Packet, M: Maps>(
             };
             number.wrapping_add(c)
         }
+        code::DUP => {
+            packet.duplicate(value as u32);
+            return end::ON;
+        }
         code::FWD => return packet.forward(value as u32, false),
+        code::REDIRECT => return packet.forward(value as u32, true),
+        code::FWD_NEIGH => {
+            let address = (registers.get(1), registers.get(2));
+            return maps.forward_to(packet, value as u32, arg, address);
+        }
         code::LOG => {
             packet.tell(a, arg);
             return end::ON;
@@ -443,35 +373,14 @@ pub fn instruction<P: Packet, M: Maps>(
             return end::ON;
         }
         code::JHASH => scale(maps.jhash(arg, a), b as u32).wrapping_add(c),
-        _ => return maps.rare_instruction(packet, headers, at, registers),
+        code::KEEP => {
+            maps.key_set(arg, value as u32);
+            return end::ON;
+        }
+        code::KEPT => maps.key_get(arg).into(),
+        _ => return end::BROKEN,
     };
     registers.set(reg, computed);
-    end::ON
-}
-
-/// Runs one that is rare: so that the way to the others is a short one.
-#[inline(always)]
-pub fn rare_instruction<P: Packet, M: Maps>(
-    packet: &P,
-    maps: &M,
-    _headers: Headers,
-    at: u32,
-    registers: &mut Registers,
-) -> u32 {
-    let word = maps.table32(at);
-    let (reg, arg) = ((word >> 8) & 0xff, word >> 16);
-    let value = registers.get(reg);
-    match word as u8 {
-        code::DUP => packet.duplicate(value as u32),
-        code::REDIRECT => return packet.forward(value as u32, true),
-        code::FWD_NEIGH => {
-            let address = (registers.get(1), registers.get(2));
-            return maps.forward_to(packet, value as u32, arg, address);
-        }
-        code::KEEP => maps.key_set(arg, value as u32),
-        code::KEPT => registers.set(reg, maps.key_get(arg).into()),
-        _ => return end::BROKEN,
-    }
     end::ON
 }
 
@@ -509,7 +418,7 @@ const RARE: u32 = feature::OPTION | feature::OUTSIDE;
 
 /// Runs a [`code::LOAD_RARE`] at an offset in the tables.
 #[inline(always)]
-fn load_rare<P: Packet, M: Maps>(
+pub fn load_rare<P: Packet, M: Maps>(
     packet: &P,
     maps: &M,
     headers: Headers,
@@ -517,7 +426,7 @@ fn load_rare<P: Packet, M: Maps>(
     registers: &mut Registers,
 ) -> u32 {
     let (word, a) = (maps.table32(at), maps.table32(at.wrapping_add(4)));
-    let Some(value) = maps.fetch_rare(packet, headers, a & 0xffff, word >> 16) else {
+    let Some(value) = fetch_rare(packet, maps, headers, a & 0xffff, word >> 16) else {
         return end::RULE;
     };
     let words = a >> LOAD_KEY_SHIFT & 3;
@@ -532,7 +441,7 @@ fn load_rare<P: Packet, M: Maps>(
 
 /// What [`code::LOAD_RARE`] reads: right-aligned.
 #[inline(always)]
-pub fn fetch_rare<P: Packet, M: Maps>(
+fn fetch_rare<P: Packet, M: Maps>(
     packet: &P,
     maps: &M,
     headers: Headers,
@@ -549,21 +458,8 @@ pub fn fetch_rare<P: Packet, M: Maps>(
     if maps.features() & feature::OPTION == 0 {
         return None;
     }
-    let (carrier, short) = option_of(code);
-    let len = match code & fetch::OPTION_WIDE {
-        0 => short,
-        _ => len,
-    };
-    let part = Part {
-        carrier,
-        kind: offset as u8,
-        offset: (offset >> 8) as u8,
-        len,
-    };
-    let value = packet.option(headers, part)?;
-    // Whether there is an option is one byte.
-    let bits = if len == 0 { 8 } else { u32::from(len) << 3 };
-    Some(value >> (64u32.wrapping_sub(bits) & 63))
+    let part = part_of(code, offset as u16, len);
+    packet.option(headers, part).map(|value| part.number(value))
 }
 
 /// What [`hash_fields`] says where a field is absent.

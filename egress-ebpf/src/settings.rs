@@ -1,0 +1,46 @@
+//! Constants that the loader sets: the verifier knows them and removes what they switch off.
+
+use core::ptr::read_volatile;
+
+use egress_common::layout::{Clock, DevicePlaces, Settings, SocketPlaces};
+
+/// In one, so that one register points to them all.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::NONE;
+
+macro_rules! setting {
+    ($($name:ident)*) => {$(
+        #[doc = concat!("[`Settings::", stringify!($name), "`].")]
+        #[inline(always)]
+        pub fn $name() -> u32 {
+            // SAFETY: a static is always there; volatile, as the loader changes it.
+            unsafe { read_volatile(&raw const SETTINGS.$name) }
+        }
+    )*};
+}
+
+/// [`Settings::socket`].
+#[inline(always)]
+pub fn socket() -> SocketPlaces {
+    // SAFETY: as above.
+    unsafe { read_volatile(&raw const SETTINGS.socket) }
+}
+
+/// [`Settings::device`].
+#[inline(always)]
+pub fn device() -> DevicePlaces {
+    // SAFETY: as above.
+    unsafe { read_volatile(&raw const SETTINGS.device) }
+}
+
+/// [`Settings::clock`].
+#[inline(always)]
+pub fn clock() -> Clock {
+    // SAFETY: as above.
+    unsafe { read_volatile(&raw const SETTINGS.clock) }
+}
+
+setting! {
+    features root root_ipv4 root_ipv6 table_mask cpu_mask counter_row counter_mask link_len uncounted_len ingress skip_value
+    skip_mask state_mask
+}
