@@ -614,7 +614,7 @@ pub fn step<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32)
     {
         let what = code & !fetch::META;
         return match packet.outside(what) {
-            Some(value) if what == meta::TIME && maps.features() & feature::CLOCK != 0 => {
+            Some(value) if meta::is_wide_clock(what) && maps.features() & feature::CLOCK != 0 => {
                 let value = value & maps.node64(node, node::WIDE_MASK);
                 search_wide(maps, at, node, value)
             }

@@ -266,10 +266,18 @@ pub mod meta {
     pub const NAME_END: u8 = 22;
     /// `meta time`: 64 bits. This and what follows is what the clock says.
     pub const TIME: u8 = 23;
+    /// What the monotonic clock says, by which elements of sets expire: 64 bits.
+    pub const UPTIME: u8 = 24;
     /// `meta day`.
-    pub const DAY: u8 = 24;
+    pub const DAY: u8 = 25;
     /// `meta hour`.
-    pub const HOUR: u8 = 25;
+    pub const HOUR: u8 = 26;
+
+    /// Whether such a number names 64 bits of what a clock says.
+    #[inline(always)]
+    pub fn is_wide_clock(what: u8) -> bool {
+        matches!(what, TIME | UPTIME)
+    }
 }
 
 /// Operations of action lists, in the upper 8 bits of a word: the more common, the lower.

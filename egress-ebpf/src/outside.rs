@@ -5,7 +5,9 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_ktime_get_tai_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str},
+    helpers::generated::{
+        bpf_ktime_get_ns, bpf_ktime_get_tai_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
+    },
 };
 use egress_common::layout::{feature, meta};
 
@@ -26,8 +28,15 @@ pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) 
         if features & feature::CLOCK == 0 {
             return 0;
         }
-        // SAFETY: a helper without arguments.
-        Some(settings::clock().value(what, unsafe { bpf_ktime_get_tai_ns() }))
+        Some(match what {
+            // SAFETY: a helper without arguments.
+            meta::UPTIME => unsafe { bpf_ktime_get_ns() },
+            _ => {
+                // SAFETY: likewise.
+                let tai = unsafe { bpf_ktime_get_tai_ns() };
+                settings::clock().value(what, tai)
+            }
+        })
     } else if what >= meta::IFGROUP {
         if features & feature::DEVICE == 0 {
             return 0;

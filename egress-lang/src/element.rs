@@ -37,7 +37,19 @@ impl Set {
     /// Whether its elements change while packets flow, or carry statements in a map.
     pub fn is_dynamic(&self) -> bool {
         let carry = || !self.statements.is_empty() && supported(self).is_ok();
-        self.dynamic || self.has_timeout || carry()
+        self.dynamic || self.has_timeout && supported(self).is_ok() || carry()
+    }
+
+    /// Whether its elements expire where no map can hold them: those of intervals, or with verdicts. Tables ask for
+    /// the time.
+    pub fn expires_in_tables(&self) -> bool {
+        self.has_timeout && !self.is_dynamic()
+    }
+
+    /// For how many milliseconds an element is there, if not for ever.
+    pub fn timeout_of(&self, element: &Element) -> Option<u64> {
+        let timeout = element.timeout.or(self.timeout);
+        timeout.filter(|&timeout| timeout > 0)
     }
 
     /// Whether elements carry statements in tables: those of intervals or with verdicts do, which no map can hold.
@@ -80,6 +92,41 @@ impl Ruleset {
     pub fn changing_sets_mut(&mut self) -> impl Iterator<Item = &mut Set> {
         let sets = self.tables.iter_mut().flat_map(|table| &mut table.sets);
         sets.filter(|set| set.changes())
+    }
+
+    fn expiring_sets_mut(&mut self) -> impl Iterator<Item = &mut Set> {
+        let sets = self.tables.iter_mut().flat_map(|table| &mut table.sets);
+        sets.filter(|set| set.expires_in_tables())
+    }
+
+    /// Begins the time of the elements in tables that expire and are new, at a time of the monotonic clock.
+    pub fn begin_timeouts(&mut self, now: u64) {
+        for set in self.expiring_sets_mut() {
+            let mut elements = std::mem::take(&mut set.elements);
+            for element in &mut elements {
+                let left = element.expires.take();
+                let Some(timeout) = set.timeout_of(element) else {
+                    continue;
+                };
+                let left = left.unwrap_or(timeout).saturating_mul(MILLISECOND);
+                element.until.get_or_insert(now.saturating_add(left));
+                // As listings show it: that of the set goes without saying.
+                element.timeout = element.timeout.filter(|_| element.timeout != set.timeout);
+            }
+            set.elements = elements;
+        }
+    }
+
+    /// Removes the elements in tables that are expired, and says of others what time they have left.
+    pub fn expire(&mut self, now: u64) {
+        for set in self.expiring_sets_mut() {
+            set.elements
+                .retain(|element| element.until.is_none_or(|until| until > now));
+            for element in &mut set.elements {
+                let left = element.until.map(|until| until.saturating_sub(now));
+                element.expires = left.map(|left| left.div_ceil(MILLISECOND));
+            }
+        }
     }
 
     /// What is declared of the elements of such sets, at a time of the monotonic clock.
@@ -335,6 +382,7 @@ pub fn decode(set: &Set, key: &[u32], words: &Words, now: u64) -> Option<Element
         data,
         timeout: timeout.filter(|_| timeout != set.timeout),
         expires,
+        until: None,
         comment: None,
         statements: statements.collect(),
     })

@@ -53,7 +53,8 @@ const STATEMENTS: &str = "\
 Elements of a set that is `dynamic`, has timeouts or statements, or says `policy memory`, are in a hash map, where commands change
 them one by one. Those of other sets are part of the tables: packets find them sooner, they take less memory, and all
 of a command's are there from one moment to the next. Where such a map cannot be (intervals, verdicts, objects),
-`policy memory` is without effect, and statements of elements are part of the tables, too.
+`policy memory` is without effect, and statements of elements are part of the tables, too; of elements that expire, the
+tables ask for the time.
 
 A VALUE or DEVICE is a constant, a field or meta key, `KEY map MAP`, `numgen` or `jhash`; what not, the list of what is
 refused says.
@@ -96,7 +97,6 @@ beforehand. A test loads each line, so that this list is what is refused.
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals,
-    ip daddr vmap @verdicts                             # or verdicts
     ip daddr { 10.0.0.1 counter, 10.0.0.2 } drop        # statements of elements of sets without a name
     update @s { ip daddr last }                         # `last` in elements
     update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements

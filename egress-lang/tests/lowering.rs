@@ -124,6 +124,8 @@ fn the_same_tests_in_the_same_order() {
         ("ip6 flowlabel 5", "protocol=86dd nh+1:3&fffff=5"),
         ("ip6 dscp 4", "protocol=86dd nh+0:2&fc0=100-13f"),
         ("tcp flags syn", "l4proto=6 th+13:1&2=1-ff"),
+        ("tcp flags 0x1/8", "l4proto=6 th+13:1=1"),
+        ("tcp flags { 0x3/8 }", "l4proto=6 th+13:1=3"),
         ("tcp flags ! syn,ack", "l4proto=6 th+13:1&12=0"),
         ("tcp flags syn / syn,ack", "l4proto=6 th+13:1&12=2"),
         ("tcp dport != 1024-65535", "l4proto=6 th+2:2=0-3ff"),

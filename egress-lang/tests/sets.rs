@@ -72,6 +72,7 @@ fn packet(host: u8, port: u8, len: usize, time: u64) -> SimPacket {
 /// Runs packets through both; returns which were dropped, and what `list` prints then.
 fn run(text: &str, packets: &[SimPacket]) -> (Vec<bool>, String) {
     let mut ruleset = load(text).unwrap_or_else(|error| panic!("{text}\n{error}"));
+    ruleset.begin_timeouts(0);
     let hook = lower::hook(&ruleset, "foo", Hook::Egress);
     let hook = hook.unwrap_or_else(|error| panic!("{text}\n{error}"));
     let image = compiled(&hook, &[device()], 1 << 20).expect("it is small");
@@ -236,21 +237,55 @@ fn declared_elements_are_looked_up_and_count() {
     );
 }
 
+/// Of what is in tables, as no map can hold it.
+#[test]
+fn elements_in_tables_expire() {
+    let set = "set s { type ipv4_addr; flags interval,timeout; timeout 1s; \
+               elements = { 10.0.0.0/30, 10.0.0.4/30 timeout 3s, 10.0.0.8/30 timeout 1s }; }\n\
+               map v { type ipv4_addr . inet_service : verdict; flags interval,timeout; \
+               elements = { 10.0.0.16/28 . 1-2 timeout 2s : drop, 10.0.0.16/28 . 3-4 : drop, * : continue }; }";
+    let rules = "ip daddr @s drop\nip daddr != @s udp dport 9 drop\nip daddr . udp dport vmap @v";
+    let at = |time: u64| {
+        let packets = [
+            (1, 1),
+            (5, 1),
+            (9, 1),
+            (1, 9),
+            (5, 9),
+            (17, 1),
+            (17, 3),
+            (12, 1),
+        ];
+        packets.map(|(host, port)| packet(host, port, 60, time))
+    };
+    let times = [0, SECOND - 1, SECOND, 2 * SECOND, 3 * SECOND];
+    let packets: Vec<SimPacket> = times.into_iter().flat_map(at).collect();
+    let (dropped, _) = run(&table(set, rules), &packets);
+    let expected = [
+        [true, true, true, true, true, true, true, false],
+        [true, true, true, true, true, true, true, false],
+        [false, true, false, true, true, true, true, false],
+        [false, true, false, true, true, false, true, false],
+        [false, false, false, true, true, false, true, false],
+    ];
+    assert_eq!(dropped, expected.as_flattened());
+}
+
 #[test]
 fn what_cannot_change_is_refused() {
     for (sets, rules, what) in [
         (
-            "set s { type ipv4_addr; flags interval,timeout; }",
+            "set s { type ipv4_addr; flags dynamic,interval; }",
             "ip daddr @s drop",
             "an interval set whose elements change",
         ),
         (
-            "set s { type iface_index; flags timeout; }",
+            "set s { type iface_index; flags dynamic; }",
             "oif @s drop",
             "interfaces by their index in a set whose elements change",
         ),
         (
-            "map m { type ipv4_addr : verdict; flags timeout; }",
+            "map m { type ipv4_addr : verdict; flags dynamic; }",
             "ip daddr vmap @m",
             "a verdict map whose elements change",
         ),

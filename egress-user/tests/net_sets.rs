@@ -302,6 +302,111 @@ fn elements_expire() {
     assert!(sender.send(&to(6, 1, 9)), "full again");
 }
 
+/// Of intervals and verdict maps, which no map holds: tables ask for the time.
+#[test]
+fn elements_in_tables_expire() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let run = |arguments: &[&str], input: &str| {
+        machine
+            .egress_with(&wire.near, arguments, input.as_bytes())
+            .success()
+    };
+    let text = table(
+        "set s { type ipv4_addr; flags interval,timeout; timeout 1h; elements = { 198.18.0.16/28 timeout 1s }; }\n\
+         map v { type ipv4_addr : verdict; flags interval,timeout; elements = { 198.18.0.64/28 timeout 1s : drop }; }\n\
+         set c { type ipv4_addr . inet_service; flags interval,timeout; elements = { 198.18.0.0/24 . 7-9 timeout 1s }; }",
+        "ip daddr @s drop\nip daddr vmap @v\nip daddr . udp dport @c drop\nip daddr != @s udp dport 5 drop",
+    );
+    run(&["load", "-"], &text);
+    run(
+        &[
+            "nft",
+            "add element netdev t s { 198.18.0.32/28, 198.18.0.48/28 timeout 2h }",
+        ],
+        "",
+    );
+    let sender = wire.sender();
+    let passed = || {
+        let packets = [
+            (16, 1),
+            (32, 1),
+            (48, 1),
+            (64, 1),
+            (1, 8),
+            (1, 1),
+            (16, 5),
+            (32, 5),
+        ];
+        packets.map(|(host, port)| sender.send(&to(host, port, 9)))
+    };
+    assert_eq!(
+        passed(),
+        [false, false, false, false, false, true, false, false]
+    );
+    let listed = run(&["nft", "list", "set", "netdev", "t", "s"], "");
+    for part in [
+        "198.18.0.16/28 timeout 1s expires ",
+        "198.18.0.32/28 expires 59m",
+        "198.18.0.48/28 timeout 2h",
+    ] {
+        assert!(listed.contains(part), "{part} in {listed}");
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(
+        passed(),
+        [true, false, false, true, true, true, false, false]
+    );
+    // What is declared anew does not begin anew.
+    let id = |listing: &str| listing.split("198.18.0.48/28").nth(1).map(str::to_owned);
+    let listed = run(&["nft", "list", "ruleset"], "");
+    assert!(
+        !listed.contains("198.18.0.16/28") && !listed.contains("198.18.0.64/28"),
+        "{listed}"
+    );
+    run(&["nft", "add rule netdev t c counter"], "");
+    let again = run(&["nft", "list", "set", "netdev", "t", "s"], "");
+    assert!(
+        id(&again).is_some_and(|left| left.contains("expires 1h59m")),
+        "{again}"
+    );
+    assert_eq!(
+        passed(),
+        [true, false, false, true, true, true, false, false]
+    );
+    machine.egress(&wire.near, &["detach", "--all"]).success();
+}
+
+/// The same by a policy that is attached anew: its elements go on with the time they have left, and what commands added
+/// stays.
+#[test]
+fn a_policy_attached_anew_keeps_what_expires() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let text = |rule: &str| {
+        format!(
+            "table netdev t {{\nset s {{ type ipv4_addr; flags interval,timeout; timeout 2s; \
+             elements = {{ 198.18.0.16/28 }}; }}\nchain c {{\n\
+             type filter hook egress priority 0;\nip daddr @s drop\n{rule}\n}}\n}}\n"
+        )
+    };
+    machine.attach(&wire.near, DEVICE, &text(""));
+    let add = "add element netdev t s { 198.18.0.32/28 timeout 1h }";
+    machine.egress(&wire.near, &["nft", add]).success();
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    machine.attach(&wire.near, DEVICE, &text("counter"));
+    let sender = wire.sender();
+    assert!(!sender.send(&to(16, 1, 9)));
+    assert!(!sender.send(&to(32, 1, 9)));
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    assert!(
+        sender.send(&to(16, 1, 9)),
+        "its time began with the first policy"
+    );
+    assert!(!sender.send(&to(32, 1, 9)));
+    machine.egress(&wire.near, &["detach", DEVICE]).success();
+}
+
 const RATE_LIMIT: &str = include_str!("../../rulesets/rate-limit.nft");
 
 #[test]

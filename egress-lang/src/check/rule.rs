@@ -413,6 +413,7 @@ impl<'t> RuleChecker<'_, 't> {
         if let ExprKind::Flags(value, mask) = &right.kind {
             return self.flags(typed, &part, op, value, mask, right.span);
         }
+        let op = whole_prefix_op(op, right);
         let value = self.value(right, &part)?;
         self.compare(typed, &part, op, value, right.span)
     }
@@ -436,6 +437,7 @@ impl<'t> RuleChecker<'_, 't> {
             && only.data.is_none()
             && only.statements.is_empty()
         {
+            let op = whole_prefix_op(op, &only.key);
             let value = self.value(&only.key, &part)?;
             return self.compare(typed, &part, op, value, right.span);
         }
@@ -586,6 +588,15 @@ impl<'t> RuleChecker<'_, 't> {
             implied: false,
         }));
         Ok(())
+    }
+}
+
+/// What an unwritten operator is before a prefix. Of flags it asks for equality, also where all bits are in
+/// the prefix: only values ask for any of their bits.
+fn whole_prefix_op(op: Option<MatchOp>, right: &Ast) -> Option<MatchOp> {
+    match right.kind {
+        ExprKind::Prefix(..) => op.or(Some(MatchOp::Eq)),
+        _ => op,
     }
 }
 

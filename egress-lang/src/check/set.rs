@@ -20,6 +20,7 @@ pub(super) fn plain(key: Value) -> Element {
         data: None,
         timeout: None,
         expires: None,
+        until: None,
         comment: None,
         statements: Vec::new(),
     }
@@ -100,6 +101,7 @@ impl RuleChecker<'_, '_> {
             data: checked_data,
             timeout: element.timeout,
             expires: element.expires,
+            until: None,
             comment: element.comment.as_ref().map(|comment| comment.text.clone()),
             statements,
         })
@@ -197,7 +199,7 @@ pub(super) fn normalize(
                     && low <= before.1.saturating_add(1)
                     && last.statements.is_empty()
                     && element.statements.is_empty()
-                    && last.timeout == element.timeout
+                    && (last.timeout, last.until) == (element.timeout, element.until)
                     && last.comment == element.comment
                     && element.data.is_none();
                 if overlaps && *before == (low, high) {
@@ -309,6 +311,43 @@ impl Set {
         let elements = std::mem::take(&mut self.elements).into_iter();
         let elements = elements.map(|element| (element, Span::default())).collect();
         self.elements = normalize(elements, &self.key, false, false).unwrap_or_default();
+    }
+
+    /// Takes over the elements of a set before this one, whose elements expire in tables as its do: those that are
+    /// declared again go on with the time they have left, others stay where they do not overlap what is declared.
+    pub fn keep_elements(&mut self, before: &Self) {
+        let old: HashMap<&Value, &Element> =
+            before.elements.iter().map(|one| (&one.key, one)).collect();
+        let timeout = self.timeout;
+        for element in &mut self.elements {
+            // The sets' own timeouts are the same.
+            if let Some(old) = old.get(&element.key)
+                && old.timeout.or(timeout) == element.timeout.or(timeout)
+            {
+                (element.until, element.expires) = (old.until, old.expires);
+            }
+        }
+        let width = self.key.first().map_or(0, |part| part.width);
+        let single = self.key.len() == 1;
+        let declared: Vec<_> = self.elements.iter().map(|one| &one.key).collect();
+        let is_free = |one: &&Element| match bounds(&one.key, width).filter(|_| single) {
+            Some((low, high)) => {
+                let below = declared.partition_point(|key| {
+                    bounds(key, width).is_some_and(|(start, _)| start <= high)
+                });
+                let last = below.checked_sub(1).and_then(|at| declared.get(at));
+                last.and_then(|key| bounds(key, width))
+                    .is_none_or(|(_, end)| end < low)
+            }
+            None => !declared.contains(&&one.key),
+        };
+        let kept: Vec<Element> = before.elements.iter().filter(is_free).cloned().collect();
+        let all = self.elements.iter().cloned().chain(kept);
+        let all = all.map(|element| (element, Span::default())).collect();
+        // Concatenations that overlap are all told apart by which is first.
+        if let Ok(elements) = normalize(all, &self.key, self.interval, false) {
+            self.elements = elements;
+        }
     }
 }
 

@@ -203,6 +203,9 @@ pub struct Element {
     pub timeout: Option<u64>,
     /// `expires`: milliseconds, as given.
     pub expires: Option<u64>,
+    /// Until when it is there: nanoseconds of the monotonic clock. Of sets whose elements expire and are in tables
+    /// ([`Set::expires_in_tables`]), once they are in force.
+    pub until: Option<u64>,
     /// `comment "..."`.
     pub comment: Option<String>,
     /// Stateful statements.

@@ -108,7 +108,7 @@ impl Encoder {
             Meta::Ifgroup | Meta::Name | Meta::NameEnd | Meta::Rtclassid => {
                 self.features |= feature::DEVICE
             }
-            Meta::Time | Meta::Day | Meta::Hour => self.features |= feature::CLOCK,
+            Meta::Time | Meta::Uptime | Meta::Day | Meta::Hour => self.features |= feature::CLOCK,
             _ => self.features |= feature::META,
         }
         meta_number(key).unwrap_or(NO_META)
@@ -134,6 +134,7 @@ pub fn meta_number(key: Meta) -> Option<u8> {
         Meta::Name => Some(meta::NAME),
         Meta::NameEnd => Some(meta::NAME_END),
         Meta::Time => Some(meta::TIME),
+        Meta::Uptime => Some(meta::UPTIME),
         Meta::Day => Some(meta::DAY),
         Meta::Hour => Some(meta::HOUR),
         Meta::Rtclassid => Some(meta::RTCLASSID),

@@ -49,6 +49,7 @@ fn keyword(meta: Meta) -> &'static str {
         Meta::Ifgroup => "oifgroup",
         Meta::Name | Meta::NameEnd => "oifname",
         Meta::Time => "time",
+        Meta::Uptime => "uptime",
         Meta::Day => "day",
         Meta::Hour => "hour",
     }

@@ -398,6 +398,7 @@ impl Run<'_> {
                 return Some(bytes.skip(from).take(8).fold(0, number));
             }
             Meta::Time => return Some(packet.clock),
+            Meta::Uptime => return Some(packet.time),
             Meta::Day => (packet.clock / 86_400_000_000_000 + 4) as u32 % 7,
             Meta::Hour => (packet.clock / 1_000_000_000 % 86_400) as u32,
             Meta::Rtclassid => packet.realm?,

@@ -65,6 +65,8 @@ pub enum Meta {
     NameEnd,
     /// `meta time`: nanoseconds since 1970, 64 bits.
     Time,
+    /// Nanoseconds of the monotonic clock, by which elements of sets expire: 64 bits.
+    Uptime,
     /// `meta day`: 8 bits, 0 for Sunday.
     Day,
     /// `meta hour`: seconds since midnight UTC, 32 bits.
@@ -128,6 +130,7 @@ impl Meta {
                 | Self::NameEnd
                 | Self::Rtclassid
                 | Self::Time
+                | Self::Uptime
                 | Self::Day
                 | Self::Hour
         )
@@ -142,7 +145,7 @@ impl Source {
             Self::Option { len, .. } => u32::from(len.max(1)) * 8,
             Self::Meta(Meta::L4proto | Meta::Pkttype | Meta::Nfproto | Meta::Day) => 8,
             Self::Meta(Meta::Protocol | Meta::Iftype) => 16,
-            Self::Meta(Meta::Time | Meta::Name | Meta::NameEnd) => 64,
+            Self::Meta(Meta::Time | Meta::Uptime | Meta::Name | Meta::NameEnd) => 64,
             Self::Meta(_) => 32,
         }
     }

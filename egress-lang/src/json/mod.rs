@@ -201,8 +201,9 @@ impl Writer<'_> {
     /// An element; one with more than a key is an object of its own.
     fn element(&self, set: &Set, element: &Element) -> Value {
         let mut key = self.key(&element.key, &set.key);
-        let bare =
-            element.timeout.is_none() && element.comment.is_none() && element.statements.is_empty();
+        let bare = (element.timeout, element.expires) == (None, None)
+            && element.comment.is_none()
+            && element.statements.is_empty();
         if !bare {
             let mut entries = vec![
                 ("val", key),

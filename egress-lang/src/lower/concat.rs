@@ -1,12 +1,12 @@
-//! Concatenations: which tests say that a key is an element, or that it is none.
+//! Keys of several parts, and of elements that expire: which tests say that a key is an element, or that it is none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rule::{Alternatives, MAX_ALTERNATIVES, TOO_MANY};
 use super::test;
 use crate::boxes::Boxes;
-use crate::checked::{Expr, Hook, Set, Value};
-use crate::ir::{Key, NameOf, NamePattern, Step, Test};
+use crate::checked::{Element, Expr, Hook, Set, Value};
+use crate::ir::{Key, Meta, NameOf, NamePattern, Source, Step, Test};
 use crate::ranges::RangeSet;
 
 /// Why a part cannot be told apart.
@@ -14,121 +14,234 @@ const MIXED: &str = "interface names beside interface indexes";
 
 type Result<T> = std::result::Result<T, String>;
 
-/// The steps that test whether a key is an element's; of `*`, whether all of it is there.
-pub(super) fn element(parts: &[&Expr], key: &Value, hook: Hook) -> Result<Vec<Step>> {
-    let mut steps = Vec::with_capacity(parts.len());
-    for (number, part) in parts.iter().enumerate() {
-        steps.extend(test::part(part, value(key, number), hook)?);
-    }
-    Ok(steps)
-}
-
-/// Ways to be an element of a set, of which at most one is a packet's.
-pub(super) fn any_of(parts: &[&Expr], set: &Set, hook: Hook) -> Result<Alternatives> {
-    // What is there is an element.
-    if set.elements.iter().any(|element| element.key == Value::Any) {
-        return Ok(vec![element(parts, &Value::Any, hook)?]);
-    }
-    Ok(each_of(parts, set, hook)?.into_iter().flatten().collect())
-}
-
-/// For each element of a set the ways to be it and none before it; of `*`, to be none of the others.
-pub(super) fn each_of(parts: &[&Expr], set: &Set, hook: Hook) -> Result<Vec<Alternatives>> {
-    let all = set.elements.iter().map(|element| &element.key);
-    let others = all.clone().filter(|key| **key != Value::Any);
-    let mut each = Vec::with_capacity(set.elements.len());
-    for key in all {
-        each.push(match key {
-            Value::Any => none_of(parts, others.clone(), hook)?,
-            key => vec![element(parts, key, hook)?],
-        });
-    }
-    if parts.len() < 2 {
-        // nft lets single values and intervals not overlap.
-        return Ok(each);
-    }
-    let numbers: Vec<usize> = (0..set.elements.len())
-        .filter(|&number| {
-            let element = set.elements.get(number);
-            element.is_some_and(|element| element.key != Value::Any)
-        })
-        .collect();
-    let mut shared = BTreeSet::new();
-    let overlaps = Boxes::new(others.clone(), &set.key).overlaps(|a, b| shared.extend([a, b]));
-    if overlaps.is_err() {
-        shared = (0..numbers.len()).collect();
-    }
-    let shared: Vec<usize> = shared.into_iter().collect();
-    if shared.is_empty() {
-        return Ok(each);
-    }
-    let columns = columns(parts, others, hook)?;
-    if columns.iter().any(Column::is_mixed) {
-        return Err(MIXED.to_owned());
-    }
-    for &number in &shared {
-        if let Some(ways) = numbers.get(number).and_then(|&at| each.get_mut(at)) {
-            ways.clear();
-        }
-    }
-    let mut left = MAX_ALTERNATIVES;
-    ways_through(&columns, &shared, &mut Vec::new(), &mut |way, alive| {
-        let first = alive.iter().min().and_then(|&number| numbers.get(number));
-        if let Some(ways) = first.and_then(|&at| each.get_mut(at)) {
-            left = left.checked_sub(1).ok_or_else(|| TOO_MANY.to_owned())?;
-            ways.push(way.to_vec());
-        }
-        Ok(())
-    })?;
-    Ok(each)
-}
-
-/// Ways, of which at most one is a packet's, to have all parts of a key and be none of the elements.
-pub(super) fn none_of<'v>(
-    parts: &[&Expr],
-    elements: impl IntoIterator<Item = &'v Value>,
+/// A key, the set that it is looked up in, and what the elements ask of it.
+pub(super) struct Keys<'s> {
+    parts: Vec<Part<'s>>,
+    set: &'s Set,
     hook: Hook,
-) -> Result<Alternatives> {
-    let columns = columns(parts, elements, hook)?;
-    if columns.iter().any(Column::is_mixed) {
-        return Err(MIXED.to_owned());
-    }
-    let number = columns.first().map_or(0, |column| column.asked.len());
-    let possible = |number: &usize| columns.iter().all(|column| column.is_possible(*number));
-    let alive: Vec<usize> = (0..number).filter(possible).collect();
-    let mut ways = Vec::new();
-    ways_through(&columns, &alive, &mut Vec::new(), &mut |way, alive| {
-        if alive.is_empty() {
-            ways.push(way.to_vec());
-        }
-        if ways.len() > MAX_ALTERNATIVES {
-            return Err(TOO_MANY.to_owned());
-        }
-        Ok(())
-    })?;
-    Ok(ways)
 }
 
-/// What the elements ask of each part.
-fn columns<'v>(
-    parts: &[&Expr],
-    elements: impl IntoIterator<Item = &'v Value>,
-    hook: Hook,
-) -> Result<Vec<Column>> {
-    let mut columns: Vec<Column> = Vec::with_capacity(parts.len());
-    for part in parts {
-        columns.push(Column {
-            there: test::part(part, &Value::Any, hook)?,
-            asked: Vec::new(),
-        });
+/// What elements ask something of.
+enum Part<'s> {
+    /// This, of the packet.
+    Of(&'s Expr),
+    /// The time: they expire.
+    Uptime,
+}
+
+/// An element, or several of single values that expire at once.
+struct Asking<'s> {
+    keys: Vec<&'s Value>,
+    until: Option<u64>,
+}
+
+impl<'s> Keys<'s> {
+    /// # Errors
+    ///
+    /// Says what cannot be tested.
+    pub(super) fn new(key: &'s Expr, set: &'s Set, hook: Hook) -> Result<Self> {
+        test::in_tables(set)?;
+        let parts = test::parts(key)?.into_iter();
+        let mut parts: Vec<Part<'s>> = parts.map(Part::Of).collect();
+        if set.expires_in_tables() {
+            parts.push(Part::Uptime);
+        }
+        let keys = Self { parts, set, hook };
+        let mut elements = set.elements.iter();
+        if elements.any(|element| element.key == Value::Any && keys.until(element).is_some()) {
+            return Err("* that expires".to_owned());
+        }
+        Ok(keys)
     }
-    for key in elements {
-        for (at, (part, column)) in parts.iter().zip(&mut columns).enumerate() {
-            let asked = Asked::of(test::part(part, value(key, at), hook)?)?;
-            column.asked.push(asked);
+
+    /// Until when an element is there.
+    fn until(&self, element: &Element) -> Option<u64> {
+        let expires = self.set.expires_in_tables() && self.set.timeout_of(element).is_some();
+        // Its time may not have begun, as in what is only checked.
+        expires.then(|| element.until.unwrap_or(u64::MAX - 1))
+    }
+
+    fn asking(&self, element: &'s Element) -> Asking<'s> {
+        Asking {
+            keys: vec![&element.key],
+            until: self.until(element),
         }
     }
-    Ok(columns)
+
+    /// The elements but `*`.
+    fn others(&self) -> impl Iterator<Item = &'s Element> + Clone + use<'s> {
+        let elements = self.set.elements.iter();
+        elements.filter(|element| element.key != Value::Any)
+    }
+
+    /// The same; those together that nothing needs to tell apart.
+    fn united(&self) -> Vec<Asking<'s>> {
+        let numbers = |element: &Element| {
+            matches!(
+                element.key,
+                Value::Int(_) | Value::Range(..) | Value::Prefix(..)
+            )
+        };
+        if !matches!(self.parts.as_slice(), [_, Part::Uptime]) || !self.others().all(numbers) {
+            return self.others().map(|element| self.asking(element)).collect();
+        }
+        let mut by_time: BTreeMap<Option<u64>, Vec<&Value>> = BTreeMap::new();
+        for element in self.others() {
+            let keys = by_time.entry(self.until(element)).or_default();
+            keys.push(&element.key);
+        }
+        let asking = |(until, keys)| Asking { keys, until };
+        by_time.into_iter().map(asking).collect()
+    }
+
+    /// What an element asks of a part; `None`: that all of it is there.
+    fn asked(&self, number: usize, part: &Part<'s>, by: Option<&Asking<'s>>) -> Result<Vec<Step>> {
+        match (part, by) {
+            (Part::Of(part), None) => test::part(part, [&Value::Any], self.hook),
+            (Part::Of(part), Some(by)) => {
+                let values = by.keys.iter().map(|key| value(key, number));
+                test::part(part, values, self.hook)
+            }
+            (Part::Uptime, by) => {
+                let test = |until: u64| {
+                    Step::Test(Test {
+                        key: Key::whole(Source::Meta(Meta::Uptime)),
+                        values: match until.checked_sub(1) {
+                            Some(last) => RangeSet::range(0, last.into()),
+                            None => RangeSet::empty(),
+                        },
+                    })
+                };
+                let until = by.and_then(|by| by.until);
+                Ok(until.map(test).into_iter().collect())
+            }
+        }
+    }
+
+    /// The steps that test whether a key is an element's; without one, whether all of it is there.
+    fn element(&self, by: Option<&Asking<'s>>) -> Result<Vec<Step>> {
+        let mut steps = Vec::with_capacity(self.parts.len());
+        for (number, part) in self.parts.iter().enumerate() {
+            steps.extend(self.asked(number, part, by)?);
+        }
+        Ok(steps)
+    }
+
+    /// Ways to be an element of the set, of which at most one is a packet's.
+    pub(super) fn any_of(&self) -> Result<Alternatives> {
+        // What is there is an element.
+        let mut elements = self.set.elements.iter();
+        if elements.any(|element| element.key == Value::Any) {
+            return Ok(vec![self.element(None)?]);
+        }
+        if self.is_single() {
+            let all = self.united();
+            return all.iter().map(|by| self.element(Some(by))).collect();
+        }
+        Ok(self.each_of()?.into_iter().flatten().collect())
+    }
+
+    /// Whether the key has one part: nft lets single values and intervals not overlap.
+    fn is_single(&self) -> bool {
+        let mut parts = self.parts.iter().skip(1);
+        !parts.any(|part| matches!(part, Part::Of(_)))
+    }
+
+    /// For each element of the set the ways to be it and none before it; of `*`, to be none of the others.
+    pub(super) fn each_of(&self) -> Result<Vec<Alternatives>> {
+        let mut each = Vec::with_capacity(self.set.elements.len());
+        for element in &self.set.elements {
+            each.push(match &element.key {
+                Value::Any => self.none_of_others()?,
+                _ => vec![self.element(Some(&self.asking(element)))?],
+            });
+        }
+        if self.is_single() {
+            return Ok(each);
+        }
+        let numbers: Vec<usize> = (0..self.set.elements.len())
+            .filter(|&number| {
+                let element = self.set.elements.get(number);
+                element.is_some_and(|element| element.key != Value::Any)
+            })
+            .collect();
+        let mut shared = BTreeSet::new();
+        let others = self.others().map(|element| &element.key);
+        let overlaps = Boxes::new(others, &self.set.key).overlaps(|a, b| shared.extend([a, b]));
+        if overlaps.is_err() {
+            shared = (0..numbers.len()).collect();
+        }
+        let shared: Vec<usize> = shared.into_iter().collect();
+        if shared.is_empty() {
+            return Ok(each);
+        }
+        let others = self.others().map(|element| self.asking(element));
+        let columns = self.columns(others)?;
+        for &number in &shared {
+            if let Some(ways) = numbers.get(number).and_then(|&at| each.get_mut(at)) {
+                ways.clear();
+            }
+        }
+        let mut left = MAX_ALTERNATIVES;
+        ways_through(&columns, &shared, &mut Vec::new(), &mut |way, alive| {
+            let first = alive.iter().min().and_then(|&number| numbers.get(number));
+            if let Some(ways) = first.and_then(|&at| each.get_mut(at)) {
+                left = left.checked_sub(1).ok_or_else(|| TOO_MANY.to_owned())?;
+                ways.push(way.to_vec());
+            }
+            Ok(())
+        })?;
+        Ok(each)
+    }
+
+    /// Ways, of which at most one is a packet's, to have all parts of a key and be none of the elements.
+    pub(super) fn none_of(&self) -> Result<Alternatives> {
+        let mut elements = self.set.elements.iter();
+        if elements.any(|element| element.key == Value::Any) {
+            return Ok(Alternatives::new());
+        }
+        self.none_of_others()
+    }
+
+    /// The same, where `*` does not count.
+    fn none_of_others(&self) -> Result<Alternatives> {
+        let columns = self.columns(self.united().into_iter())?;
+        let number = columns.first().map_or(0, |column| column.asked.len());
+        let possible = |number: &usize| columns.iter().all(|column| column.is_possible(*number));
+        let alive: Vec<usize> = (0..number).filter(possible).collect();
+        let mut ways = Vec::new();
+        ways_through(&columns, &alive, &mut Vec::new(), &mut |way, alive| {
+            if alive.is_empty() {
+                ways.push(way.to_vec());
+            }
+            if ways.len() > MAX_ALTERNATIVES {
+                return Err(TOO_MANY.to_owned());
+            }
+            Ok(())
+        })?;
+        Ok(ways)
+    }
+
+    /// What the elements ask of each part.
+    fn columns(&self, elements: impl Iterator<Item = Asking<'s>>) -> Result<Vec<Column>> {
+        let mut columns: Vec<Column> = Vec::with_capacity(self.parts.len());
+        for (at, part) in self.parts.iter().enumerate() {
+            columns.push(Column {
+                there: self.asked(at, part, None)?,
+                asked: Vec::new(),
+            });
+        }
+        for by in elements {
+            for (at, (part, column)) in self.parts.iter().zip(&mut columns).enumerate() {
+                let asked = Asked::of(self.asked(at, part, Some(&by))?)?;
+                column.asked.push(asked);
+            }
+        }
+        if columns.iter().any(Column::is_mixed) {
+            return Err(MIXED.to_owned());
+        }
+        Ok(columns)
+    }
 }
 
 /// The value of one part in a key; that of `*` is any.

@@ -54,6 +54,22 @@ fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
     }
 }
 
+/// Whether a statement only asks something of the packet: nothing that it does could be seen later.
+fn only_asks(table: &Table, statement: &Statement) -> Result<bool> {
+    Ok(match statement {
+        Statement::Match(matched) if test::is_number(&matched.left) => false,
+        Statement::Match(Match {
+            right: Right::Set(lookup),
+            ..
+        }) => {
+            let set = set_of(table, lookup)?;
+            !set.is_dynamic() && !set.carries_statements()
+        }
+        Statement::Match(_) => true,
+        _ => false,
+    })
+}
+
 /// A rule, or what is left of it in a chain of its own.
 #[derive(Clone, Copy)]
 struct Part<'r, 'a> {
@@ -122,7 +138,7 @@ impl<'r> Lowering<'r> {
                 statements: part.statements.get(at..).unwrap_or_default(),
                 ..part
             };
-            if !matches!(statement, Statement::Match(_)) {
+            if !only_asks(table, statement)? {
                 append(&mut alternatives, &std::mem::take(&mut lookups));
             }
             let all: Vec<ir::Step> = match statement {
@@ -163,17 +179,19 @@ impl<'r> Lowering<'r> {
                         alternatives = self.by_map(alternatives, left, set, &|_| Ok(None))?;
                         continue;
                     }
-                    (left @ Expr::Concat(_), Right::Set(lookup)) => {
+                    (left, Right::Set(lookup))
+                        if matches!(left, Expr::Concat(_))
+                            || set_of(table, lookup)?.expires_in_tables() =>
+                    {
                         if any_acts(&alternatives) {
                             append(&mut alternatives, &lookups);
                             return self.rest(goes_on, alternatives, exits, out);
                         }
                         let set = set_of(table, lookup)?;
-                        test::in_tables(set)?;
-                        let parts = test::parts(left)?;
+                        let keys = concat::Keys::new(left, set, self.direction)?;
                         let choices = match matched.op {
-                            MatchOp::Eq => concat::any_of(&parts, set, self.direction)?,
-                            _ => concat::none_of(&parts, keys(set), self.direction)?,
+                            MatchOp::Eq => keys.any_of()?,
+                            _ => keys.none_of()?,
                         };
                         alternatives = cut(alternatives, rule, out);
                         alternatives = combined(&alternatives, &choices)?;
@@ -220,7 +238,6 @@ impl<'r> Lowering<'r> {
                 }
                 Statement::VerdictMap { key, map } => {
                     let set = set_of(table, map)?;
-                    test::in_tables(set)?;
                     if test::is_number(key) {
                         test::constant(set)?;
                         return self.chain_of_numbers(goes_on, alternatives, key, set, exits, out);
@@ -355,14 +372,12 @@ impl<'r> Lowering<'r> {
         set: &Set,
         step: &dyn Fn(&Element) -> Result<Option<ir::Step>>,
     ) -> Result<Alternatives> {
-        test::in_tables(set)?;
-        let parts = test::parts(key)?;
+        let keys = concat::Keys::new(key, set, self.direction)?;
         if alternatives.len().saturating_mul(set.elements.len()) > MAX_ALTERNATIVES {
             return Err(TOO_MANY.to_owned());
         }
         let mut out = Vec::with_capacity(alternatives.len() * set.elements.len());
-        let each = concat::each_of(&parts, set, self.direction)?;
-        for (element, choices) in set.elements.iter().zip(each) {
+        for (element, choices) in set.elements.iter().zip(keys.each_of()?) {
             let (carried, step) = (carried(element)?, step(element)?);
             for mut steps in combined(&alternatives, &choices)? {
                 steps.extend(carried.iter().cloned());
@@ -384,11 +399,10 @@ impl<'r> Lowering<'r> {
         exits: &mut Exits,
         out: &mut Vec<ir::Rule>,
     ) -> Result<Alternatives> {
-        let parts = test::parts(key)?;
+        let keys = concat::Keys::new(key, set, self.direction)?;
         let alternatives = cut(alternatives, part.rule, out);
         let mut on = Vec::new();
-        let each = concat::each_of(&parts, set, self.direction)?;
-        for (element, choices) in set.elements.iter().zip(each) {
+        for (element, choices) in set.elements.iter().zip(keys.each_of()?) {
             let verdict = verdict_of(element)?;
             let carried = carried(element)?;
             let mut ways = combined(&alternatives, &choices)?;
@@ -570,10 +584,6 @@ fn only_tests(alternatives: &Alternatives) -> bool {
 
 fn has_act(way: &[ir::Step]) -> bool {
     way.iter().any(|step| matches!(step, ir::Step::Act(_)))
-}
-
-fn keys(set: &Set) -> impl Iterator<Item = &Value> {
-    set.elements.iter().map(|element| &element.key)
 }
 
 /// Each way with each of the choices behind it.

@@ -43,23 +43,31 @@ pub(super) fn lower(matched: &Match, hook: Hook) -> Result<Vec<Step>> {
     }
 }
 
-/// The test of one part of a key. Its whole value is loaded, also where only a prefix of it is asked for.
-pub(super) fn part(left: &Expr, value: &Value, hook: Hook) -> Result<Vec<Step>> {
-    let value = match value {
-        Value::Prefix(address, length) => {
-            let (base, ..) = masked(left)?;
-            let host = !prefix_mask(*length, place(base)?.width) & full(place(base)?.width);
-            Value::Range(address & !host, address | host)
-        }
-        other => other.clone(),
-    };
+/// The test of one part of a key, for one of these values. Its whole value is loaded, also where only a prefix of
+/// it is asked for.
+pub(super) fn part<'v>(
+    left: &Expr,
+    all: impl IntoIterator<Item = &'v Value>,
+    hook: Hook,
+) -> Result<Vec<Step>> {
+    let mut whole = Vec::new();
+    for value in all {
+        whole.push(match value {
+            Value::Prefix(address, length) => {
+                let (base, ..) = masked(left)?;
+                let host = !prefix_mask(*length, place(base)?.width) & full(place(base)?.width);
+                Value::Range(address & !host, address | host)
+            }
+            other => other.clone(),
+        });
+    }
     let matched = Match {
         left: left.clone(),
         op: MatchOp::Eq,
         right: Right::Value(Value::Any),
         implied: false,
     };
-    values(&matched, &[value], hook)
+    values(&matched, &whole, hook)
 }
 
 /// The parts of a key, each of which can be tested.
@@ -94,6 +102,9 @@ pub(super) fn constant(set: &Set) -> Result<()> {
     in_tables(set)?;
     if set.carries_statements() {
         return Err("a set whose elements carry statements here".to_owned());
+    }
+    if set.expires_in_tables() {
+        return Err("a set whose elements expire here".to_owned());
     }
     Ok(())
 }

@@ -370,6 +370,7 @@ impl Packet for SimPacket {
             meta::NAME => self.half_of_name(0),
             meta::NAME_END => self.half_of_name(8),
             meta::RTCLASSID => self.realm?.into(),
+            meta::UPTIME => self.time,
             _ => Clock::UTC.value(what, self.clock),
         })
     }

@@ -166,6 +166,7 @@ impl Live {
     /// Puts into the sets of a state what is in them now.
     pub fn fill(&self, state: &mut State) {
         for scope in &mut state.scopes {
+            scope.ruleset.expire(elements::now());
             for set in scope.ruleset.changing_sets_mut() {
                 let whose = (scope.id, set.id);
                 let comments = std::mem::take(&mut set.comments).into_iter();
@@ -197,6 +198,7 @@ impl Live {
     /// Where something cannot be in such a set.
     pub fn compare(&self, state: &mut State) -> Result<()> {
         for scope in &mut state.scopes {
+            scope.ruleset.begin_timeouts(elements::now());
             for set in scope.ruleset.changing_sets_mut() {
                 let commented = set.elements.iter();
                 let commented = commented

@@ -363,6 +363,13 @@ fn inherit(before: &Ruleset, now: &mut Ruleset) {
                 inherit_elements(other, set);
             }
         }
+        for set in table.sets.iter_mut().filter(|set| set.expires_in_tables()) {
+            if let Some(other) = table_before.set(&set.name)
+                && is_declared_alike(set, other)
+            {
+                set.keep_elements(other);
+            }
+        }
         for set in table.sets.iter_mut().filter(|set| set.changes()) {
             if let Some(other) = table_before.set(&set.name)
                 && is_declared_alike(set, other)

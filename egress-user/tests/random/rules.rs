@@ -163,23 +163,39 @@ impl Generator<'_> {
             let elements = self.elements(&left);
             (left.text, elements)
         };
-        let flags = if elements.iter().any(|element| element.contains(['-', '/'])) {
-            "flags interval; "
-        } else {
-            ""
-        };
+        let (flags, elements) = self.expiring(elements);
         let name = format!("s{number}");
         let elements = elements.join(", ");
         // Of one with `policy memory`, elements are looked up one by one. What elements carry is in tables only where
         // there are intervals: what others count, the engine alone does not know.
         let policy = match flags {
-            "" => *self.rng.pick(&["", "", "policy memory; "]),
+            "" | "flags timeout; " => *self.rng.pick(&["", "", "policy memory; "]),
             _ => *self.rng.pick(&["", "", "policy memory; ", "counter; "]),
         };
         lines.push(removable(format!(
             "set {name} {{ typeof {left}; {policy}{flags}elements = {{ {elements} }}; }}"
         )));
         self.sets.push((name, left));
+    }
+
+    /// The flags that such elements need, and sometimes elements that are gone some day.
+    fn expiring(&mut self, mut elements: Vec<String>) -> (&'static str, Vec<String>) {
+        let interval = elements.iter().any(|element| element.contains(['-', '/']));
+        if !self.rng.chance(20) {
+            return (if interval { "flags interval; " } else { "" }, elements);
+        }
+        for element in &mut elements {
+            if self.rng.chance(40) {
+                let timeout = *self.rng.pick(&[" timeout 1h", " timeout 2h"]);
+                element.push_str(timeout);
+            }
+        }
+        let flags = if interval {
+            "flags interval,timeout; "
+        } else {
+            "flags timeout; "
+        };
+        (flags, elements)
     }
 
     fn dynamic_set(&mut self, number: usize, lines: &mut Vec<Line>) {
@@ -235,11 +251,7 @@ impl Generator<'_> {
             return;
         }
         let elements = self.elements(&left);
-        let flags = if elements.iter().any(|element| element.contains(['-', '/'])) {
-            "flags interval; "
-        } else {
-            ""
-        };
+        let (flags, elements) = self.expiring(elements);
         let elements: Vec<_> = elements
             .into_iter()
             .map(|element| format!("{element} : {}", self.verdict(0)))
