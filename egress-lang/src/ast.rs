@@ -1,6 +1,6 @@
 //! What was written, before any name is resolved: every part knows where it stood.
 
-use crate::checked::{BitOp, MatchOp, ObjectKind, OptionFamily, RawBase, SetUpdateOp};
+use crate::checked::{BitOp, MatchOp, ObjectKind, OptionFamily, RawBase, SetKind, SetUpdateOp};
 pub use crate::checked::{FibFlag, FibResult, Tunnel};
 use crate::diagnostic::{Sources, Span};
 use crate::field::FieldId;
@@ -157,10 +157,10 @@ pub enum ListWhat {
     Chains(Option<Name>),
     /// `chain ...`.
     Chain(Path),
-    /// `sets [FAMILY]`, `sets table ...`; `true` for maps.
-    Sets(Option<Name>, Option<TableName>, bool),
-    /// `set ...`; `true` for a map.
-    Set(Path, bool),
+    /// `sets [FAMILY]`, `sets table ...`, and the same of maps and meters.
+    Sets(Option<Name>, Option<TableName>, SetKind),
+    /// `set ...` and its like.
+    Set(Path, SetKind),
     /// `counters [FAMILY]`, `counters table ...` and its like.
     Objects(ObjectKind, Option<Name>, Option<TableName>),
     /// `counter ...` and its like.
@@ -171,7 +171,7 @@ pub enum ListWhat {
     Rule(Path, u64),
     /// `element ...`, of `reset`.
     Elements(Path, Expr),
-    /// What no table of this family holds: `flowtables`, `meters`, `secmarks` and their like.
+    /// What no table of this family holds: `flowtables`, `secmarks` and their like.
     Nothing(Option<Name>, Option<TableName>),
     /// One of these: it is never there.
     Missing(Path),
@@ -336,6 +336,15 @@ pub enum StatementKind {
         /// The set.
         set: Name,
         /// Key, timeout and statements.
+        element: Box<SetElement>,
+    },
+    /// `meter NAME [size N] { KEY STATEMENT }`.
+    Meter {
+        /// The set that it makes.
+        name: Name,
+        /// The most elements.
+        size: Option<(u64, Span)>,
+        /// Key, timeout and the statement.
         element: Box<SetElement>,
     },
     /// `notrack`.

@@ -81,7 +81,7 @@ impl<'a> Added<'a> {
     /// Sets, whether they are new, and their new elements.
     fn sets(&self) -> Vec<(&'a Set, bool, Set)> {
         let mut sets = Vec::new();
-        for set in &self.table.sets {
+        for set in self.table.sets.iter().filter(|set| !set.meter) {
             let mut olds = self.old.iter().flat_map(|old| &old.sets);
             let old = olds.find(|old| old.handle == set.handle);
             let known: HashSet<_> = old

@@ -98,7 +98,7 @@ impl Changes {
                 });
             }
         }
-        for set in &before.sets {
+        for set in before.sets.iter().filter(|set| !set.meter) {
             match same_set(set, after) {
                 Some(new) => self.elements(verb, table, set, &missing(&set.elements, new)),
                 None => {
@@ -151,7 +151,7 @@ impl Changes {
                 printer.handle(object.handle);
             });
         }
-        for set in &after.sets {
+        for set in after.sets.iter().filter(|set| !set.meter) {
             let old = same_set(set, before);
             if old.is_none() {
                 self.line(|printer| {
@@ -207,7 +207,7 @@ fn missing<'s>(elements: &'s [Element], other: &Set) -> Vec<&'s Element> {
 }
 
 fn keyword(set: &Set) -> &'static str {
-    if set.data.is_some() { "map" } else { "set" }
+    set.kind().keyword()
 }
 
 /// The lines between the braces of what a listing prints in several.

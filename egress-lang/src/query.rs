@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::ast::{Command, CommandKind, ListWhat, Name, Path, TableName};
 use crate::checked::{
-    Chain, Object, ObjectState, Rule, Ruleset, Set, StateId, StateValues, Statement, Table,
+    Chain, Object, ObjectState, Rule, Ruleset, Set, SetKind, StateId, StateValues, Statement, Table,
 };
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::json;
@@ -121,12 +121,15 @@ impl<'r> Asker<'r> {
         ))
     }
 
-    /// A set, or a map; `None` takes both.
-    fn set(&self, path: &Path, is_map: Option<bool>) -> Result<(&'r Table, &'r Set)> {
+    /// A set of a kind; `None` takes sets and maps.
+    fn set(&self, path: &Path, kind: Option<SetKind>) -> Result<(&'r Table, &'r Set)> {
         let table = self.table(&path.table)?;
-        let fits = |set: &&Set| is_map.is_none_or(|is_map| set.data.is_some() == is_map);
+        let fits = |set: &&Set| match kind {
+            Some(kind) => set.kind() == kind,
+            None => set.kind() != SetKind::Meter,
+        };
         let known = table.sets.iter().filter(fits);
-        let what = if is_map == Some(true) { "map" } else { "set" };
+        let what = kind.unwrap_or(SetKind::Set).keyword();
         let set = table.set(&path.name.text).filter(fits);
         let set =
             set.ok_or_else(|| missing(&path.name, what, known.map(|set| set.name.as_str())))?;
@@ -163,16 +166,16 @@ impl<'r> Asker<'r> {
                 let (table, chain) = self.chain(path)?;
                 Found::Parts(vec![(table, vec![Part::Chain(chain)])])
             }
-            ListWhat::Sets(family, table, maps) => {
+            ListWhat::Sets(family, table, kind) => {
                 let tables = self.tables(family.as_ref(), table.as_ref())?;
                 Self::each(tables, |table| {
                     let sets = table.sets.iter();
-                    let sets = sets.filter(|set| set.data.is_some() == *maps);
+                    let sets = sets.filter(|set| set.kind() == *kind);
                     sets.map(Part::Set).collect()
                 })
             }
-            ListWhat::Set(path, is_map) => {
-                let (table, set) = self.set(path, Some(*is_map))?;
+            ListWhat::Set(path, kind) => {
+                let (table, set) = self.set(path, Some(*kind))?;
                 Found::Parts(vec![(table, vec![Part::Set(set)])])
             }
             ListWhat::Objects(kind, family, table) => {

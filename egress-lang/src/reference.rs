@@ -49,6 +49,7 @@ const STATEMENTS: &str = "\
 | `add @SET { KEY [timeout TIME] [STATEMENTS] [: VALUE] }` | adds an element to a set or map that is `dynamic` or has timeouts; runs its `counter`, `limit` and `quota`, up to two |
 | `update @SET { ... }` | the same, and begins the element's time again |
 | `delete @SET { KEY }` | takes an element away |
+| `meter NAME [size N] { KEY [timeout TIME] STATEMENT }` | the older form: makes a set for this rule alone, and adds to it (`list meters`) |
 
 Elements of a set that is `dynamic`, has timeouts or statements, or says `policy memory`, are in a hash map, where commands change
 them one by one. Those of other sets are part of the tables: packets find them sooner, they take less memory, and all

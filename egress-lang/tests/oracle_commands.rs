@@ -43,6 +43,8 @@ table netdev t {
 		icmp type echo-request
 		limit rate 5/minute log prefix \"p\" level err
 		tcp dport vmap @v
+		meter m1 { ip daddr limit rate 10/second }
+		tcp dport 22 meter m2 size 7 { ip saddr . tcp sport timeout 1m counter } accept
 	}
 }
 table netdev u { chain c { type filter hook ingress device lo priority 0; }; }

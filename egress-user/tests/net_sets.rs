@@ -56,6 +56,14 @@ const CASES: &[(&str, &str, &[&str])] = &[
         &["flush set netdev t s"],
     ),
     (
+        // A rule that makes its set for itself, and a set that only its rule says is filled.
+        "set s { type ipv4_addr; size 100; }",
+        "udp dport 1 meter m { ip daddr limit rate over 1/hour burst 2 packets } counter drop\n\
+         udp dport 2-3 meter n size 2 { ip daddr . udp dport timeout 1h counter } counter drop\n\
+         udp dport 4 add @s { ip daddr } counter\nip daddr @s counter drop",
+        &["delete element netdev t s { 198.18.0.2 }"],
+    ),
+    (
         "set s { type ipv4_addr; counter; elements = { 198.18.0.2, 198.18.0.3 }; }\n\
          set q { type ipv4_addr; flags dynamic; size 100; }",
         "ip daddr @s counter\nadd @q { ip daddr quota over 200 bytes } counter drop",

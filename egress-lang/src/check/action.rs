@@ -2,9 +2,10 @@
 
 use super::expr::Typed;
 use super::rule::{Failed, RuleChecker};
-use crate::ast::{Expr as Ast, ExprKind, LogOption, Name, SetElement};
+use crate::ast::{self, Expr as Ast, ExprKind, LogOption, Name, SetElement};
 use crate::checked::{
-    AddressFamily, Expr, Hook, Log, MapData, SetUpdate, SetUpdateOp, Statement, TypePart, Value,
+    AddressFamily, Expr, Hook, Log, MapData, Set, SetUpdate, SetUpdateOp, Statement, TypePart,
+    Value,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Span;
@@ -196,6 +197,13 @@ impl RuleChecker<'_, '_> {
         element: &SetElement,
     ) -> Result<Statement> {
         let set = self.need_set(&name.text, name.span)?;
+        if set.constant || set.interval {
+            // No kind of set of the kernel's can do both.
+            return self.fail(
+                name.span,
+                "Could not process rule: Operation not supported; rules do not change sets of intervals or constants",
+            );
+        }
         let key = self.update_key(&element.key, &set.key)?;
         let data = match (&element.data, &set.data) {
             (None, _) => None,
@@ -216,6 +224,58 @@ impl RuleChecker<'_, '_> {
             timeout: element.timeout,
             statements,
             data,
+            meter: None,
+        })))
+    }
+
+    /// The older form of a rule that fills a set, which it makes for itself.
+    pub(super) fn meter(
+        &mut self,
+        name: &Name,
+        size: Option<(u64, Span)>,
+        element: &SetElement,
+    ) -> Result<Statement> {
+        let size = match size.map(|(size, span)| (u32::try_from(size), span)) {
+            None => 65_535,
+            Some((Ok(size), _)) => size,
+            Some((Err(_), span)) => return self.fail(span, "set size out of range"),
+        };
+        if is_constant(&element.key) {
+            return self.fail(element.key.span, "No symbol type information");
+        }
+        let typed: Typed = self.read(&element.key)?;
+        let statement = match element.statements.as_slice() {
+            [one] if is_stateful(one) => self.stateful(one)?,
+            [_, second, ..] => {
+                return self.fail(second.span, "syntax error, a meter has one statement");
+            }
+            other => {
+                let span = other.first().map_or(name.span, |one| one.span);
+                return self.fail(span, "meter statement must be stateful");
+            }
+        };
+        let set = Set {
+            name: name.text.clone(),
+            id: self.state_id(),
+            key: typed.parts,
+            dynamic: true,
+            has_timeout: element.timeout.is_some(),
+            size: Some(size),
+            meter: true,
+            ..Set::default()
+        };
+        self.shared.meters.push((set, name.span));
+        Ok(Statement::SetUpdate(Box::new(SetUpdate {
+            op: match element.timeout {
+                Some(_) => SetUpdateOp::Update,
+                None => SetUpdateOp::Add,
+            },
+            set: name.text.clone(),
+            key: typed.expr,
+            timeout: element.timeout,
+            statements: vec![statement],
+            data: None,
+            meter: Some(size),
         })))
     }
 
@@ -244,6 +304,14 @@ impl RuleChecker<'_, '_> {
         }
         Ok(typed.expr)
     }
+}
+
+fn is_stateful(statement: &ast::Statement) -> bool {
+    use ast::StatementKind as Kind;
+    matches!(
+        statement.kind,
+        Kind::Counter { .. } | Kind::Limit(_) | Kind::Quota(_) | Kind::Last
+    )
 }
 
 /// Whether an expression consists of constants only.

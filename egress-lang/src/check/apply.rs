@@ -7,7 +7,7 @@ use super::remove::Part;
 use super::rule::{Failed, Index, RuleChecker};
 use super::{CheckOptions, Shared};
 use crate::ast::{self, AddOp, Command, CommandKind, Path, Position, TableName};
-use crate::checked::{Chain, Element, Policy, Rule, Ruleset, SetUpdateOp, Statement, Table};
+use crate::checked::{Chain, Element, Policy, Rule, Ruleset, Set, SetUpdateOp, Statement, Table};
 use crate::diagnostic::{Diagnostic, Span, nearest};
 
 type Result<T> = std::result::Result<T, Failed>;
@@ -30,6 +30,19 @@ pub(super) struct Applier {
     pub(super) jumps: HashMap<String, Span>,
 }
 
+/// Removes the sets of meters whose rules are gone; says whether there were any.
+fn drop_meters(table: &mut Table) -> bool {
+    let (chains, sets) = (&table.chains, &mut table.sets);
+    let is_used = |set: &Set| {
+        let rules = chains.iter().flat_map(|chain| &chain.rules);
+        let mut statements = rules.flat_map(|rule| &rule.statements);
+        statements.any(|statement| super::uses_set(statement, &set.name))
+    };
+    let before = sets.len();
+    sets.retain(|set| !set.meter || is_used(set));
+    sets.len() < before
+}
+
 impl Applier {
     pub(super) fn new(ruleset: Ruleset, options: CheckOptions) -> Self {
         let mut applier = Self {
@@ -37,6 +50,7 @@ impl Applier {
                 options,
                 errors: Vec::new(),
                 state_ids: ruleset.state_ids,
+                meters: Vec::new(),
             },
             handles_before: ruleset
                 .tables
@@ -76,6 +90,9 @@ impl Applier {
             }
         }
         if self.shared.errors.is_empty() {
+            for table in &mut self.ruleset.tables {
+                drop_meters(table);
+            }
             self.ruleset.state_ids = self.shared.state_ids;
             Ok(self.ruleset)
         } else {
@@ -256,6 +273,9 @@ impl Applier {
         let table = self.find(&path.table)?;
         let sets = self.indexes.get(table).map(|index| &index.sets);
         if let Some(&at) = sets.and_then(|sets| sets.get(&path.name.text)) {
+            if self.set_mut(table, at).is_some_and(|set| set.meter) {
+                return self.fail(path.name.span, BUSY);
+            }
             return Ok((table, at));
         }
         let known = sets.into_iter().flat_map(|sets| sets.keys());
@@ -269,7 +289,7 @@ impl Applier {
         self.fail(path.name.span, message)
     }
 
-    pub(super) fn set_mut(&mut self, table: usize, set: usize) -> Option<&mut crate::checked::Set> {
+    pub(super) fn set_mut(&mut self, table: usize, set: usize) -> Option<&mut Set> {
         self.ruleset.tables.get_mut(table)?.sets.get_mut(set)
     }
 
@@ -437,14 +457,20 @@ impl Applier {
         let hook = hook.map(|base| base.hook);
         let mut checker = RuleChecker::new(&mut self.shared, found, index);
         checker.hook = hook;
-        let mut checked = checker.rule(rule)?;
-        let filled: Vec<String> = checked
+        let checked = checker.rule(rule);
+        let meters = std::mem::take(&mut self.shared.meters);
+        let mut checked = checked?;
+        for (meter, span) in meters {
+            self.add_meter(table, meter, span)?;
+        }
+        let Some(found) = self.ruleset.tables.get(table) else {
+            return Err(Failed);
+        };
+        let changed: Vec<(String, SetUpdateOp)> = checked
             .statements
             .iter()
             .filter_map(|statement| match statement {
-                Statement::SetUpdate(update) if update.op != SetUpdateOp::Delete => {
-                    Some(update.set.clone())
-                }
+                Statement::SetUpdate(update) => Some((update.set.clone(), update.op)),
                 _ => None,
             })
             .collect();
@@ -455,14 +481,17 @@ impl Applier {
         {
             self.jumps.insert(found.name.clone(), rule.span);
         }
-        for name in filled {
-            // A set that rules fill is limited, to what nft says where the declaration does not.
+        for (name, op) in changed {
+            // A set that rules fill is limited, to what nft says where the declaration does not, and dynamic.
             let at = self
                 .indexes
                 .get(table)
                 .and_then(|index| index.sets.get(&name).copied());
             if let Some(set) = at.and_then(|at| self.set_mut(table, at)) {
-                set.size.get_or_insert(65_535);
+                set.dynamic = true;
+                if op != SetUpdateOp::Delete {
+                    set.size.get_or_insert(65_535);
+                }
             }
         }
         if let Some(found) = self.ruleset.tables.get_mut(table) {
@@ -474,6 +503,30 @@ impl Applier {
             checked.handle = found.handles;
         }
         Ok(checked)
+    }
+
+    /// Adds the set of a rule's `meter`.
+    fn add_meter(&mut self, table: usize, mut meter: Set, span: Span) -> Result<()> {
+        let found = self.ruleset.tables.get_mut(table);
+        if found.is_some_and(drop_meters) {
+            self.reindex();
+        }
+        let known = self.indexes.get(table);
+        let known = known.and_then(|index| index.sets.get(&meter.name).copied());
+        match known.and_then(|at| self.set_mut(table, at)) {
+            Some(set) if set.meter => return self.fail(span, BUSY),
+            Some(_) => return self.fail(span, EXISTS),
+            None => {}
+        }
+        if let Some(found) = self.ruleset.tables.get_mut(table) {
+            found.handles += 1;
+            meter.handle = found.handles;
+            if let Some(index) = self.indexes.get_mut(table) {
+                index.sets.insert(meter.name.clone(), found.sets.len());
+            }
+            found.sets.push(meter);
+        }
+        Ok(())
     }
 
     fn add_rule_command(

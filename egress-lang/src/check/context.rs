@@ -76,6 +76,7 @@ impl Context {
                 }
                 let shift = match protocol {
                     Protocol::Vlan => self.stacked_bits,
+                    known if self.link.contains(&Some(known)) => self.stacked_bits,
                     _ => 0,
                 };
                 return Ok(Expr::Field { id, shift });
@@ -198,8 +199,8 @@ impl Context {
     /// A match of the type field of the last link-layer header.
     fn next_header(&self, ethertype: u16) -> Result<Statement, String> {
         let (protocol, shift) = match self.link.last() {
-            Some(Some(Protocol::Ether)) => (Protocol::Ether, 0),
-            Some(Some(Protocol::Vlan)) => (Protocol::Vlan, self.stacked_bits),
+            // Behind what is known of the link, a type of interface begins it again (`meta iiftype ether`).
+            Some(&Some(known @ (Protocol::Ether | Protocol::Vlan))) => (known, self.stacked_bits),
             other => {
                 let known = other.copied().flatten();
                 let wanted = Protocol::by_ethertype(ethertype);

@@ -48,6 +48,8 @@ struct Shared {
     options: CheckOptions,
     errors: Vec<Diagnostic>,
     state_ids: u64,
+    /// The sets that the rule which is being checked makes.
+    meters: Vec<(crate::checked::Set, Span)>,
 }
 
 impl Shared {
@@ -88,6 +90,7 @@ pub(crate) fn find_elements(
         options: CheckOptions::default(),
         errors: Vec::new(),
         state_ids: 0,
+        meters: Vec::new(),
     };
     let mut keys = set.clone();
     keys.data = None;

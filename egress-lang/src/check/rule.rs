@@ -127,6 +127,7 @@ impl<'t> RuleChecker<'_, 't> {
             .get(name)
             .and_then(|&at| self.table.sets.get(at))
         {
+            Some(set) if set.meter => self.fail(span, super::apply::BUSY),
             Some(set) => Ok(set),
             None => {
                 let near = nearest(name, self.index.sets.keys().map(String::as_str));
@@ -216,6 +217,11 @@ impl<'t> RuleChecker<'_, 't> {
             },
             StatementKind::Fwd { address, device } => self.fwd(address.as_deref(), device)?,
             StatementKind::SetUpdate { op, set, element } => self.set_update(*op, set, element)?,
+            StatementKind::Meter {
+                name,
+                size,
+                element,
+            } => self.meter(name, *size, element)?,
             StatementKind::Notrack => Statement::Notrack,
             StatementKind::OptionReset(kind) => {
                 let part = TypePart {
@@ -413,9 +419,22 @@ impl<'t> RuleChecker<'_, 't> {
         if let ExprKind::Flags(value, mask) = &right.kind {
             return self.flags(typed, &part, op, value, mask, right.span);
         }
-        let op = whole_prefix_op(op, right);
+        let op = self.prefix_op(op, right)?;
         let value = self.value(right, &part)?;
         self.compare(typed, &part, op, value, right.span)
+    }
+
+    /// What an unwritten operator is before a prefix. Of flags it asks for equality, also where all bits are in
+    /// the prefix: only values ask for any of their bits.
+    fn prefix_op(&mut self, op: Option<MatchOp>, right: &Ast) -> Result<Option<MatchOp>> {
+        match (&right.kind, op) {
+            (ExprKind::Prefix(..), Some(MatchOp::NoBits)) => self.fail(
+                right.span,
+                "negation can only be used with singleton bitmask values",
+            ),
+            (ExprKind::Prefix(..), op) => Ok(op.or(Some(MatchOp::Eq))),
+            _ => Ok(op),
+        }
     }
 
     fn membership(&mut self, typed: Typed, op: Option<MatchOp>, right: &Ast) -> Result<()> {
@@ -437,7 +456,7 @@ impl<'t> RuleChecker<'_, 't> {
             && only.data.is_none()
             && only.statements.is_empty()
         {
-            let op = whole_prefix_op(op, &only.key);
+            let op = self.prefix_op(op, &only.key)?;
             let value = self.value(&only.key, &part)?;
             return self.compare(typed, &part, op, value, right.span);
         }
@@ -588,15 +607,6 @@ impl<'t> RuleChecker<'_, 't> {
             implied: false,
         }));
         Ok(())
-    }
-}
-
-/// What an unwritten operator is before a prefix. Of flags it asks for equality, also where all bits are in
-/// the prefix: only values ask for any of their bits.
-fn whole_prefix_op(op: Option<MatchOp>, right: &Ast) -> Option<MatchOp> {
-    match right.kind {
-        ExprKind::Prefix(..) => op.or(Some(MatchOp::Eq)),
-        _ => op,
     }
 }
 

@@ -168,12 +168,47 @@ pub struct Set {
     pub size: Option<u32>,
     /// `policy memory`.
     pub policy_memory: bool,
+    /// Whether it is a rule's `meter`: it comes and goes with the rule, and no other may use it.
+    pub meter: bool,
     /// Stateful statements that every element gets a copy of.
     pub statements: Vec<Statement>,
     /// Sorted by key.
     pub elements: Vec<Element>,
     /// Comments of elements that are not among these: where packets change them, the kernel has them.
     pub comments: Vec<(Value, String)>,
+}
+
+/// What nft calls a set by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetKind {
+    /// `set`.
+    Set,
+    /// `map`.
+    Map,
+    /// `meter`.
+    Meter,
+}
+
+impl SetKind {
+    /// nft's word.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Set => "set",
+            Self::Map => "map",
+            Self::Meter => "meter",
+        }
+    }
+}
+
+impl Set {
+    /// What nft calls it by.
+    pub fn kind(&self) -> SetKind {
+        match self.data {
+            _ if self.meter => SetKind::Meter,
+            Some(_) => SetKind::Map,
+            None => SetKind::Set,
+        }
+    }
 }
 
 /// What a map maps to.

@@ -528,7 +528,8 @@ pub struct Log {
     pub flags: u32,
 }
 
-/// `add|update|delete @SET { KEY [timeout T] [STATEMENTS] [: DATA] }`.
+/// `add|update|delete @SET { KEY [timeout T] [STATEMENTS] [: DATA] }`, or
+/// `meter SET size SIZE { KEY [timeout T] STATEMENT }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SetUpdate {
     /// Which.
@@ -543,6 +544,8 @@ pub struct SetUpdate {
     pub statements: Vec<Statement>,
     /// What a map's element maps to.
     pub data: Option<Expr>,
+    /// Of a `meter`, the most elements.
+    pub meter: Option<u32>,
 }
 
 /// What a rule does to a set.

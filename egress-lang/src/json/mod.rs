@@ -94,7 +94,8 @@ impl Writer<'_> {
                 .iter()
                 .map(|object| self.named_object(table, object)),
         );
-        all.extend(table.sets.iter().map(|set| self.set(table, set)));
+        let sets = table.sets.iter().filter(|set| !set.meter);
+        all.extend(sets.map(|set| self.set(table, set)));
         all.extend(table.chains.iter().map(|chain| chain_value(table, chain)));
         for chain in &table.chains {
             all.extend(chain.rules.iter().map(|rule| self.rule(table, chain, rule)));
@@ -166,7 +167,7 @@ impl Writer<'_> {
         let elements =
             (!set.elements.is_empty() && !self.options.terse).then(|| self.set_elements(set));
         entry(
-            if set.data.is_some() { "map" } else { "set" },
+            set.kind().keyword(),
             object([
                 ("family", json!("netdev")),
                 ("name", json!(set.name)),

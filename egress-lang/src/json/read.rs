@@ -439,6 +439,19 @@ fn statement(value: &Value) -> Result<String> {
             }
             format!("{op} {target} {{ {inside} }}")
         }
+        ("meter", Some(object)) => {
+            let size = match object.get("size").and_then(Value::as_u64) {
+                Some(size) => format!(" size {size}"),
+                None => String::new(),
+            };
+            let statement = object.get("stmt").unwrap_or(&Value::Null);
+            format!(
+                "meter {}{size} {{ {} {} }}",
+                word(object, "name")?,
+                field("key")?,
+                self::statement(statement)?
+            )
+        }
         ("reset", Some(_)) => format!("reset {}", expr(inner, 0)?),
         _ => return wrong("a statement", value),
     })

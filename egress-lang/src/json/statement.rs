@@ -111,6 +111,16 @@ impl Writer<'_> {
                 if let Some(timeout) = update.timeout {
                     key = json!({ "elem": { "val": key, "timeout": timeout / 1000 } });
                 }
+                if let Some(size) = update.meter {
+                    let statement = self.templates(&update.statements).into_iter().next();
+                    let entries = [
+                        ("key", key),
+                        ("stmt", statement.unwrap_or_default()),
+                        ("size", json!(size)),
+                        ("name", json!(update.set)),
+                    ];
+                    return entry("meter", object(entries));
+                }
                 let statements = match update.statements.is_empty() {
                     true => Json::Null,
                     false => Json::Array(self.templates(&update.statements)),

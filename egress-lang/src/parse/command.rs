@@ -5,6 +5,7 @@ use super::{Parsed, Parser};
 use crate::ast::{
     AddOp, CommandKind, DeleteOp, ListWhat, Name, NameOrHandle, Path, Position, TableName,
 };
+use crate::checked::SetKind;
 use crate::diagnostic::Span;
 use crate::lex::{Punct, TokenKind};
 
@@ -282,14 +283,18 @@ impl Parser<'_, '_> {
                 self.advance();
                 ListWhat::Chain(self.path()?)
             }
+            "meters" => {
+                self.advance();
+                ListWhat::Sets(self.optional_family(), None, SetKind::Meter)
+            }
             "sets" | "maps" => {
                 self.advance();
                 let (family, table) = self.all_of_a_table()?;
-                ListWhat::Sets(family, table, word == "maps")
+                ListWhat::Sets(family, table, set_kind(word))
             }
-            "set" | "map" => {
+            "set" | "map" | "meter" => {
                 self.advance();
-                ListWhat::Set(self.path()?, word == "map")
+                ListWhat::Set(self.path()?, set_kind(word))
             }
             "counters" | "quotas" | "limits" => {
                 self.advance();
@@ -324,12 +329,12 @@ impl Parser<'_, '_> {
                 self.expect_word("handle")?;
                 ListWhat::Rule(path, self.number()?)
             }
-            "meters" | "flowtables" | "secmarks" | "synproxys" => {
+            "flowtables" | "secmarks" | "synproxys" => {
                 self.advance();
                 let (family, table) = self.all_of_a_table()?;
                 ListWhat::Nothing(family, table)
             }
-            "meter" | "flowtable" | "secmark" | "synproxy" => {
+            "flowtable" | "secmark" | "synproxy" => {
                 self.advance();
                 ListWhat::Missing(self.path()?)
             }
@@ -344,7 +349,8 @@ impl Parser<'_, '_> {
             _ => {
                 const LISTED: &[&str] = &[
                     "ruleset", "tables", "table", "chains", "chain", "sets", "set", "maps", "map",
-                    "counters", "counter", "quotas", "quota", "limits", "limit", "rules", "hooks",
+                    "meters", "meter", "counters", "counter", "quotas", "quota", "limits", "limit",
+                    "rules", "hooks",
                 ];
                 return self.unexpected_word("", LISTED);
             }
@@ -403,5 +409,14 @@ impl Parser<'_, '_> {
     fn handle_number(&mut self) -> Parsed<(u64, Span)> {
         let span = self.span_here();
         Ok((self.number()?, span))
+    }
+}
+
+/// Of `set`, `map` and `meter`, and their plurals.
+fn set_kind(word: &str) -> SetKind {
+    match word {
+        "map" | "maps" => SetKind::Map,
+        "meter" => SetKind::Meter,
+        _ => SetKind::Set,
     }
 }

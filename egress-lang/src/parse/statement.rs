@@ -99,6 +99,29 @@ impl Parser<'_, '_> {
                 self.advance();
                 self.set_update(op)
             }
+            "meter" => {
+                self.advance();
+                let name = self.identifier()?;
+                let size = match self.eat_word("size") {
+                    true => {
+                        let span = self.token.span;
+                        Some((self.number()?, span))
+                    }
+                    false => None,
+                };
+                self.expect(Punct::OpenBrace)?;
+                let mut element = self.update_element()?;
+                if element.statements.is_empty() {
+                    element.statements.push(self.statement()?);
+                }
+                self.expect(Punct::CloseBrace)?;
+                let element = Box::new(element);
+                Ok(StatementKind::Meter {
+                    name,
+                    size,
+                    element,
+                })
+            }
             "set" => {
                 // The older form: `set add KEY @SET`.
                 self.advance();

@@ -96,7 +96,7 @@ impl<'p> Printer<'p> {
             self.gap(&mut first);
             self.object(object);
         }
-        for set in &table.sets {
+        for set in table.sets.iter().filter(|set| !set.meter) {
             self.gap(&mut first);
             self.set(set);
         }

@@ -6,7 +6,7 @@ use crate::datatype::DataType;
 
 impl Printer<'_> {
     pub(crate) fn set_declaration(&mut self, set: &Set) {
-        let keyword = if set.data.is_some() { "map" } else { "set" };
+        let keyword = set.kind().keyword();
         self.fmt(format_args!("\t{keyword} {} {{", set.name));
         self.handle(set.handle);
         self.push("\n");

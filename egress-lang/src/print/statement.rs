@@ -83,12 +83,17 @@ impl Printer<'_> {
                 }
             },
             Statement::SetUpdate(update) => {
-                self.push(match update.op {
-                    SetUpdateOp::Add => "add",
-                    SetUpdateOp::Update => "update",
-                    SetUpdateOp::Delete => "delete",
-                });
-                self.fmt(format_args!(" @{} {{ ", update.set));
+                match update.meter {
+                    Some(size) => self.fmt(format_args!("meter {} size {size} {{ ", update.set)),
+                    None => {
+                        let op = match update.op {
+                            SetUpdateOp::Add => "add",
+                            SetUpdateOp::Update => "update",
+                            SetUpdateOp::Delete => "delete",
+                        };
+                        self.fmt(format_args!("{op} @{} {{ ", update.set));
+                    }
+                }
                 self.expr(&update.key);
                 if let Some(timeout) = update.timeout {
                     let timeout = self.span(timeout);
