@@ -83,18 +83,32 @@ pub fn lookup<P: Packet, M: Maps>(packet: &P, maps: &M, at: u32, registers: &mut
     let node = maps.node(at);
     let word = maps.node32(node, 0);
     let (reg, arg) = ((word >> 8) & 0xff, (word >> 16) as u16);
-    let now = packet.now();
-    let negated = arg & lookup::NEGATED != 0;
-    match live(maps, maps.node32(node, 4), now) {
-        Some(_) if negated => end::RULE,
-        Some(element) => {
-            if arg & lookup::DATA != 0 {
-                registers.set(reg, maps.element_get(element, word::DATA));
-            }
-            evaluate(packet, maps, element, now)
-        }
-        None if negated => end::ON,
-        None => end::RULE,
+    let missed = match arg & lookup::NEGATED {
+        0 => end::RULE,
+        _ => end::ON,
+    };
+    let Some(element) = maps.element(maps.node32(node, 4)) else {
+        return missed;
+    };
+    let expires = maps.element_get(element, word::EXPIRES);
+    let kinds = maps.element_get(element, word::KINDS);
+    // Most elements need no clock.
+    let now = match expires | kinds {
+        0 => 0,
+        _ => packet.now(),
+    };
+    if expires != 0 && expires <= now {
+        return missed;
+    }
+    if arg & lookup::NEGATED != 0 {
+        return end::RULE;
+    }
+    if arg & lookup::DATA != 0 {
+        registers.set(reg, maps.element_get(element, word::DATA));
+    }
+    match kinds {
+        0 => end::ON,
+        _ => evaluate(packet, maps, element, now),
     }
 }
 
