@@ -266,7 +266,7 @@ pub mod meta {
     pub const NAME_END: u8 = 22;
     /// `meta time`: 64 bits. This and what follows is what the clock says.
     pub const TIME: u8 = 23;
-    /// What the monotonic clock says, by which elements of sets expire: 64 bits.
+    /// Nanoseconds of the monotonic clock (bpf_ktime_get_ns(), bpf-helpers(7)), by which elements of sets expire: 64 bits.
     pub const UPTIME: u8 = 24;
     /// `meta day`.
     pub const DAY: u8 = 25;

@@ -99,7 +99,8 @@ impl Ruleset {
         sets.filter(|set| set.expires_in_tables())
     }
 
-    /// Begins the time of the elements in tables that expire and are new, at a time of the monotonic clock.
+    /// Begins the time of the elements in tables that expire and are new; `now` is in nanoseconds of the monotonic
+    /// clock.
     pub fn begin_timeouts(&mut self, now: u64) {
         for set in self.expiring_sets_mut() {
             let mut elements = std::mem::take(&mut set.elements);
@@ -117,7 +118,8 @@ impl Ruleset {
         }
     }
 
-    /// Removes the elements in tables that are expired, and says of others what time they have left.
+    /// Removes the elements in tables that are expired by `now`, in nanoseconds of the monotonic clock, and says of
+    /// others what time they have left.
     pub fn expire(&mut self, now: u64) {
         for set in self.expiring_sets_mut() {
             set.elements

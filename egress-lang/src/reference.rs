@@ -97,8 +97,9 @@ beforehand. A test loads each line, so that this list is what is refused.
     ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
-    add @prefixes { ip daddr }                          # sets whose elements change, with intervals,
+    add @prefixes { ip daddr }                          # sets whose elements change, with intervals
     ip daddr { 10.0.0.1 counter, 10.0.0.2 } drop        # statements of elements of sets without a name
+    ip daddr @others drop                               # `*` that expires
     update @s { ip daddr last }                         # `last` in elements
     update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements
 
@@ -115,6 +116,10 @@ egress `reject`.
 A rule with two tests by `!=` of neighbouring fields, such as `tcp sport != 22 tcp dport != 80 drop`, matches where both
 hold, as nft(8) says. nft up to 1.0.6 at least makes one comparison of both fields of it, so that its rule matches where either
 holds: here, it would drop packets from port 22, too (`nft --debug=netlink -c` shows the one `cmp neq`).
+
+Behind a match that leaves several protocols, fields of `th` and raw ones keep those names in listings, also where one
+protocol was fixed before (`tcp flags syn meta l4proto { tcp, udp } th sport 1`): nft 1.0.6 lists such a rule with `tcp
+sport`, and does not read that.
 
 A word that is no traffic class (`meta priority fast`, `none-root`) is an error; nft 1.0.6 takes it for 0.
 

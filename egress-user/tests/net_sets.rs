@@ -12,6 +12,14 @@ use common::{
     netns::{DEVICE, Wire},
 };
 
+/// Runs commands at a wire's near end, with what they read; they succeed.
+fn runner<'m>(machine: &'m Machine, wire: &'m Wire) -> impl Fn(&[&str], &str) -> String + 'm {
+    |arguments, input| {
+        let input = input.as_bytes();
+        machine.egress_with(&wire.near, arguments, input).success()
+    }
+}
+
 fn sleep_until(then: Instant) {
     std::thread::sleep(then.saturating_duration_since(Instant::now()));
 }
@@ -264,11 +272,7 @@ fn elements_keep_their_comments() {
     let set = "set s { type ipv4_addr; flags dynamic,timeout; timeout 1h;\n\
                elements = { 198.18.0.1 comment \"one\", 198.18.0.2 counter timeout 30m comment \"two\" }\n}";
     let rules = table(set, "add @s { ip daddr }");
-    let run = |arguments: &[&str], input: &str| {
-        machine
-            .egress_with(&wire.near, arguments, input.as_bytes())
-            .success()
-    };
+    let run = runner(&machine, &wire);
     run(&["load", "-"], &rules);
     wire.sender().send(&to(3, 53, 20));
     run(
@@ -321,11 +325,7 @@ fn elements_expire() {
 fn elements_in_tables_expire() {
     needs_root!();
     let (machine, wire) = (Machine::new(), Wire::new());
-    let run = |arguments: &[&str], input: &str| {
-        machine
-            .egress_with(&wire.near, arguments, input.as_bytes())
-            .success()
-    };
+    let run = runner(&machine, &wire);
     let text = table(
         "set s { type ipv4_addr; flags interval,timeout; timeout 1h; elements = { 198.18.0.16/28 timeout 2s }; }\n\
          map v { type ipv4_addr : verdict; flags interval,timeout; elements = { 198.18.0.64/28 timeout 2s : drop }; }\n\
@@ -471,11 +471,7 @@ fn each_destination_gets_its_rate() {
 fn sets_of_policy_memory_grow() {
     needs_root!();
     let (machine, wire) = (Machine::new(), Wire::new());
-    let run = |arguments: &[&str], input: &str| {
-        machine
-            .egress_with(&wire.near, arguments, input.as_bytes())
-            .success()
-    };
+    let run = runner(&machine, &wire);
     let elements = |from: u32, to: u32| {
         let all = (from..to)
             .map(|number| format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255));

@@ -460,6 +460,12 @@ impl Applier {
         let checked = checker.rule(rule);
         let meters = std::mem::take(&mut self.shared.meters);
         let mut checked = checked?;
+        if !meters.is_empty()
+            && let Some(found) = self.ruleset.tables.get_mut(table)
+            && drop_meters(found)
+        {
+            self.reindex();
+        }
         for (meter, span) in meters {
             self.add_meter(table, meter, span)?;
         }
@@ -507,10 +513,6 @@ impl Applier {
 
     /// Adds the set of a rule's `meter`.
     fn add_meter(&mut self, table: usize, mut meter: Set, span: Span) -> Result<()> {
-        let found = self.ruleset.tables.get_mut(table);
-        if found.is_some_and(drop_meters) {
-            self.reindex();
-        }
         let known = self.indexes.get(table);
         let known = known.and_then(|index| index.sets.get(&meter.name).copied());
         match known.and_then(|at| self.set_mut(table, at)) {
@@ -604,6 +606,12 @@ impl Applier {
             .get(table)
             .and_then(|index| index.sets.get(&name.text))
         {
+            if op != AddOp::Create && found.sets.get(at).is_some_and(|old| old.meter) {
+                return self.fail(
+                    name.span,
+                    "Could not process rule: Operation not supported; it is a rule's meter",
+                );
+            }
             let same = found.sets.get(at).is_some_and(|old| {
                 old.key == set.key
                     && old.data.is_some() == set.data.is_some()

@@ -251,10 +251,12 @@ impl Reader {
                 if let Right::Set(lookup) = &mut matched.right {
                     retype(&matched.left, lookup);
                 }
-                if matched.op == MatchOp::Eq
-                    && let Right::Value(Value::Int(value)) = matched.right
-                {
-                    self.fixed(at, &matched.left, value);
+                match (matched.op, &matched.right) {
+                    (MatchOp::Eq, Right::Value(Value::Int(value))) => {
+                        self.fixed(at, &matched.left, *value);
+                    }
+                    (MatchOp::Eq, Right::Set(Lookup::Anonymous(_))) => self.opened(&matched.left),
+                    _ => {}
                 }
             }
             Statement::VerdictMap { key, map } => {
@@ -284,6 +286,16 @@ impl Reader {
         if !matches!(statement, Statement::Match(_)) {
             (self.link, self.network, self.transport) = (None, None, None);
             self.icmp = None;
+        }
+    }
+
+    /// A match that leaves several protocols. What was fixed before it gives no names behind it: nft lists such a
+    /// rule with them, and does not read its listing (`tcp flags syn meta l4proto { tcp, udp } th sport 1`).
+    fn opened(&mut self, left: &Expr) {
+        match left {
+            Expr::Meta(MetaKey::Protocol) => self.above_link = None,
+            Expr::Meta(MetaKey::L4proto) => self.above_network = None,
+            _ => {}
         }
     }
 
