@@ -264,14 +264,16 @@ pub mod meta {
     pub const NAME: u8 = 21;
     /// Its last eight bytes.
     pub const NAME_END: u8 = 22;
+    /// `meta ipsec`: whether the packet was taken out of IPsec.
+    pub const IPSEC: u8 = 23;
     /// `meta time`: 64 bits. This and what follows is what the clock says.
-    pub const TIME: u8 = 23;
+    pub const TIME: u8 = 24;
     /// Nanoseconds of the monotonic clock (bpf_ktime_get_ns(), bpf-helpers(7)), by which elements of sets expire: 64 bits.
-    pub const UPTIME: u8 = 24;
+    pub const UPTIME: u8 = 25;
     /// `meta day`.
-    pub const DAY: u8 = 25;
+    pub const DAY: u8 = 26;
     /// `meta hour`.
-    pub const HOUR: u8 = 26;
+    pub const HOUR: u8 = 27;
 
     /// Whether such a number names 64 bits of what a clock says.
     #[inline(always)]
@@ -368,8 +370,10 @@ pub mod feature {
     pub const DEVICE: u32 = 1 << 21;
     /// What the clock says.
     pub const CLOCK: u32 = 1 << 22;
+    /// Whether packets were taken out of IPsec.
+    pub const IPSEC: u32 = 1 << 23;
     /// What is not kept with the packet.
-    pub const OUTSIDE: u32 = SOCKET | DEVICE | CLOCK;
+    pub const OUTSIDE: u32 = SOCKET | DEVICE | CLOCK | IPSEC;
 
     /// All that the program for common rulesets has in it.
     pub const LEAN: u32 = TRANSPORT | COUNTER | PAYLOAD | PROTOCOL | L4_TABLES;

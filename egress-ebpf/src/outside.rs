@@ -1,12 +1,13 @@
 //! What is not kept with the packet: its socket, device and route, and the clock, as nf_tables looks at them
 //! (net/netfilter/nft_meta.c).
 
-use core::ptr;
+use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, bpf_xfrm_state},
     helpers::generated::{
         bpf_ktime_get_ns, bpf_ktime_get_tai_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str,
+        bpf_skb_get_xfrm_state,
     },
 };
 use egress_common::layout::{feature, meta};
@@ -37,6 +38,11 @@ pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) 
                 settings::clock().value(what, tai)
             }
         })
+    } else if what == meta::IPSEC {
+        if features & feature::IPSEC == 0 {
+            return 0;
+        }
+        Some(came_by_ipsec(skb).into())
     } else if what >= meta::IFGROUP {
         if features & feature::DEVICE == 0 {
             return 0;
@@ -49,6 +55,23 @@ pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) 
         of_socket(skb, what).map(u64::from)
     };
     found(loaded, value)
+}
+
+/// Whether the packet has a security path (`secpath_exists()`): then it has a state that can be told.
+#[inline(always)]
+fn came_by_ipsec(skb: *mut __sk_buff) -> bool {
+    let mut state = MaybeUninit::<bpf_xfrm_state>::uninit();
+    // SAFETY: the helper writes as many bytes as there are, whether it finds a state or not.
+    let error = unsafe {
+        bpf_skb_get_xfrm_state(
+            skb.cast(),
+            0,
+            state.as_mut_ptr(),
+            size_of::<bpf_xfrm_state>() as u32,
+            0,
+        )
+    };
+    error == 0
 }
 
 /// `SKB_DST_NOREF` (linux/skbuff.h): a bit in the pointer to the route.

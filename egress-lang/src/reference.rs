@@ -105,7 +105,6 @@ beforehand. A test loads each line, so that this list is what is refused.
 
 On ingress, where alone nft's hook has them:
 
-    meta ipsec exists drop
     reject
 
 What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect` (to a port), `queue`, and on

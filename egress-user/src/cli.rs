@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use egress_lang::checked::Hook;
 
 pub use crate::settings::Mode;
-use crate::settings::{Budget, SkipMark};
+use crate::{
+    kernel::rcu::Expedite,
+    settings::{Budget, SkipMark},
+};
 
 /// An nftables-like filter on the egress side of Linux interfaces, in eBPF.
 #[derive(Debug, Parser)]
@@ -118,6 +121,9 @@ pub struct LoadArgs {
     /// How the programs are attached.
     #[command(flatten)]
     pub settings: SettingsArgs,
+    /// Does not wait for the kernel's grace periods.
+    #[command(flatten)]
+    pub expedite: ExpediteArgs,
     /// Whose interfaces.
     #[command(flatten)]
     pub netns: NetnsArgs,
@@ -322,10 +328,17 @@ pub struct SettingsArgs {
 /// How long the kernel takes for each TCX link.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ExpediteArgs {
-    /// For many interfaces: has the kernel interrupt all processors for each TCX link instead of waiting for
-    /// them (/sys/kernel/rcu_expedited is 1 until the command ends)
-    #[arg(long)]
-    pub expedite: bool,
+    /// Has the kernel interrupt all processors for each TCX link instead of waiting for them
+    /// (/sys/kernel/rcu_expedited is 1 meanwhile); `--expedite` alone: always
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "always"
+    )]
+    pub expedite: Expedite,
 }
 
 /// Which network namespace.

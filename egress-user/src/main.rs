@@ -31,6 +31,10 @@ use crate::{
     kernel::capability::{self, NeedsSysAdmin},
 };
 
+/// A ruleset of 100,000 rules is a million small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     egress_lang::datatype::time::use_zone(kernel::clock::local_offset);

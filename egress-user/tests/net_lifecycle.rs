@@ -15,6 +15,8 @@ use common::{
     machine::Machine,
     netns::{DEVICE, IFINDEX, Netns, PEER, Wire},
     socket::PacketSocket,
+    tool,
+    tracer::{Ended, killed_before},
 };
 
 const DROP: &str = "table netdev t {\nchain c {\n\
@@ -94,6 +96,24 @@ fn expedited_links_leave_the_kernel_as_it_was() {
         .success();
     assert!(sender.send(&question()));
     assert_eq!(setting(), before);
+
+    // Also where the command is killed, wherever it is.
+    let mut at = 0;
+    loop {
+        let mut command = machine.command(&tool::egress(), &wire.near);
+        command.args(arguments);
+        let ended = killed_before(&machine, &mut command, DROP.as_bytes(), at);
+        common::eventually("the setting comes back", || setting() == before);
+        if let Ended::Exited(code) = ended {
+            assert_eq!(code, Some(0));
+            break;
+        }
+        machine
+            .egress(&wire.near, &["detach", "--expedite", "--all"])
+            .success();
+        at += 3;
+    }
+    assert!(at > 30, "killed {at} times");
 }
 
 #[test]

@@ -108,6 +108,7 @@ impl Encoder {
             Meta::Ifgroup | Meta::Name | Meta::NameEnd | Meta::Rtclassid => {
                 self.features |= feature::DEVICE
             }
+            Meta::Ipsec => self.features |= feature::IPSEC,
             Meta::Time | Meta::Uptime | Meta::Day | Meta::Hour => self.features |= feature::CLOCK,
             _ => self.features |= feature::META,
         }
@@ -138,6 +139,7 @@ pub fn meta_number(key: Meta) -> Option<u8> {
         Meta::Day => Some(meta::DAY),
         Meta::Hour => Some(meta::HOUR),
         Meta::Rtclassid => Some(meta::RTCLASSID),
+        Meta::Ipsec => Some(meta::IPSEC),
         Meta::Iftype | Meta::Nfproto | Meta::Random => None,
     }
 }

@@ -42,6 +42,7 @@ fn keyword(meta: Meta) -> &'static str {
         Meta::Cpu => "cpu",
         Meta::Nfproto => "nfproto",
         Meta::Rtclassid => "rtclassid",
+        Meta::Ipsec => "ipsec",
         Meta::Cgroup => "cgroup",
         Meta::Skuid => "skuid",
         Meta::Skgid => "skgid",

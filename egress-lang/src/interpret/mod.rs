@@ -402,6 +402,7 @@ impl Run<'_> {
             Meta::Day => (packet.clock / 86_400_000_000_000 + 4) as u32 % 7,
             Meta::Hour => (packet.clock / 1_000_000_000 % 86_400) as u32,
             Meta::Rtclassid => packet.realm?,
+            Meta::Ipsec => packet.ipsec.into(),
         };
         Some(value.into())
     }

@@ -49,6 +49,8 @@ pub enum Meta {
     Nfproto,
     /// `meta rtclassid`: the realm of the route, 32 bits; absent where the packet has no route.
     Rtclassid,
+    /// `meta ipsec`: 8 bits, 1 where the packet was taken out of IPsec.
+    Ipsec,
     /// `meta cgroup`: 32 bits (net_cls class); absent where the packet has no socket of this namespace.
     Cgroup,
     /// `meta skuid`: 32 bits; absent where the packet has no socket of a process in this namespace.
@@ -129,6 +131,7 @@ impl Meta {
                 | Self::Name
                 | Self::NameEnd
                 | Self::Rtclassid
+                | Self::Ipsec
                 | Self::Time
                 | Self::Uptime
                 | Self::Day
@@ -143,7 +146,9 @@ impl Source {
         match self {
             Self::Payload { len, .. } => u32::from(len) * 8,
             Self::Option { len, .. } => u32::from(len.max(1)) * 8,
-            Self::Meta(Meta::L4proto | Meta::Pkttype | Meta::Nfproto | Meta::Day) => 8,
+            Self::Meta(Meta::L4proto | Meta::Pkttype | Meta::Nfproto | Meta::Day | Meta::Ipsec) => {
+                8
+            }
             Self::Meta(Meta::Protocol | Meta::Iftype) => 16,
             Self::Meta(Meta::Time | Meta::Uptime | Meta::Name | Meta::NameEnd) => 64,
             Self::Meta(_) => 32,

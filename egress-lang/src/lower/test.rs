@@ -446,6 +446,7 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
                 MetaKey::Pkttype => Meta::Pkttype,
                 MetaKey::Cpu => Meta::Cpu,
                 MetaKey::Rtclassid => Meta::Rtclassid,
+                MetaKey::Ipsec => Meta::Ipsec,
                 MetaKey::Cgroup => Meta::Cgroup,
                 MetaKey::Random => Meta::Random,
                 MetaKey::Skuid => Meta::Skuid,

@@ -67,6 +67,8 @@ pub struct SimPacket {
     pub name: [u8; 16],
     /// The realm of the route, where it has one.
     pub realm: Option<u32>,
+    /// Whether it was taken out of IPsec.
+    pub ipsec: bool,
     /// Whose socket sent it, if one did.
     pub owner: Option<Owner>,
 }
@@ -370,6 +372,7 @@ impl Packet for SimPacket {
             meta::NAME => self.half_of_name(0),
             meta::NAME_END => self.half_of_name(8),
             meta::RTCLASSID => self.realm?.into(),
+            meta::IPSEC => self.ipsec.into(),
             meta::UPTIME => self.time,
             _ => Clock::UTC.value(what, self.clock),
         })

@@ -7,7 +7,7 @@ use crate::{
     cli::{AttachArgs, SettingsArgs},
     commands::source::{Reading, Source},
     generation,
-    kernel::{bpffs::Pins, netns::Netns, rcu::Expedited},
+    kernel::{bpffs::Pins, netns::Netns},
     settings::Settings,
 };
 
@@ -40,7 +40,7 @@ pub fn run(args: &AttachArgs) -> Result<()> {
     };
     let first = read(&Ruleset::default())?;
 
-    let _expedited = Expedited::begin(args.expedite.expedite)?;
+    args.expedite.expedite.choose()?;
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
     generation::change(&pins, &netns, |state, devices| {

@@ -6,7 +6,7 @@ use log::warn;
 use crate::{
     cli::DetachArgs,
     generation,
-    kernel::{bpffs::Pins, netns::Netns, rcu::Expedited},
+    kernel::{bpffs::Pins, netns::Netns},
 };
 
 /// Unhooks interfaces and removes all that was pinned for them.
@@ -19,7 +19,7 @@ pub fn run(args: &DetachArgs) -> Result<()> {
     let Some(pins) = Pins::open()? else {
         return nothing_there(args);
     };
-    let _expedited = Expedited::begin(args.expedite.expedite)?;
+    args.expedite.expedite.choose()?;
     generation::recover_all(&pins);
     if args.force {
         force(&pins, &netns)?;

@@ -48,6 +48,7 @@ fn scope_of(script: &Script, state: &State) -> usize {
 ///
 /// Whatever is wrong with it; then nothing was changed.
 pub fn run(args: &LoadArgs) -> Result<()> {
+    args.expedite.expedite.choose()?;
     let source = Source::read(&args.file)?;
     let netns = Netns::open(args.netns.netns.as_deref())?;
     load(&source, &Reading::default(), &args.settings, &netns).map(drop)

@@ -22,7 +22,7 @@ use crate::{
         source::{self, Reading},
     },
     generation::{self, state::Scope},
-    kernel::{bpffs::Pins, device::Devices, netns::Netns, rcu::Expedited},
+    kernel::{bpffs::Pins, device::Devices, netns::Netns},
     saved::{self, By, Namespace, SavedHook, SavedScope},
 };
 
@@ -85,8 +85,7 @@ fn restore(args: &RestoreArgs, namespace: &Namespace, until: Instant) -> Result<
         .iter()
         .map(Read::scope)
         .collect::<Result<Vec<Scope>>>()?;
-    // Not while it waits for interfaces.
-    let _expedited = Expedited::begin(args.expedite.expedite)?;
+    args.expedite.expedite.choose()?;
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
     let changed = generation::ensure(&pins, &netns, |state, devices| {

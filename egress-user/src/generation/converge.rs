@@ -18,7 +18,9 @@ use crate::{
         bpf,
         clsact::{self, Place},
         device::Devices,
-        program, tcx,
+        program,
+        rcu::Expedited,
+        tcx,
     },
 };
 
@@ -47,6 +49,7 @@ pub fn converge(
 ) -> Result<()> {
     let generation = store.generation(state.generation);
     let known = known_programs(state, others);
+    let expedited = Expedited::for_links(links_to_change(store, state)?);
     for binding in &state.bindings {
         if taken == Taken::Stays
             && let Attachment::Clsact(place) = binding.attachment
@@ -62,6 +65,7 @@ pub fn converge(
             .with_context(|| format!("{} of {}", binding.hook.keyword(), binding.name))?;
     }
     remove_links(store, state)?;
+    drop(expedited);
     remove_filters(Some(state), others, devices, &known)?;
     let leaves = |slots: &Counters| !slots.freed.is_empty() || slots.before;
     if leaves(&state.counters) || leaves(&state.states) {
@@ -288,14 +292,24 @@ fn follow_clsact(
     }
 }
 
-/// Removes the links of hooks that have none any more.
-fn remove_links(store: &Store, state: &State) -> Result<()> {
-    let wanted: BTreeSet<String> = state
-        .bindings
-        .iter()
+/// The links that a generation has.
+fn links_of(state: &State) -> BTreeSet<String> {
+    let bindings = state.bindings.iter();
+    bindings
         .filter(|binding| binding.attachment == Attachment::Tcx)
         .map(|binding| link_name(binding.ifindex, binding.hook))
-        .collect();
+        .collect()
+}
+
+/// How many links are to be made or removed.
+fn links_to_change(store: &Store, state: &State) -> Result<usize> {
+    let there: BTreeSet<String> = store.link_names()?.into_iter().collect();
+    Ok(there.symmetric_difference(&links_of(state)).count())
+}
+
+/// Removes the links of hooks that have none any more.
+fn remove_links(store: &Store, state: &State) -> Result<()> {
+    let wanted = links_of(state);
     for name in store.link_names()? {
         if !wanted.contains(&name) {
             store.remove_link(&name)?;

@@ -18,6 +18,7 @@ use crate::{
         clsact,
         device::Devices,
         netns::Netns,
+        rcu::Expedited,
     },
 };
 
@@ -69,6 +70,7 @@ fn remove(directory: &Path, netns: Option<&Netns>) -> Result<()> {
     if let Some(netns) = netns {
         netns.run(|| remove_filters(&programs))?;
     }
+    let _expedited = Expedited::for_links(links.len());
     for link in links {
         // One that is detached already goes with its pin.
         let _ = bpf::link_detach(link);

@@ -153,6 +153,7 @@ impl Generator<'_> {
             MetaKey::Iifgroup,
             MetaKey::Oifgroup,
             MetaKey::Rtclassid,
+            MetaKey::Ipsec,
         ];
         let key = if self.rng.chance(92) {
             *self.rng.pick(&usual)
