@@ -266,14 +266,16 @@ pub mod meta {
     pub const NAME_END: u8 = 22;
     /// `meta ipsec`: whether the packet was taken out of IPsec.
     pub const IPSEC: u8 = 23;
+    /// `meta iiftype`, `meta oiftype`, as a value: read from the device.
+    pub const IFTYPE: u8 = 24;
     /// `meta time`: 64 bits. This and what follows is what the clock says.
-    pub const TIME: u8 = 24;
+    pub const TIME: u8 = 25;
     /// Nanoseconds of the monotonic clock (bpf_ktime_get_ns(), bpf-helpers(7)), by which elements of sets expire: 64 bits.
-    pub const UPTIME: u8 = 25;
+    pub const UPTIME: u8 = 26;
     /// `meta day`.
-    pub const DAY: u8 = 26;
+    pub const DAY: u8 = 27;
     /// `meta hour`.
-    pub const HOUR: u8 = 27;
+    pub const HOUR: u8 = 28;
 
     /// Whether such a number names 64 bits of what a clock says.
     #[inline(always)]
@@ -527,6 +529,8 @@ pub struct DevicePlaces {
     pub group: u32,
     /// `net_device.name`, 16 bytes.
     pub name: u32,
+    /// `net_device.type`, 16 bits.
+    pub kind: u32,
     /// `sk_buff._skb_refdst`.
     pub dst: u32,
     /// `dst_entry.tclassid`, 32 bits; all ones where the kernel has no such thing.
@@ -539,6 +543,7 @@ impl DevicePlaces {
         dev: 0,
         group: 0,
         name: 0,
+        kind: 0,
         dst: 0,
         class: 0,
     };

@@ -94,6 +94,9 @@ fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u64> {
     if what == meta::IFGROUP {
         return read::<u32>(at(dev, places.group)).map(u64::from);
     }
+    if what == meta::IFTYPE {
+        return read::<u16>(at(dev, places.kind)).map(u64::from);
+    }
     // Zeros behind the name, whatever is there (`nft_meta_store_ifname()`).
     let mut name = [0u64; 2];
     // SAFETY: the helper writes at most as many bytes as there are, and reads from anywhere.

@@ -105,7 +105,7 @@ impl Encoder {
             Meta::L4proto => self.features |= feature::TRANSPORT,
             Meta::Protocol => {}
             Meta::Skuid | Meta::Skgid | Meta::Cgroup => self.features |= feature::SOCKET,
-            Meta::Ifgroup | Meta::Name | Meta::NameEnd | Meta::Rtclassid => {
+            Meta::Ifgroup | Meta::Iftype | Meta::Name | Meta::NameEnd | Meta::Rtclassid => {
                 self.features |= feature::DEVICE
             }
             Meta::Ipsec => self.features |= feature::IPSEC,
@@ -140,6 +140,7 @@ pub fn meta_number(key: Meta) -> Option<u8> {
         Meta::Hour => Some(meta::HOUR),
         Meta::Rtclassid => Some(meta::RTCLASSID),
         Meta::Ipsec => Some(meta::IPSEC),
-        Meta::Iftype | Meta::Nfproto | Meta::Random => None,
+        Meta::Iftype => Some(meta::IFTYPE),
+        Meta::Nfproto | Meta::Random => None,
     }
 }

@@ -60,7 +60,7 @@ pub enum Act {
         /// The device's name.
         name: String,
     },
-    /// Goes on where something was chosen.
+    /// Goes on where something was chosen; where nothing could be, never.
     Selected,
     /// `(register & and) ^ xor`.
     Bitwise {

@@ -128,6 +128,7 @@ impl Meta {
                 | Self::Skgid
                 | Self::Cgroup
                 | Self::Ifgroup
+                | Self::Iftype
                 | Self::Name
                 | Self::NameEnd
                 | Self::Rtclassid

@@ -192,6 +192,11 @@ impl Lower<'_> {
                 read(expr, to)?
             }
             Expr::Meta(MetaKey::Random) => vec![random(to, 0, 0)],
+            // Of the device that the hook does not have; `iiftype` is that of the one it has (`settled()` of tests).
+            Expr::Meta(MetaKey::Oifgroup | MetaKey::Oiftype) if self.hook == Hook::Ingress => {
+                vec![Act::Selected]
+            }
+            Expr::Meta(MetaKey::Iifgroup) if self.hook == Hook::Egress => vec![Act::Selected],
             Expr::Meta(_) => read(expr, to)?,
             Expr::Numgen {
                 random: true,
@@ -336,10 +341,6 @@ fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
         return Err(too_wide());
     }
     match place.source {
-        // A hook has no other device than its own: what is of that one only is known to tests.
-        Source::Meta(Meta::Iftype | Meta::Ifgroup) => {
-            return Err("the type or group of a device as a value".to_owned());
-        }
         Source::Meta(Meta::Nfproto) => {
             let value = NFPROTO_NETDEV;
             return Ok(vec![Act::Constant { to, value }]);

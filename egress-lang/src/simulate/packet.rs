@@ -14,6 +14,10 @@ use egress_common::store;
 
 /// Bytes of an Ethernet header.
 const ETH_HLEN: usize = 14;
+/// linux/if_arp.h.
+const ARPHRD_ETHER: u16 = 1;
+/// A device without link header.
+const ARPHRD_NONE: u16 = 0xfffe;
 /// Where a VLAN tag is in it.
 const VLAN_AT: usize = 12;
 
@@ -63,6 +67,8 @@ pub struct SimPacket {
     pub clock: u64,
     /// The group of the device.
     pub group: u32,
+    /// The type of the device (`ARPHRD_...`, linux/if_arp.h).
+    pub device_type: u16,
     /// The name of the device, with zeros behind it.
     pub name: [u8; 16],
     /// The realm of the route, where it has one.
@@ -156,6 +162,7 @@ impl SimPacket {
             protocol,
             link_len: ETH_HLEN as u32,
             network,
+            device_type: ARPHRD_ETHER,
             ..Self::default()
         }
     }
@@ -171,6 +178,7 @@ impl SimPacket {
             bytes: bytes.to_vec(),
             linear: usize::MAX,
             protocol,
+            device_type: ARPHRD_NONE,
             ..Self::default()
         }
     }
@@ -369,6 +377,7 @@ impl Packet for SimPacket {
             meta::SKGID => self.owner?.gid.into(),
             meta::CGROUP => self.owner?.class.into(),
             meta::IFGROUP => self.group.into(),
+            meta::IFTYPE => self.device_type.into(),
             meta::NAME => self.half_of_name(0),
             meta::NAME_END => self.half_of_name(8),
             meta::RTCLASSID => self.realm?.into(),

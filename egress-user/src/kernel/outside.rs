@@ -60,6 +60,7 @@ pub fn of_device() -> Result<DevicePlaces> {
         dev: btf.offset("sk_buff", &["dev"])?,
         group: btf.offset("net_device", &["group"])?,
         name: btf.offset("net_device", &["name"])?,
+        kind: btf.offset("net_device", &["type"])?,
         dst: btf.offset("sk_buff", &["_skb_refdst"])?,
         // Kernels without realms have no such member: nothing is found there then.
         class: btf.offset("dst_entry", &["tclassid"]).unwrap_or(u32::MAX),
