@@ -35,6 +35,23 @@ pub fn load(count: u32) -> Result<OwnedFd> {
         .with_context(|| format!("loading an eBPF program of {count} rules"))
 }
 
+/// Loads a program that copies each packet to an interface, and nothing else.
+///
+/// # Errors
+///
+/// Where the kernel refuses it.
+pub fn load_copy(ifindex: u32) -> Result<OwnedFd> {
+    const CLONE_REDIRECT: i32 = 13;
+    let code = [
+        instruction(0xb7, 2, 0, 0, ifindex.cast_signed()),
+        instruction(0xb7, 3, 0, 0, 0),
+        instruction(0x85, 0, 0, 0, CLONE_REDIRECT),
+        instruction(0xb7, R0, 0, 0, TC_ACT_UNSPEC),
+        instruction(0x95, 0, 0, 0, 0),
+    ];
+    bpf::load_classifier("egress_bench", &code).context("loading an eBPF program that copies")
+}
+
 fn program(count: u32) -> Vec<u64> {
     // The way to those that are no UDP over IPv4; with bounds, as programs have to ask for them.
     let mut code = vec![

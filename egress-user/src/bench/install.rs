@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +16,10 @@ use super::{
     tool,
     traffic::Traffic,
 };
-use crate::{kernel::clsact, settings::Mode};
+use crate::{
+    kernel::{bpf, clsact, tcx},
+    settings::Mode,
+};
 
 /// Preference of the tc filter: behind those that a user may have.
 const TC_PREFERENCE: u16 = 49_000;
@@ -38,6 +41,8 @@ pub struct Installer {
 #[derive(Debug, Default)]
 pub struct Installed {
     undo: Vec<Undo>,
+    /// TCX links, which go with their descriptors.
+    links: Vec<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -80,6 +85,9 @@ impl Installer {
                         "its program is about IPv4 without a VLAN tag"
                     );
                     installed.cls_bpf(&self.device, count)?;
+                }
+                Install::CopyAlone => {
+                    installed.copy_alone(&self.device, &self.other, self.mode)?;
                 }
                 Install::Remove => installed.remove()?,
             }
@@ -166,10 +174,24 @@ impl Installed {
         Ok(())
     }
 
+    fn copy_alone(&mut self, device: &str, other: &str, mode: Mode) -> Result<()> {
+        let program = cls_bpf::load_copy(nix::net::if_::if_nametoindex(other)?)?;
+        if mode == Mode::Clsact || !tcx::supported() {
+            return self.filter(device, &program);
+        }
+        let ifindex = nix::net::if_::if_nametoindex(device)?;
+        self.links
+            .push(bpf::link_tcx(&program, ifindex, true, true)?);
+        Ok(())
+    }
+
     fn cls_bpf(&mut self, device: &str, count: u32) -> Result<()> {
+        self.filter(device, &cls_bpf::load(count)?)
+    }
+
+    fn filter(&mut self, device: &str, program: &OwnedFd) -> Result<()> {
         let tc = tool::find("tc")?;
         self.clsact(&tc, device)?;
-        let program = cls_bpf::load(count)?;
         let ifindex = nix::net::if_::if_nametoindex(device)?;
         let place = clsact::Place {
             priority: TC_PREFERENCE,
@@ -197,6 +219,7 @@ impl Installed {
     ///
     /// Where something stays; it is tried once more in the end.
     fn remove(&mut self) -> Result<()> {
+        self.links.clear();
         while let Some(last) = self.undo.last() {
             last.run()?;
             self.undo.pop();

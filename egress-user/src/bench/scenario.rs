@@ -29,6 +29,8 @@ pub enum Install {
     Tc(Verdict),
     /// An eBPF filter of tc with a block of code for each of the rules of [`Rules::Miss`].
     ClsBpf(u32),
+    /// An eBPF program that copies each packet to the other interface, and nothing else: what any program pays at least.
+    CopyAlone,
     /// What was installed so far is taken off again.
     Remove,
 }
@@ -327,6 +329,10 @@ const STATEMENTS: &[(&str, &str, Statement)] = &[
     ("fwd", "fwd to", Statement { text: "fwd to %", object: "" }),
 ];
 
+fn copies(statement: &Statement) -> bool {
+    statement.text.starts_with("dup ")
+}
+
 fn statements() -> Vec<Case> {
     let both = |(scenario, title, statement): &'static (&'static str, &'static str, Statement)| {
         let rules = Rules::Does(statement);
@@ -334,6 +340,8 @@ fn statements() -> Vec<Case> {
             (Subject::Ours, Install::Ours(On::Measured, rules)),
             (Subject::Nft, Install::Nft(On::Measured, rules)),
         ]
+        .into_iter()
+        .chain(copies(statement).then_some((Subject::ClsBpf, Install::CopyAlone)))
         .map(|(subject, install)| Case {
             group: Group::Statements,
             scenario,
@@ -341,7 +349,7 @@ fn statements() -> Vec<Case> {
             subject,
             install: vec![install],
             ipv6: false,
-            copied: statement.text.starts_with("dup "),
+            copied: copies(statement),
             fate: Fate::Sent,
         })
     };
