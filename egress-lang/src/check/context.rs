@@ -13,11 +13,12 @@ use crate::meta::MetaKey;
 /// A protocol, or one that nft does not know.
 type Known = Option<Protocol>;
 
-/// What is known of each layer; several where a set was matched.
+/// What is known of each layer, `None` where nothing is. Of what was said of the link and network layers the last
+/// counts, also of the elements of a set; of the transport layer, all.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Context {
-    link: Vec<Known>,
-    network: Vec<Known>,
+    link: Option<Known>,
+    network: Option<Known>,
     transport: Vec<Known>,
     /// Protocols of the link layer below the last one.
     stacked: Vec<Protocol>,
@@ -57,16 +58,14 @@ impl Context {
         };
         match protocol.row().base {
             Base::Link => {
-                if self.link.is_empty() {
+                let known = *self.link.get_or_insert_with(|| {
                     needs.push(eq(Expr::Meta(MetaKey::Iiftype), 1));
-                    self.link = vec![Some(Protocol::Ether)];
-                }
-                if let Some(&known) = self.link.iter().find(|&&known| known != Some(protocol))
-                    && !self.stacked.contains(&protocol)
-                {
+                    Some(Protocol::Ether)
+                });
+                if known != Some(protocol) && !self.stacked.contains(&protocol) {
                     if known == Some(Protocol::Ether)
                         && protocol == Protocol::Vlan
-                        && self.network.is_empty()
+                        && self.network.is_none()
                     {
                         needs.push(self.next_header(0x8100)?);
                         self.push_link(Protocol::Vlan);
@@ -76,7 +75,7 @@ impl Context {
                 }
                 let shift = match protocol {
                     Protocol::Vlan => self.stacked_bits,
-                    known if self.link.contains(&Some(known)) => self.stacked_bits,
+                    known if self.link == Some(Some(known)) => self.stacked_bits,
                     _ => 0,
                 };
                 return Ok(Expr::Field { id, shift });
@@ -88,7 +87,7 @@ impl Context {
             Base::Transport => {
                 // As nft: what layer 4 is known to be is asked first.
                 if self.transport.is_empty() {
-                    if let Some(&known) = self.network.iter().find(|&&known| !carries_l4(known)) {
+                    if let Some(known) = self.network.filter(|&known| !carries_l4(known)) {
                         return Err(conflict(known));
                     }
                     let below = match protocol {
@@ -97,7 +96,7 @@ impl Context {
                         _ => None,
                     };
                     if let Some(below) = below
-                        && self.network.is_empty()
+                        && self.network.is_none()
                     {
                         self.need_network(below, needs).map_err(conflict)?;
                     }
@@ -181,28 +180,26 @@ impl Context {
         protocol: Protocol,
         needs: &mut Vec<Statement>,
     ) -> Result<(), Known> {
-        if self.network.is_empty() {
-            let ethertype = protocol.row().ethertype.unwrap_or_default();
-            match self.link.as_slice() {
-                [] => needs.push(eq(Expr::Meta(MetaKey::Protocol), ethertype.into())),
-                _ => needs.push(self.next_header(ethertype).map_err(|_| None)?),
-            }
-            self.network = vec![Some(protocol)];
+        match self.network {
+            Some(known) if known == Some(protocol) => return Ok(()),
+            Some(known) => return Err(known),
+            None => {}
         }
-        // Of several, nft has the last one in mind.
-        match self.network.last() {
-            Some(&known) if known != Some(protocol) => Err(known),
-            _ => Ok(()),
-        }
+        let ethertype = protocol.row().ethertype.unwrap_or_default();
+        needs.push(match self.link {
+            None => eq(Expr::Meta(MetaKey::Protocol), ethertype.into()),
+            Some(_) => self.next_header(ethertype).map_err(|_| None)?,
+        });
+        self.network = Some(Some(protocol));
+        Ok(())
     }
 
     /// A match of the type field of the last link-layer header.
     fn next_header(&self, ethertype: u16) -> Result<Statement, String> {
-        let (protocol, shift) = match self.link.last() {
+        let (protocol, shift) = match self.link.flatten() {
             // Behind what is known of the link, a type of interface begins it again (`meta iiftype ether`).
-            Some(&Some(known @ (Protocol::Ether | Protocol::Vlan))) => (known, self.stacked_bits),
-            other => {
-                let known = other.copied().flatten();
+            Some(known @ (Protocol::Ether | Protocol::Vlan)) => (known, self.stacked_bits),
+            known => {
                 let wanted = Protocol::by_ethertype(ethertype);
                 return Err(format!(
                     "conflicting protocols specified: {} vs. {}",
@@ -216,11 +213,11 @@ impl Context {
     }
 
     fn push_link(&mut self, protocol: Protocol) {
-        for known in self.link.drain(..).flatten() {
+        if let Some(known) = self.link.flatten() {
             self.stacked.push(known);
             self.stacked_bits += known.row().length;
         }
-        self.link = vec![Some(protocol)];
+        self.link = Some(Some(protocol));
     }
 
     fn need_icmp_type(
@@ -272,52 +269,45 @@ impl Context {
         Ok(())
     }
 
-    /// What a match says of the layers above.
+    /// What a match says of the layers above: the values of a set one after the other.
     pub(super) fn learn(&mut self, left: &Expr, values: &[u128]) {
-        if values.is_empty() {
-            return;
+        for &value in values {
+            self.learn_one(left, value);
         }
-        let narrow = |value: u128| u16::try_from(value).unwrap_or(u16::MAX);
-        let l4 = |value: u128| u8::try_from(value).ok().and_then(Protocol::by_l4proto);
+    }
+
+    fn learn_one(&mut self, left: &Expr, value: u128) {
+        let ethertype = u16::try_from(value).unwrap_or(u16::MAX);
+        let l4 = || u8::try_from(value).ok().and_then(Protocol::by_l4proto);
         match left {
             Expr::Meta(MetaKey::Iiftype) => {
-                let known = |&value: &u128| (value == 1).then_some(Protocol::Ether);
-                self.link = values.iter().map(known).collect();
+                self.link = Some((value == 1).then_some(Protocol::Ether));
             }
             Expr::Meta(MetaKey::Protocol) => {
-                let known = |&value: &u128| Protocol::by_ethertype(narrow(value));
-                self.network = values.iter().map(known).collect();
+                self.network = Some(Protocol::by_ethertype(ethertype));
             }
-            Expr::Meta(MetaKey::L4proto) => {
-                self.transport = values.iter().map(|&value| l4(value)).collect();
-            }
+            Expr::Meta(MetaKey::L4proto) => self.add_transport(l4()),
             Expr::Field { id, .. } => {
                 let field = id.get();
                 match (field.protocol, field.keyword) {
                     (Protocol::Ether | Protocol::Vlan, "type") => {
-                        let known = |&value: &u128| match narrow(value) {
+                        let above = match ethertype {
                             0x88a8 => Some(Protocol::Vlan),
                             other => Protocol::by_ethertype(other),
                         };
-                        let above: Vec<_> = values.iter().filter_map(known).collect();
-                        if above == [Protocol::Vlan] {
-                            if field.protocol == Protocol::Vlan
-                                || self.link == [Some(Protocol::Ether)]
-                            {
-                                self.push_link(Protocol::Vlan);
-                            }
-                        } else if !above.is_empty() {
-                            self.network = above.into_iter().map(Some).collect();
+                        match above {
+                            Some(Protocol::Vlan) => self.push_link(Protocol::Vlan),
+                            Some(above) => self.network = Some(Some(above)),
+                            None => {}
                         }
                     }
                     (Protocol::Ip, "protocol") | (Protocol::Ip6, "nexthdr") => {
-                        let above: Vec<_> = values.iter().filter_map(|&value| l4(value)).collect();
-                        if !above.is_empty() {
-                            self.transport = above.into_iter().map(Some).collect();
+                        if let Some(above) = l4() {
+                            self.add_transport(Some(above));
                         }
                     }
                     (Protocol::Icmp | Protocol::Icmpv6, "type") => {
-                        self.icmp_type = values.last().and_then(|&v| u8::try_from(v).ok());
+                        self.icmp_type = u8::try_from(value).ok();
                     }
                     _ => {}
                 }
@@ -325,11 +315,17 @@ impl Context {
             _ => {}
         }
     }
+
+    fn add_transport(&mut self, known: Known) {
+        if !self.transport.contains(&known) {
+            self.transport.push(known);
+        }
+    }
 }
 
-/// ARP carries no layer 4; what nft does not know may.
+/// Neither ARP does, nor what nft does not know.
 fn carries_l4(known: Known) -> bool {
-    !matches!(known, Some(Protocol::Arp))
+    matches!(known, Some(Protocol::Ip | Protocol::Ip6))
 }
 
 /// `left == value`.

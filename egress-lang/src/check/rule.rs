@@ -528,7 +528,7 @@ impl<'t> RuleChecker<'_, 't> {
             );
             return self.fail(value.span, message);
         }
-        let (value, mask) = (self.scalar(value, part)?, self.scalar(mask, part)?);
+        let (number, mask) = (self.scalar(value, part)?, self.scalar(mask, part)?);
         let left = Expr::Binary {
             op: crate::checked::BitOp::And,
             left: Box::new(typed.expr),
@@ -539,7 +539,7 @@ impl<'t> RuleChecker<'_, 't> {
             parts: vec![part.clone()],
         };
         let op = op.unwrap_or(MatchOp::Eq);
-        self.compare(typed, part, Some(op), Value::Int(value), span)
+        self.compare(typed, part, Some(op), Value::Int(number), span)
     }
 
     fn compare(
