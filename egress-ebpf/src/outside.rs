@@ -81,8 +81,8 @@ const NOREF: u64 = 1;
 #[inline(always)]
 fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u64> {
     let places = settings::device();
-    // What programs are called with is the packet itself; read back, its address is a number.
-    let skb = read::<u64>(ptr::from_ref(&skb) as u64)?;
+    // What programs are called with is the packet itself.
+    let skb = skb as u64;
     if what == meta::RTCLASSID {
         let dst = pointer(skb, places.dst)? & !NOREF;
         return match places.class {
