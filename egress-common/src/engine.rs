@@ -209,6 +209,13 @@ pub trait Maps {
     {
         act::load_rare(packet, self, headers, at, registers)
     }
+    /// [`act::load_word`].
+    fn load_word<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> bool
+    where
+        Self: Sized,
+    {
+        act::load_word(packet, self, headers, at)
+    }
     /// [`act::write`].
     fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool
     where

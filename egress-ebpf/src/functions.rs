@@ -167,6 +167,15 @@ pub extern "C" fn hash_fields(skb: *mut __sk_buff, headers: u32, at: u32) -> u64
     act::hash_fields(&SkBuff::new(&ctx), &Tables::<ANY>::get(), headers, at)
 }
 
+/// Makes a key of a field; returns whether it is there.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn load_word(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    let headers = Headers::from_bits(headers);
+    act::load_word(&SkBuff::new(&ctx), &Tables::<ANY>::get(), headers, at).into()
+}
+
 /// Takes something out of a bucket; returns whether there was as much in it.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -3,7 +3,7 @@
 use core::{cell::UnsafeCell, ffi::c_void};
 
 use egress_common::{
-    act::{KEY_WORDS, Registers, keep::EXIT},
+    act::{self, KEY_WORDS, Registers, keep::EXIT},
     engine,
     layout::{CPU_SLOTS, Counter, FEW_SAME, MAX_SAME, State, feature, own},
     packet::{Headers, Packet},
@@ -572,7 +572,14 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
 
     #[inline(always)]
     fn take(&self, slot: u32, cost: u64, most: u64, now: u64) -> bool {
-        functions::take_state(slot, cost, most, now) != 0
+        // Mostly nobody else has a hold of it.
+        let state = Shared::of(slot);
+        let empty_at = state.get();
+        let after = act::taken(empty_at, cost, most, now);
+        if after == act::NOT_ENOUGH {
+            return false;
+        }
+        state.swap(empty_at, after) || functions::take_state(slot, cost, most, now) != 0
     }
 
     #[inline(always)]
@@ -625,6 +632,11 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
         let skb = packet.context().cast();
         // SAFETY: the registers are the caller's alone.
         unsafe { functions::load_rare(skb, headers.to_bits(), at, registers) }
+    }
+
+    #[inline(always)]
+    fn load_word<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> bool {
+        functions::load_word(packet.context().cast(), headers.to_bits(), at) != 0
     }
 
     #[inline(always)]

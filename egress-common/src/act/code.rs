@@ -1,5 +1,5 @@
 //! What instructions do: the lower eight bits of their first word. `reg`, `arg`, `a`, `b` and `c` are as
-//! [there](super).
+//! [there](super). What `reg` becomes, some metadata may become at once: see [`super::TO_SHIFT`].
 
 /// `reg` becomes what the fetch code in `a` (bits 0 to 7) reads at offset `arg`, right-aligned; of a
 /// wide one, as many bytes as bits 8 to 15 say. Ends the rule where that is absent. With words in bits
@@ -15,7 +15,8 @@ pub const SHIFT_LEFT: u8 = 3;
 pub const SHIFT_RIGHT: u8 = 4;
 /// Whether `reg` is from `b` to `b + c`; see [`super::test`] for `arg`.
 pub const TEST: u8 = 5;
-/// The metadata that `a` names ([`super::writable`]) becomes `(reg & b) ^ c`.
+/// The metadata that `a` names ([`super::writable`]) becomes `(reg & b) ^ c`; with `arg` 1, what it is itself takes the
+/// place of `reg`.
 pub const SET_META: u8 = 6;
 /// `reg` becomes the packet's length, times `b`, divided by `c`.
 pub const LENGTH_COST: u8 = 8;
@@ -33,7 +34,8 @@ pub const NUMGEN_INC: u8 = 12;
 /// `reg` becomes a random number less than `b`, plus `c`; with `b` 0, of 32 bits. With `arg` 1, it is made of the
 /// flow's hash ([`crate::symhash`]).
 pub const RANDOM: u8 = 13;
-/// A copy of the packet is sent by the device whose index is `reg`.
+/// A copy of the packet is sent by the device whose index is `reg`, or with `arg` 1 `b`; so it is with the two that
+/// follow.
 pub const DUP: u8 = 14;
 /// The packet is sent by the device whose index is `reg`, and the act is the last of its way.
 pub const FWD: u8 = 15;
@@ -85,5 +87,7 @@ pub const CHANGE: u8 = 36;
 /// half): see [`super::hash`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
 /// rule where a field is absent. Leaves the key alone.
 pub const JHASH_FIELDS: u8 = 37;
+/// The same as [`LOAD`] of a part of a key that is the only one, and then the [`LOOKUP`] or [`CHANGE`] that stands behind.
+pub const LOAD_AND: u8 = 39;
 /// The same as [`LOAD`], of an option or of what is outside of the packet.
 pub const LOAD_RARE: u8 = 38;

@@ -1,8 +1,8 @@
 //! Acts: what statements do that is more than counting, and what they test that no diagram can answer.
 //!
 //! An act is a short program over a few registers of 64 bits, run by an action list. It stands in the
-//! tables: four bytes that say how many instructions it has, four that say nothing, then the
-//! instructions, [`SIZE`] bytes each:
+//! tables: four bytes that say how many instructions it has (one that runs the next one and that are one), four that say
+//! nothing, then the instructions, [`SIZE`] bytes each:
 //!
 //! | byte | bits | what |
 //! |---|---|---|
@@ -110,6 +110,10 @@ pub mod limit {
     pub const LENGTH: u16 = 4;
 }
 
+/// Where four bits of the first word stand that say which metadata becomes what the register becomes: one more than
+/// [`writable`] says, or 0 for none.
+pub const TO_SHIFT: u32 = 12;
+
 /// The `a` of [`code::LOAD`]: words of the key, where these two bits stand.
 pub const LOAD_KEY_SHIFT: u32 = 16;
 
@@ -213,6 +217,10 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
             return ended;
         }
         at = at.wrapping_add(SIZE);
+        if word as u8 == code::LOAD_AND {
+            // Two were run.
+            at = at.wrapping_add(SIZE);
+        }
     }
     end::ON
 }
@@ -237,13 +245,28 @@ fn deep_instruction<P: Packet, M: Maps>(
         }
         code::LOOKUP if elements => maps.lookup(packet, at, registers),
         code::CHANGE if elements => maps.change(packet, at, value),
+        code::LOAD_AND if elements => {
+            if !maps.load_word(packet, headers, at) {
+                return end::RULE;
+            }
+            let at = at.wrapping_add(SIZE);
+            let word = maps.table32(at);
+            match word as u8 {
+                code::LOOKUP => maps.lookup(packet, at, registers),
+                _ => maps.change(packet, at, registers.get(word >> 8)),
+            }
+        }
         code::LOAD_RARE if maps.features() & RARE != 0 => {
             maps.load_rare(packet, headers, at, registers)
         }
         code::JHASH_FIELDS => {
             let hash = maps.hash_fields(packet, headers, at);
+            if hash == ABSENT {
+                return end::RULE;
+            }
             registers.set(word >> 8, hash);
-            ended(hash != ABSENT)
+            set_meta(packet, word >> TO_SHIFT & 0xf, hash);
+            end::ON
         }
         _ => end::BROKEN,
     }
@@ -291,12 +314,12 @@ pub fn instruction<P: Packet, M: Maps>(
             return if hit == wanted { end::ON } else { end::RULE };
         }
         code::SET_META => {
-            let value = (value & b) ^ c;
-            match a {
-                writable::MARK => packet.set_mark(value as u32),
-                writable::PKTTYPE => packet.set_pkttype(value as u32),
-                _ => packet.set_priority(value as u32),
-            }
+            let value = match (arg, a) {
+                (0, _) => value,
+                (_, writable::MARK) => packet.mark().into(),
+                _ => packet.priority().into(),
+            };
+            set_meta(packet, a.wrapping_add(1), (value & b) ^ c);
             return end::ON;
         }
         code::LENGTH_COST => u64::from(packet.counted_len())
@@ -339,11 +362,11 @@ pub fn instruction<P: Packet, M: Maps>(
             number.wrapping_add(c)
         }
         code::DUP => {
-            packet.duplicate(value as u32);
+            packet.duplicate(device(arg, b, value));
             return end::ON;
         }
-        code::FWD => return packet.forward(value as u32, false),
-        code::REDIRECT => return packet.forward(value as u32, true),
+        code::FWD => return packet.forward(device(arg, b, value), false),
+        code::REDIRECT => return packet.forward(device(arg, b, value), true),
         code::FWD_NEIGH => {
             let address = (registers.get(1), registers.get(2));
             return maps.forward_to(packet, value as u32, arg, address);
@@ -381,7 +404,46 @@ pub fn instruction<P: Packet, M: Maps>(
         _ => return end::BROKEN,
     };
     registers.set(reg, computed);
+    set_meta(packet, reg >> (TO_SHIFT - 8), computed);
     end::ON
+}
+
+/// Sets the metadata that is one less than `to` by the numbers of [`writable`].
+#[inline(always)]
+fn set_meta<P: Packet>(packet: &P, to: u32, value: u64) {
+    const MARK: u32 = writable::MARK + 1;
+    const PRIORITY: u32 = writable::PRIORITY + 1;
+    const PKTTYPE: u32 = writable::PKTTYPE + 1;
+    match to {
+        0 => {}
+        MARK => packet.set_mark(value as u32),
+        PRIORITY => packet.set_priority(value as u32),
+        PKTTYPE => packet.set_pkttype(value as u32),
+        _ => {}
+    }
+}
+
+/// The device of a [`code::DUP`].
+#[inline(always)]
+fn device(arg: u32, constant: u64, register: u64) -> u32 {
+    match arg {
+        0 => register as u32,
+        _ => constant as u32,
+    }
+}
+
+/// Makes a key of the field that a [`code::LOAD_AND`] at an offset in the tables names; whether it is there.
+#[inline(always)]
+pub fn load_word<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> bool {
+    let node = maps.node(at);
+    let (offset, code) = (maps.node32(node, 0) >> 16, maps.node32(node, 4) as u8);
+    let shift = maps.node64(node, 8) as u32 & 31;
+    let Some(value) = crate::load::fetch_narrow(packet, maps, headers, code, offset as u16) else {
+        return false;
+    };
+    maps.key_clear();
+    maps.key_set(0, value << shift);
+    true
 }
 
 /// Whether the rule goes on.
@@ -432,6 +494,7 @@ pub fn load_rare<P: Packet, M: Maps>(
     let words = a >> LOAD_KEY_SHIFT & 3;
     if words == 0 {
         registers.set(word >> 8, value);
+        set_meta(packet, word >> TO_SHIFT & 0xf, value);
     } else {
         let shift = maps.table32(at.wrapping_add(8)) & 63;
         registers.append(maps, value << shift, words);
@@ -574,6 +637,15 @@ pub(crate) fn take<M: Maps>(
     most: u64,
     now: u64,
 ) -> bool {
+    // Mostly nobody else has a hold of it.
+    let empty_at = get();
+    let after = taken(empty_at, cost, most, now);
+    if after == NOT_ENOUGH {
+        return false;
+    }
+    if swap(empty_at, after) {
+        return true;
+    }
     for _ in 0..TRIES {
         let empty_at = get();
         let after = maps.taken(empty_at, cost, most, now);
@@ -598,7 +670,7 @@ pub fn take_state<M: Maps>(maps: &M, slot: u32, cost: u64, most: u64, now: u64) 
 }
 
 /// What [`taken`] says where there is not as much in the bucket.
-const NOT_ENOUGH: u64 = u64::MAX;
+pub const NOT_ENOUGH: u64 = u64::MAX;
 
 /// When a bucket would have been empty, after something was taken out.
 #[inline(always)]

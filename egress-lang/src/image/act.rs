@@ -1,7 +1,7 @@
 //! Acts as bytes, by [`egress_common::act`].
 
 use egress_common::act::{
-    LOAD_KEY_SHIFT, change, code, hash, keep, limit, lookup, test, writable, write,
+    LOAD_KEY_SHIFT, TO_SHIFT, change, code, hash, keep, limit, lookup, test, writable, write,
 };
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::{feature, fetch, meta};
@@ -18,6 +18,8 @@ use crate::ranges::RangeSet;
 pub struct Instruction {
     code: u8,
     register: Register,
+    /// What its result becomes besides: one more than [`writable`] says.
+    to: u32,
     arg: u16,
     a: u32,
     b: u64,
@@ -35,7 +37,10 @@ impl Instruction {
 
     /// Appends it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let word = u32::from(self.code) | u32::from(self.register) << 8 | u32::from(self.arg) << 16;
+        let word = u32::from(self.code)
+            | u32::from(self.register) << 8
+            | self.to << TO_SHIFT
+            | u32::from(self.arg) << 16;
         push32(out, [word, self.a]);
         push64(out, [self.b, self.c]);
     }
@@ -57,6 +62,7 @@ impl Encoder {
                 instruction.code = code::LOAD_RARE;
             }
         }
+        load_and(&mut out);
         out
     }
 
@@ -397,6 +403,28 @@ fn fuse(instructions: Vec<Instruction>) -> Vec<Instruction> {
     out
 }
 
+/// Marks loads of keys of one word in front of what the key is for. Keys begin with the first part behind what a key was
+/// for, or with the act.
+fn load_and(instructions: &mut [Instruction]) {
+    let mut begins = true;
+    for at in 0..instructions.len() {
+        let [first, second, ..] = instructions.get_mut(at..).unwrap_or_default() else {
+            return;
+        };
+        if begins && first.is_load_of_a_word() && matches!(second.code, code::LOOKUP | code::CHANGE)
+        {
+            first.code = code::LOAD_AND;
+        }
+        begins = match first.code {
+            code::NEW_KEY => true,
+            code::LOAD_AND | code::LOAD_RARE | code::KEY | code::LOAD => {
+                begins && first.code == code::LOAD && first.a >> LOAD_KEY_SHIFT == 0
+            }
+            _ => begins,
+        };
+    }
+}
+
 /// A hash at the end whose key is one or two fields of at most 32 bits, as one instruction, and how many there are.
 fn hash_of_fields(instructions: &[Instruction]) -> Option<(usize, Instruction)> {
     let (&hash, before) = instructions.split_last()?;
@@ -412,10 +440,7 @@ fn hash_of_fields(instructions: &[Instruction]) -> Option<(usize, Instruction)> 
     let mut all = 0;
     for field in fields.iter().rev() {
         let fetched = field.a as u8;
-        // Neither wide nor an option nor from outside of the packet.
-        let is_short = fetched & (fetch::META | fetch::WIDE) != fetch::WIDE
-            && fetched < fetch::META | meta::SKUID;
-        if field.code != code::LOAD || field.a >> LOAD_KEY_SHIFT != 1 || !is_short {
+        if !field.is_load_of_a_word() {
             return None;
         }
         let shift = u32::try_from(field.b).ok().filter(|&shift| shift < 32)?;
@@ -451,6 +476,20 @@ fn is_unused(register: Register, instructions: &[Instruction]) -> bool {
 }
 
 impl Instruction {
+    /// Whether what stands behind it is run with it.
+    pub fn runs_the_next(&self) -> bool {
+        self.code == code::LOAD_AND
+    }
+
+    /// Whether it appends a field to the key that is neither wide nor an option nor from outside of the packet.
+    fn is_load_of_a_word(&self) -> bool {
+        let fetched = self.a as u8;
+        self.code == code::LOAD
+            && self.a >> LOAD_KEY_SHIFT == 1
+            && fetched & (fetch::META | fetch::WIDE) != fetch::WIDE
+            && fetched < fetch::META | meta::SKUID
+    }
+
     /// Whether it reads or writes at an offset from the network header.
     pub fn is_about_network(&self) -> bool {
         if self.code == code::JHASH_FIELDS {
@@ -461,7 +500,7 @@ impl Instruction {
                 .any(|code| code & fetch::INNER == fetch::NETWORK);
         }
         let of_payload = match self.code {
-            code::LOAD => self.a as u8 & fetch::META == 0,
+            code::LOAD | code::LOAD_AND => self.a as u8 & fetch::META == 0,
             code::WRITE => true,
             _ => false,
         };
@@ -516,7 +555,35 @@ impl Instruction {
             code::WRITE | code::WRITE_INNER => store::left_aligned(value, len),
             _ => value,
         };
+        let of_itself = match next.a {
+            writable::MARK => meta::MARK,
+            _ => meta::PRIORITY,
+        };
         let fused = match (self.code, next.code) {
+            (code::LOAD, code::SET_META)
+                if self.a == u32::from(fetch::META | of_itself)
+                    && next.a != writable::PKTTYPE
+                    && next.arg == 0 =>
+            {
+                Self { arg: 1, ..next }
+            }
+            (code::CONSTANT, code::DUP | code::FWD | code::REDIRECT) => Self {
+                arg: 1,
+                b: self.b,
+                ..next
+            },
+            (
+                code::LOAD
+                | code::NUMGEN_INC
+                | code::RANDOM
+                | code::JHASH
+                | code::JHASH_FIELDS
+                | code::KEPT,
+                code::SET_META,
+            ) if plain(next) && self.sets(self.register) => Self {
+                to: next.a + 1,
+                ..self
+            },
             (code::CONSTANT, code::SET_META | code::WRITE | code::WRITE_INNER) if plain(next) => {
                 Self {
                     b: 0,

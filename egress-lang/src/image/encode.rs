@@ -452,7 +452,8 @@ impl Encoder {
         self.features |= feature::ACT;
         let instructions = self.instructions(act, slot);
         let mut out = Vec::new();
-        push32(&mut out, [instructions.len() as u32, 0]);
+        let rounds = instructions.iter().filter(|one| !one.runs_the_next());
+        push32(&mut out, [rounds.count() as u32, 0]);
         let network = instructions.iter().any(Instruction::is_about_network);
         for instruction in instructions {
             instruction.write(&mut out);
