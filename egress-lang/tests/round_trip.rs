@@ -30,6 +30,28 @@ fn a_listing_is_the_ruleset_again() {
     assert_eq!(list(&once), list(&again));
 }
 
+/// As they are written the last value counts; as they are listed, another one is the last.
+#[test]
+fn what_says_several_protocols_can_be_read() {
+    for rule in [
+        "ether type { ip6, ip } ip ttl 5",
+        "ether type { ip, ip6 } ether type ip ip ttl 5 tcp dport 1",
+        "ether type { 8021q, ip } vlan id 5",
+        "meta iiftype { 65535, ether } vlan id 5",
+        "meta protocol { arp, ip } ip saddr { 10.0.0.1, 10.0.0.2 }",
+        "meta protocol { arp, ip } ip saddr vmap { 10.0.0.1 : drop }",
+        "meta protocol arp meta protocol ip ip option rr exists",
+        "meta l4proto { tcp, udp } th dport 5",
+        "icmp type { redirect, echo-request } icmp id 7",
+    ] {
+        let text = format!("table netdev t {{\n\tchain c {{\n\t\t{rule}\n\t}}\n}}\n");
+        let once = load(&Ruleset::default(), text.as_bytes()).expect(rule);
+        let listing = list(&once);
+        let again = load(&Ruleset::default(), listing.as_bytes()).expect(&listing);
+        assert_eq!(list(&once), list(&again), "{rule}");
+    }
+}
+
 /// nft leaves `meta l4proto tcp` out, and then refuses what it listed.
 #[test]
 fn layer_4_behind_arp_stays_in_the_listing() {

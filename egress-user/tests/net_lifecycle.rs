@@ -258,7 +258,7 @@ fn a_network_namespace_by_name_process_and_path() {
     let there = machine.named_netns("egress-there");
     there.ip("link add name va type veth peer name vb\nlink set va up\nlink set vb up\n");
     let sender = PacketSocket::open(&there, "va");
-    let mut command = machine.command(&common::tool::path("cat"), &there);
+    let mut command = machine.command(&tool::path("cat"), &there);
     let mut process = machine.spawn(&mut command, true);
     // Its number inside.
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
@@ -390,7 +390,7 @@ fn a_filter_that_others_remove_is_said_and_comes_back() {
 fn a_tcx_link_that_others_detach_comes_back() {
     needs_root!();
     let (machine, wire) = (Machine::new(), Wire::new());
-    if !modes(&wire.near).contains(&"tcx") || common::tool::find("bpftool").is_none() {
+    if !modes(&wire.near).contains(&"tcx") || tool::find("bpftool").is_none() {
         common::skip("needs TCX (Linux 6.6) and bpftool");
         return;
     }

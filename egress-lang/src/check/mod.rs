@@ -12,6 +12,7 @@ mod expr;
 mod graph;
 mod handles;
 mod order;
+mod readable;
 mod remove;
 mod rename;
 mod rule;

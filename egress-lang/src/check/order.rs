@@ -5,6 +5,7 @@
 //! what a rule means, so it is done here too. (Its versions up to 1.0.6 unite matches with `!=`, too, and then
 //! the rule matches where either differs; that is not done here.)
 
+use super::readable::make_readable;
 use crate::checked::{Expr, Lookup, Match, MatchOp, RawBase, Right, Statement, Tunnel, Value};
 use crate::field::{FIELDS, Field, FieldId, Protocol};
 use crate::ir::Base;
@@ -15,6 +16,7 @@ use crate::meta::MetaKey;
 pub(super) fn canonical(statements: Vec<Statement>, masked: &[usize]) -> Vec<Statement> {
     let mut statements = unite(statements, masked);
     mark_implied(&mut statements);
+    make_readable(&mut statements);
     statements
 }
 

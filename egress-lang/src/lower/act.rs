@@ -340,12 +340,9 @@ fn read(expr: &Expr, to: Register) -> Result<Vec<Act>> {
     if place.source.width() > 64 {
         return Err(too_wide());
     }
-    match place.source {
-        Source::Meta(Meta::Nfproto) => {
-            let value = NFPROTO_NETDEV;
-            return Ok(vec![Act::Constant { to, value }]);
-        }
-        _ => {}
+    if place.source == Source::Meta(Meta::Nfproto) {
+        let value = NFPROTO_NETDEV;
+        return Ok(vec![Act::Constant { to, value }]);
     }
     let mut act = vec![Act::Load {
         to,
