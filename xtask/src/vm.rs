@@ -44,6 +44,8 @@ const MODULES: &[&str] = &[
     "af_packet", "nf_tables", "nft_objref", "nft_limit", "nft_quota", "nft_log", "nf_dup_netdev", "nft_fwd_netdev",
     "nft_dup_netdev", "nft_hash", "nft_numgen", "nft_reject_netdev", "nft_fib_netdev", "nft_ct",
     "nf_log_syslog", "nfnetlink_log",
+    // IPsec
+    "xfrm_user", "esp4", "authenc", "echainiv", "crypto_null",
 ];
 
 /// Programs of this machine that the guest gets, where they are installed.
