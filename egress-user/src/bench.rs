@@ -13,6 +13,7 @@ mod plot;
 mod progress;
 mod report;
 mod rules;
+mod run_time;
 mod scenario;
 mod sender;
 mod tool;
@@ -42,6 +43,7 @@ use self::{
     pktgen::Pktgen,
     progress::Progress,
     report::{About, Line, Numbers, Report, Unit},
+    run_time::{Counting, RunTime},
     scenario::{Case, Install, On, Subject},
     sender::{Choice, Effort, Sender},
     traffic::{Flows, Traffic},
@@ -107,6 +109,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 5,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: u32,
+    /// Also tells how long eBPF programs run, by the kernel's statistics of programs (kernel.bpf_stats_enabled)
+    #[arg(long)]
+    run_time: bool,
     /// Names the column of times; under QEMU's -icount a nanosecond is an instruction
     #[arg(long, value_enum, default_value = "ns")]
     unit: Unit,
@@ -452,7 +457,36 @@ impl Bench<'_> {
         let samples = self
             .sender
             .measure(&traffic, case.copied, case.fate, effort, self.stop)?;
+        let runs = match case.subject {
+            Subject::Ours | Subject::ClsBpf if args.run_time => {
+                self.run_time(case, &traffic, effort)?
+            }
+            _ => None,
+        };
         drop(installed);
-        Numbers::new(&samples, traffic.size, args.threads, without).context("nothing was measured")
+        let numbers = Numbers::new(&samples, traffic.size, args.threads, without)
+            .context("nothing was measured")?;
+        Ok(Numbers { runs, ..numbers })
+    }
+
+    /// How long the program runs that is installed. Where none has run, as where rules are on another interface, nothing.
+    fn run_time(
+        &mut self,
+        case: &Case,
+        traffic: &Traffic,
+        effort: Effort,
+    ) -> Result<Option<RunTime>> {
+        let mut measured = Vec::new();
+        for _ in 0..effort.repeats {
+            let counting = Counting::begin()?;
+            let once = Effort {
+                repeats: 1,
+                ..effort
+            };
+            self.sender
+                .measure(traffic, case.copied, case.fate, once, self.stop)?;
+            measured.extend(counting.end().ok());
+        }
+        Ok(RunTime::of(measured))
     }
 }

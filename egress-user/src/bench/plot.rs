@@ -140,6 +140,7 @@ mod tests {
                 mbps: 0.0,
                 packets: 1,
                 dropped: 0,
+                runs: None,
             }),
             skipped: None,
         }

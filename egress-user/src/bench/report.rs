@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    run_time::RunTime,
     scenario::{Case, Group, Subject},
     sender::Sample,
     traffic::Flows,
@@ -129,6 +130,9 @@ pub struct Numbers {
     pub packets: u64,
     /// Those of them that were dropped.
     pub dropped: u64,
+    /// How long the eBPF program runs, by the kernel's statistics; nothing where that was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<RunTime>,
 }
 
 impl Numbers {
@@ -159,6 +163,7 @@ impl Numbers {
                 .map(|sample| sample.sent + sample.dropped)
                 .sum(),
             dropped: samples.iter().map(|sample| sample.dropped).sum(),
+            runs: None,
         })
     }
 
@@ -381,19 +386,26 @@ impl Report {
 
     fn lines_table<'a>(&self, lines: impl Iterator<Item = &'a Line>) -> Table {
         let unit = &self.about.unit;
+        let lines: Vec<_> = lines.collect();
+        let has_runs = |line: &&Line| line.result.as_ref().is_some_and(|n| n.runs.is_some());
+        let runs = lines.iter().any(has_runs);
         let mut table = Table::new();
         table
             .load_style(presets::ASCII_MARKDOWN)
             .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(vec![
-                "scenario".to_owned(),
-                "hook".to_owned(),
-                "Mb/s".to_owned(),
-                "pps".to_owned(),
-                format!("{unit}/packet"),
-                format!("added {unit}"),
-                "spread".to_owned(),
-            ]);
+            .set_header(
+                [
+                    "scenario".to_owned(),
+                    "hook".to_owned(),
+                    "Mb/s".to_owned(),
+                    "pps".to_owned(),
+                    format!("{unit}/packet"),
+                    format!("added {unit}"),
+                    "spread".to_owned(),
+                ]
+                .into_iter()
+                .chain(runs.then(|| format!("program {unit}"))),
+            );
         for line in lines {
             let subject = match line.subject.as_str() {
                 name if name == Subject::Nothing.name() => "",
@@ -418,6 +430,13 @@ impl Report {
                     format!("±{:.2} %", n.spread()),
                 ]),
                 None => cells.push("not measured, see below".to_owned()),
+            }
+            if let Some(runs) = line.result.as_ref().and_then(|n| n.runs) {
+                cells.push(format!(
+                    "{} ±{}",
+                    grouped(runs.median),
+                    grouped(runs.half())
+                ));
             }
             table.add_row(cells);
         }
