@@ -19,8 +19,8 @@ const TIME_WAIT: u8 = 6;
 /// `TCP_NEW_SYN_RECV`: what is not a connection yet.
 const NEW_SYN_RECV: u8 = 12;
 
-/// What a number in [`meta`] names: a function of its own to the verifier. Returns whether it wrote
-/// `value`.
+/// What a number in [`meta`] names of the socket or the clock: a function of its own to the verifier. Returns whether it
+/// wrote `value`. In several functions, as the stack of one would be too large for Linux 6.1.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) -> u32 {
@@ -38,16 +38,6 @@ pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) 
                 settings::clock().value(what, tai)
             }
         })
-    } else if what == meta::IPSEC {
-        if features & feature::IPSEC == 0 {
-            return 0;
-        }
-        Some(came_by_ipsec(skb).into())
-    } else if what >= meta::IFGROUP {
-        if features & feature::DEVICE == 0 {
-            return 0;
-        }
-        of_device(skb, what)
     } else {
         if features & feature::SOCKET == 0 {
             return 0;
@@ -58,8 +48,12 @@ pub extern "C" fn load_outside(skb: *mut __sk_buff, what: u32, value: *mut u64) 
 }
 
 /// Whether the packet has a security path (`secpath_exists()`): then it has a state that can be told.
-#[inline(always)]
-fn came_by_ipsec(skb: *mut __sk_buff) -> bool {
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn came_by_ipsec(skb: *mut __sk_buff) -> u32 {
+    if settings::features() & feature::IPSEC == 0 {
+        return 0;
+    }
     let mut state = MaybeUninit::<bpf_xfrm_state>::uninit();
     // SAFETY: the helper writes as many bytes as there are, whether it finds a state or not.
     let error = unsafe {
@@ -71,13 +65,23 @@ fn came_by_ipsec(skb: *mut __sk_buff) -> bool {
             0,
         )
     };
-    error == 0
+    u32::from(error == 0)
 }
 
 /// `SKB_DST_NOREF` (linux/skbuff.h): a bit in the pointer to the route.
 const NOREF: u64 = 1;
 
-/// The group or the name of the device, or the realm of the route.
+/// The same of what is of the device or the route.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn load_device(skb: *mut __sk_buff, what: u32, value: *mut u64) -> u32 {
+    if settings::features() & feature::DEVICE == 0 {
+        return 0;
+    }
+    found(of_device(skb, what as u8), value)
+}
+
+/// The group, the type or the name of the device, or the realm of the route.
 #[inline(always)]
 fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u64> {
     let places = settings::device();

@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use egress_common::{
     act::end,
-    layout::feature,
+    layout::{feature, meta},
     option::{self, OptionWalk, Part, carrier},
     packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
     store::fold,
@@ -26,7 +26,7 @@ use crate::{
     functions::flow_hash,
     loads::{find_headers_far, find_inner, load_far, load_option, load_tunnel, write_option},
     maps,
-    outside::load_outside,
+    outside::{came_by_ipsec, load_device, load_outside},
     settings,
 };
 
@@ -364,8 +364,17 @@ impl Packet for SkBuff<'_> {
 
     #[inline(always)]
     fn outside(&self, what: u8) -> Option<u64> {
+        let (features, skb) = (settings::features(), self.ctx.skb.skb);
+        if features & feature::IPSEC != 0 && what == meta::IPSEC {
+            return Some(came_by_ipsec(skb).into());
+        }
         let mut value = 0;
-        let found = load_outside(self.ctx.skb.skb, what.into(), &raw mut value);
+        let is_of_device = (meta::IFGROUP..meta::TIME).contains(&what);
+        let found = if features & feature::DEVICE != 0 && is_of_device {
+            load_device(skb, what.into(), &raw mut value)
+        } else {
+            load_outside(skb, what.into(), &raw mut value)
+        };
         (found != 0).then_some(value)
     }
 

@@ -87,7 +87,7 @@ pub const CHANGE: u8 = 36;
 /// half): see [`super::hash`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
 /// rule where a field is absent. Leaves the key alone.
 pub const JHASH_FIELDS: u8 = 37;
-/// The same as [`LOAD`] of a part of a key that is the only one, and then the [`LOOKUP`] or [`CHANGE`] that stands behind.
-pub const LOAD_AND: u8 = 39;
+/// The same as [`LOAD`] of a part of a key of 32 bits that is the only one.
+pub const LOAD_WORD: u8 = 39;
 /// The same as [`LOAD`], of an option or of what is outside of the packet.
 pub const LOAD_RARE: u8 = 38;

@@ -1,8 +1,8 @@
 //! Acts: what statements do that is more than counting, and what they test that no diagram can answer.
 //!
 //! An act is a short program over a few registers of 64 bits, run by an action list. It stands in the
-//! tables: four bytes that say how many instructions it has (one that runs the next one and that are one), four that say
-//! nothing, then the instructions, [`SIZE`] bytes each:
+//! tables: four bytes that say how many instructions it has, four that say nothing, then the
+//! instructions, [`SIZE`] bytes each:
 //!
 //! | byte | bits | what |
 //! |---|---|---|
@@ -217,10 +217,6 @@ pub fn run<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) 
             return ended;
         }
         at = at.wrapping_add(SIZE);
-        if word as u8 == code::LOAD_AND {
-            // Two were run.
-            at = at.wrapping_add(SIZE);
-        }
     }
     end::ON
 }
@@ -245,17 +241,7 @@ fn deep_instruction<P: Packet, M: Maps>(
         }
         code::LOOKUP if elements => maps.lookup(packet, at, registers),
         code::CHANGE if elements => maps.change(packet, at, value),
-        code::LOAD_AND if elements => {
-            if !maps.load_word(packet, headers, at) {
-                return end::RULE;
-            }
-            let at = at.wrapping_add(SIZE);
-            let word = maps.table32(at);
-            match word as u8 {
-                code::LOOKUP => maps.lookup(packet, at, registers),
-                _ => maps.change(packet, at, registers.get(word >> 8)),
-            }
-        }
+        code::LOAD_WORD if elements => ended(maps.load_word(packet, headers, at)),
         code::LOAD_RARE if maps.features() & RARE != 0 => {
             maps.load_rare(packet, headers, at, registers)
         }
@@ -432,7 +418,7 @@ fn device(arg: u32, constant: u64, register: u64) -> u32 {
     }
 }
 
-/// Makes a key of the field that a [`code::LOAD_AND`] at an offset in the tables names; whether it is there.
+/// Makes a key of the field that a [`code::LOAD_WORD`] at an offset in the tables names; whether it is there.
 #[inline(always)]
 pub fn load_word<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> bool {
     let node = maps.node(at);
@@ -637,15 +623,6 @@ pub(crate) fn take<M: Maps>(
     most: u64,
     now: u64,
 ) -> bool {
-    // Mostly nobody else has a hold of it.
-    let empty_at = get();
-    let after = taken(empty_at, cost, most, now);
-    if after == NOT_ENOUGH {
-        return false;
-    }
-    if swap(empty_at, after) {
-        return true;
-    }
     for _ in 0..TRIES {
         let empty_at = get();
         let after = maps.taken(empty_at, cost, most, now);

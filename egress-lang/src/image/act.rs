@@ -62,7 +62,7 @@ impl Encoder {
                 instruction.code = code::LOAD_RARE;
             }
         }
-        load_and(&mut out);
+        load_words(&mut out);
         out
     }
 
@@ -405,7 +405,7 @@ fn fuse(instructions: Vec<Instruction>) -> Vec<Instruction> {
 
 /// Marks loads of keys of one word in front of what the key is for. Keys begin with the first part behind what a key was
 /// for, or with the act.
-fn load_and(instructions: &mut [Instruction]) {
+fn load_words(instructions: &mut [Instruction]) {
     let mut begins = true;
     for at in 0..instructions.len() {
         let [first, second, ..] = instructions.get_mut(at..).unwrap_or_default() else {
@@ -413,11 +413,11 @@ fn load_and(instructions: &mut [Instruction]) {
         };
         if begins && first.is_load_of_a_word() && matches!(second.code, code::LOOKUP | code::CHANGE)
         {
-            first.code = code::LOAD_AND;
+            first.code = code::LOAD_WORD;
         }
         begins = match first.code {
             code::NEW_KEY => true,
-            code::LOAD_AND | code::LOAD_RARE | code::KEY | code::LOAD => {
+            code::LOAD_WORD | code::LOAD_RARE | code::KEY | code::LOAD => {
                 begins && first.code == code::LOAD && first.a >> LOAD_KEY_SHIFT == 0
             }
             _ => begins,
@@ -476,11 +476,6 @@ fn is_unused(register: Register, instructions: &[Instruction]) -> bool {
 }
 
 impl Instruction {
-    /// Whether what stands behind it is run with it.
-    pub fn runs_the_next(&self) -> bool {
-        self.code == code::LOAD_AND
-    }
-
     /// Whether it appends a field to the key that is neither wide nor an option nor from outside of the packet.
     fn is_load_of_a_word(&self) -> bool {
         let fetched = self.a as u8;
@@ -500,7 +495,7 @@ impl Instruction {
                 .any(|code| code & fetch::INNER == fetch::NETWORK);
         }
         let of_payload = match self.code {
-            code::LOAD | code::LOAD_AND => self.a as u8 & fetch::META == 0,
+            code::LOAD | code::LOAD_WORD => self.a as u8 & fetch::META == 0,
             code::WRITE => true,
             _ => false,
         };

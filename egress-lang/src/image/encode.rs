@@ -452,8 +452,7 @@ impl Encoder {
         self.features |= feature::ACT;
         let instructions = self.instructions(act, slot);
         let mut out = Vec::new();
-        let rounds = instructions.iter().filter(|one| !one.runs_the_next());
-        push32(&mut out, [rounds.count() as u32, 0]);
+        push32(&mut out, [instructions.len() as u32, 0]);
         let network = instructions.iter().any(Instruction::is_about_network);
         for instruction in instructions {
             instruction.write(&mut out);
