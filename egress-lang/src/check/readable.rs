@@ -66,10 +66,12 @@ fn says_several(statements: &[Statement]) -> bool {
             Expr::Meta(MetaKey::L4proto) => 2,
             Expr::Field { id, .. } => {
                 let field = id.get();
-                match (field.protocol, field.keyword) {
-                    (Protocol::Ether | Protocol::Vlan, "type") => 1,
-                    (Protocol::Ip, "protocol") | (Protocol::Ip6, "nexthdr") => 2,
-                    (Protocol::Icmp | Protocol::Icmpv6, "type") => 3,
+                let row = field.protocol.row();
+                match row.base {
+                    Base::Link if row.next == Some(field.keyword) => 1,
+                    Base::Network if row.next == Some(field.keyword) => 2,
+                    // The type of ICMP, of which its other fields are.
+                    Base::Transport if field.keyword == "type" => 3,
                     _ => continue,
                 }
             }
