@@ -374,6 +374,9 @@ pub mod feature {
     pub const CLOCK: u32 = 1 << 22;
     /// Whether packets were taken out of IPsec.
     pub const IPSEC: u32 = 1 << 23;
+    /// The EtherType of a VLAN tag beside the packet becomes what is none of a tag
+    /// ([`crate::packet::Packet::set_vlan`]).
+    pub const ETHERTYPE: u32 = 1 << 24;
     /// What is not kept with the packet.
     pub const OUTSIDE: u32 = SOCKET | DEVICE | CLOCK | IPSEC;
 

@@ -289,8 +289,10 @@ pub trait Packet {
     fn gso_size(&self) -> u32;
     /// The accelerated VLAN tag.
     fn vlan(&self) -> Option<VlanTag>;
-    /// Puts this in the place of the accelerated VLAN tag there is; its EtherType is [`ETH_P_8021Q`] or
-    /// [`ETH_P_8021AD`].
+    /// Puts this in the place of the accelerated VLAN tag there is. Its EtherType is [`ETH_P_8021Q`] or
+    /// [`ETH_P_8021AD`], or with [`feature::ETHERTYPE`] any: a program cannot have such a tag beside the packet, so it
+    /// remembers the EtherType, and puts the tag into the packet when it is done, as the kernel does with tags that
+    /// no device knows (`validate_xmit_vlan()`, net/core/dev.c).
     fn set_vlan(&self, tag: VlanTag);
     /// Writes `len` bytes (1 to 8) of `value`, left-aligned, anywhere in the packet; whether they are
     /// there.

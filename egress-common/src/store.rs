@@ -100,7 +100,7 @@ pub fn mend_crc<P: Packet>(packet: &P, headers: Headers) -> bool {
 }
 
 /// Writes into an accelerated VLAN tag (`nft_payload_set_vlan()`): its EtherType, its control information or both,
-/// or nothing. Where rules are loaded, EtherTypes are refused that are none of a tag: programs cannot set them.
+/// or nothing.
 #[inline(always)]
 fn write_tag<P: Packet>(packet: &P, tag: VlanTag, write: Write) -> bool {
     let (protocol, tci) = (u64::from(tag.protocol) << 48, u64::from(tag.tci) << 48);

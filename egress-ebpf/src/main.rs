@@ -12,6 +12,7 @@ mod maps;
 mod outside;
 mod packet;
 mod settings;
+mod tags;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;
@@ -153,10 +154,18 @@ fn classify<const FEATURES: u32, const WAY: u32>(ctx: &TcContext) -> i32 {
         other: settings::root(),
     };
     let (headers, root) = engine::enter(&skb, &tables, roots);
-    let outcome = match WAY {
+    let tagging = WAY != ONE && tags::may_be();
+    if tagging {
+        maps::set_ethertype(0);
+    }
+    let mut outcome = match WAY {
         ROUNDS => rounds(&skb, ctx, headers, root),
         way => engine::only_round(&skb, &tables, headers, root, way == ACTS),
     };
+    let leaves = matches!(outcome, Outcome::Pass | Outcome::Redirect);
+    if tagging && leaves && tags::put_tag(ctx.skb.skb) == 0 {
+        outcome = Outcome::Drop;
+    }
     match outcome {
         Outcome::Pass => NEXT,
         Outcome::Drop => {

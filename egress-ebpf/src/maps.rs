@@ -3,7 +3,10 @@
 use core::{cell::UnsafeCell, ffi::c_void};
 
 use egress_common::{
-    act::{self, KEY_WORDS, Registers, keep::EXIT},
+    act::{
+        self, KEY_WORDS, Registers,
+        keep::{ETHERTYPE, EXIT},
+    },
     engine,
     layout::{CPU_SLOTS, Counter, FEW_SAME, MAX_SAME, State, feature, own},
     packet::{Headers, Packet},
@@ -200,6 +203,20 @@ pub fn kept() -> u32 {
 pub fn keep(kept: u32) {
     // SAFETY: as above.
     unsafe { Scratch::get().word(EXIT.into()).write(kept) };
+}
+
+/// The EtherType that the VLAN tag beside the packet is to have ([`ETHERTYPE`]); 0 where it has the right one.
+#[inline(always)]
+pub fn ethertype() -> u32 {
+    // SAFETY: a word of this CPU's own.
+    unsafe { Scratch::get().word(ETHERTYPE.into()).read() }
+}
+
+/// Sets that.
+#[inline(always)]
+pub fn set_ethertype(ethertype: u32) {
+    // SAFETY: as above.
+    unsafe { Scratch::get().word(ETHERTYPE.into()).write(ethertype) };
 }
 
 /// Where this CPU makes keys: not on the stack, which is small, nor may Linux 6.1's helpers be told of a key

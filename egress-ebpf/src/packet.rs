@@ -27,7 +27,7 @@ use crate::{
     loads::{find_headers_far, find_inner, load_far, load_option, load_tunnel, write_option},
     maps,
     outside::{came_by_ipsec, load_device, load_outside},
-    settings,
+    settings, tags,
 };
 
 /// The most VLAN tags in front of a network header (`VLAN_MAX_DEPTH`).
@@ -385,8 +385,15 @@ impl Packet for SkBuff<'_> {
 
     #[inline(always)]
     fn vlan(&self) -> Option<VlanTag> {
-        (field!(self, vlan_present) != 0).then(|| VlanTag {
-            protocol: u16::from_be(field!(self, vlan_proto) as u16),
+        if field!(self, vlan_present) == 0 {
+            return None;
+        }
+        let protocol = match tags::kept() {
+            0 => u16::from_be(field!(self, vlan_proto) as u16),
+            ethertype => ethertype as u16,
+        };
+        Some(VlanTag {
+            protocol,
             tci: field!(self, vlan_tci) as u16,
         })
     }
@@ -401,6 +408,7 @@ impl Packet for SkBuff<'_> {
             bpf_skb_vlan_pop(skb);
             bpf_skb_vlan_push(skb, tag.protocol.to_be(), tag.tci);
         }
+        tags::keep(tag.protocol);
     }
 
     #[inline(always)]

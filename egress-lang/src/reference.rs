@@ -94,7 +94,6 @@ beforehand. A test loads each line, so that this list is what is refused.
     fib saddr type local drop
     @nh,0,160 0 drop                                    # more than 128 bits
     jhash ip saddr mod 2 seed 0x1 . meta mark { 0 . 1 } drop # concatenations with numbers
-    ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals
@@ -106,6 +105,7 @@ beforehand. A test loads each line, so that this list is what is refused.
 On ingress, where alone nft's hook has them:
 
     reject
+    ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
 
 What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect` (to a port), `queue`, and on
 egress `reject`.

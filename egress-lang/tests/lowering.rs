@@ -280,9 +280,11 @@ fn mark_and_priority_are_set() {
     ] {
         assert_eq!(lowered(statement), [steps], "{statement}");
     }
-    let ruleset = load(&text("ether type set ip")).expect("a statement of nft's");
-    let error = lower::hook(&ruleset, "lo", Hook::Egress).expect_err("it is not enforced");
-    let what = "setting an EtherType, which may be that of a VLAN tag beside the packet: ";
+    let ingress = text("ether type set ip").replace("hook egress", "hook ingress");
+    let ruleset = load(&ingress).expect("a statement of nft's");
+    let error = lower::hook(&ruleset, "lo", Hook::Ingress).expect_err("it is not enforced");
+    let what =
+        "setting an EtherType on ingress, which may be that of a VLAN tag beside the packet: ";
     assert!(error.what.starts_with(what), "{error}");
 }
 

@@ -46,6 +46,11 @@ pub mod keep {
     pub const NUMBER: u16 = KEY_WORDS as u16 - 1;
     /// Also beyond that.
     pub const EXIT: u16 = KEY_WORDS as u16;
+    /// Not by these: the EtherType that the tag beside the packet is to have, with [`IS_SET`] where that is none of a
+    /// tag.
+    pub const ETHERTYPE: u16 = EXIT + 1;
+    /// See [`ETHERTYPE`].
+    pub const IS_SET: u32 = 1 << 16;
 }
 
 /// The `arg` of [`code::LOOKUP`].

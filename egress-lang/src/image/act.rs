@@ -83,6 +83,12 @@ impl Encoder {
         {
             self.features |= feature::CRC;
         }
+        if let Act::Write {
+            ethertype: true, ..
+        } = act
+        {
+            self.features |= feature::ETHERTYPE;
+        }
         if let Act::Keep {
             what: Kept::Exit, ..
         } = act
@@ -165,6 +171,7 @@ impl Encoder {
                 from,
                 checksum,
                 pseudo,
+                ethertype: _,
                 moves: _,
             } => Instruction {
                 arg: offset,

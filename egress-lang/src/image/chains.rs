@@ -50,12 +50,19 @@ impl Chains {
                 *place = all;
             }
         }
-        if writes::moves_inner(hook) {
+        let what = if writes::moves_inner(hook) {
+            "setting what says where the data behind a transport header starts, beside @ih,"
+        } else if writes::sends_before_tagging(hook) {
+            "setting an EtherType, which may be that of a VLAN tag beside the packet, and sending copies or to neighbours,"
+        } else {
+            ""
+        };
+        if !what.is_empty() {
             let chain = hook.base_chains.first();
             let chain = chain.and_then(|base| hook.chains.get(base.chain.0 as usize));
             return Err(CompileError::Unsupported {
                 chain: chain.map(|chain| chain.name.clone()).unwrap_or_default(),
-                what: "setting what says where the data behind a transport header starts, beside @ih,",
+                what,
             });
         }
         let moves = |base: &&BaseChain| {

@@ -185,18 +185,38 @@ impl Written {
     }
 }
 
-/// Whether rules set what says where `@ih` starts (the flags of GRE, the length of TCP's header), and use it: the kernel
-/// remembers from its first use on where that was (`nft_payload_inner_offset()`).
-pub fn moves_inner(hook: &Hook) -> bool {
+/// What the rules do, beyond counting.
+fn acts(hook: &Hook) -> impl Iterator<Item = &Act> {
     let rules = hook.chains.iter().flat_map(|chain| &chain.rules);
-    let acts = rules
+    rules
         .flat_map(|rule| &rule.steps)
         .flat_map(|step| match step {
             Step::Act(act) => act.as_slice(),
             _ => &[],
-        });
+        })
+}
+
+/// Whether the EtherType of a tag beside the packet becomes what is none of a tag, and packets are sent before they have
+/// the tag in them: copies, and those that get a new Ethernet header, in front of which the kernel puts the tag.
+pub fn sends_before_tagging(hook: &Hook) -> bool {
+    let sends = |act: &Act| matches!(act, Act::Dup { .. } | Act::FwdTo { .. });
+    let tags = |act: &Act| {
+        matches!(
+            act,
+            Act::Write {
+                ethertype: true,
+                ..
+            }
+        )
+    };
+    acts(hook).any(tags) && acts(hook).any(sends)
+}
+
+/// Whether rules set what says where `@ih` starts (the flags of GRE, the length of TCP's header), and use it: the kernel
+/// remembers from its first use on where that was (`nft_payload_inner_offset()`).
+pub fn moves_inner(hook: &Hook) -> bool {
     let (mut moves, mut writes) = (false, false);
-    for act in acts {
+    for act in acts(hook) {
         let Act::Write {
             base,
             offset,

@@ -135,6 +135,7 @@ impl Run<'_> {
                 from,
                 checksum,
                 pseudo,
+                ethertype: _,
                 moves: _,
             } => {
                 let write = store::Write {

@@ -117,6 +117,8 @@ pub enum Act {
         checksum: Option<Checksum>,
         /// Whether what is written is in the pseudo header of transport checksums.
         pseudo: bool,
+        /// Whether a VLAN tag beside the packet may get an EtherType by it that is none of a tag.
+        ethertype: bool,
         /// Whether it says where headers are, or what they are. The kernel has looked at that when a base chain
         /// begins.
         moves: bool,

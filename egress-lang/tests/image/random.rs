@@ -249,6 +249,7 @@ fn act() -> impl Strategy<Value = Vec<Act>> {
                     from: 2,
                     checksum,
                     pseudo,
+                    ethertype: false,
                     moves: false,
                 },
             ]

@@ -607,7 +607,9 @@ const SETTABLE: &[(&str, Values)] = &[
 const OTHER_STATEMENTS: &[&str] = &[
     "log prefix \"x\" level debug",
     "ether type set ip",
+    "ether type set 0x9100",
     "ether type set 8021ad",
+    "@ll,96,4 set 7",
     "@ll,96,32 set 0x88a87009",
     "notrack",
 ];

@@ -3,7 +3,7 @@
 use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q};
 
 use super::{Lower, Result};
-use crate::checked::{Expr, RawBase, Value};
+use crate::checked::{Expr, Hook, RawBase, Value};
 use crate::field::Protocol;
 use crate::ir::{Act, Base, Checksum, Source};
 
@@ -16,7 +16,7 @@ struct Target {
     protocol: Option<Protocol>,
 }
 
-/// Where the EtherType of a VLAN tag is, in bytes: of one beside the packet, programs can set two values.
+/// Where the EtherType of a VLAN tag is, in bytes.
 const VLAN_PROTOCOL: u32 = 12;
 
 /// Bits of the network header that say where headers are and what is behind them.
@@ -72,7 +72,17 @@ impl Lower<'_> {
             _ => (first, end),
         };
         let len = end - first;
-        target.may_be_set(first, len, value)?;
+        let ethertype = target.sets_ethertype(first, len, value);
+        if ethertype && self.hook == Hook::Ingress {
+            return Err(
+                "setting an EtherType on ingress, which may be that of a VLAN tag beside the packet: a \
+                 program can make it vlan or 8021ad, and nothing else"
+                    .to_owned(),
+            );
+        }
+        if target.base == Base::Link && end > VLAN_PROTOCOL && len > 8 {
+            return Err("setting this much with a VLAN tag in it".to_owned());
+        }
         let moves = target.moves();
         let write = |offset: u32, len: u32, from| Act::Write {
             base: target.base,
@@ -81,6 +91,7 @@ impl Lower<'_> {
             from,
             checksum,
             pseudo,
+            ethertype,
             moves,
         };
         if let (128, Expr::Field { .. } | Expr::Raw { .. }) = (target.width, value) {
@@ -146,8 +157,8 @@ impl Target {
         })
     }
 
-    /// Whether the bytes that are written for it may be.
-    fn may_be_set(&self, first: u32, len: u32, value: &Expr) -> Result<()> {
+    /// Whether it may make the EtherType of a VLAN tag beside the packet what is none of a tag.
+    fn sets_ethertype(&self, first: u32, len: u32, value: &Expr) -> bool {
         let is_of_tag = || match value {
             Expr::Constant(_, Value::Int(number)) if len * 8 == self.width => {
                 let protocol = number >> (len * 8 - 16);
@@ -157,18 +168,7 @@ impl Target {
             }
             _ => false,
         };
-        let protocol = self.base == Base::Link && first == VLAN_PROTOCOL && matches!(len, 2 | 4);
-        if protocol && !is_of_tag() {
-            return Err(
-                "setting an EtherType, which may be that of a VLAN tag beside the packet: a program \
-                 can make it vlan or 8021ad, and nothing else"
-                    .to_owned(),
-            );
-        }
-        if self.base == Base::Link && first + len > VLAN_PROTOCOL && len > 8 {
-            return Err("setting this much with a VLAN tag in it".to_owned());
-        }
-        Ok(())
+        self.base == Base::Link && first == VLAN_PROTOCOL && matches!(len, 2 | 4) && !is_of_tag()
     }
 
     /// Whether it says where headers are, and what they are.
