@@ -29,6 +29,11 @@ pub trait Maps {
     fn most_same(&self) -> u32 {
         MAX_SAME
     }
+    /// The target that packets start at, by its offset in a block ([`layout::start`]).
+    fn root(&self, which: u32) -> u32;
+    /// The target of a transport protocol, by its number in the targets of [`feature::L4_TABLES`], and by
+    /// [`layout::start::IPV4`] or [`layout::start::IPV6`].
+    fn l4_root(&self, which: u32, number: u32) -> u32;
     /// The node at an offset.
     fn node(&self, offset: u32) -> Self::Node;
     /// One byte of a node. `at` is less than [`layout::TABLE_SLACK`], here and in what follows.
@@ -265,27 +270,40 @@ pub struct Roots {
     pub other: u32,
 }
 
+impl Roots {
+    /// The one at this offset of a block ([`layout::start`]).
+    pub const fn get(self, which: u32) -> u32 {
+        match which {
+            layout::start::IPV4 => self.ipv4,
+            layout::start::IPV6 => self.ipv6,
+            _ => self.other,
+        }
+    }
+}
+
 /// Finds a packet's headers, and the target that it starts at.
 #[inline(always)]
-pub fn enter<P: Packet, M: Maps>(packet: &P, maps: &M, roots: Roots) -> (Headers, u32) {
+pub fn enter<P: Packet, M: Maps>(packet: &P, maps: &M) -> (Headers, u32) {
+    use layout::start::{IPV4, IPV6, OTHER};
     let features = maps.features();
     if features & (feature::TRANSPORT | feature::NETWORK | feature::PROTOCOL) == 0 {
-        return (Headers::NONE, roots.other);
+        return (Headers::NONE, maps.root(OTHER));
     }
     let (headers, family) = Headers::find(packet, features);
     if features & feature::PROTOCOL == 0 {
-        return (headers, roots.other);
+        return (headers, maps.root(OTHER));
     }
-    let root = match family {
-        Family::Ipv4 => roots.ipv4,
-        Family::Ipv6 => roots.ipv6,
-        Family::Other => return (headers, roots.other),
+    let which = match family {
+        Family::Ipv4 => IPV4,
+        Family::Ipv6 => IPV6,
+        Family::Other => return (headers, maps.root(OTHER)),
     };
-    if features & feature::L4_TABLES == 0 {
-        return (headers, root);
-    }
-    let entry = root.wrapping_add(headers.l4_index() << 2);
-    (headers, maps.table32(entry))
+    let root = if features & feature::L4_TABLES == 0 {
+        maps.root(which)
+    } else {
+        maps.l4_root(which, headers.l4_index())
+    };
+    (headers, root)
 }
 
 /// What becomes of the packet.

@@ -42,7 +42,8 @@
 //!
 //! # Tables of transport protocols
 //! With [`feature::L4_TABLES`], IPv4 and IPv6 packets start at tables of [`L4_TARGETS`] targets: one
-//! for each transport protocol, the last for packets without a transport header.
+//! for each transport protocol, the last for packets without a transport header. Programs find them in front of all
+//! others ([`start`]).
 //!
 //! # Counters
 //! Each CPU counts in a row of its own: [`own`] of a program, [`Counter`]s of rules by slot. The
@@ -66,6 +67,55 @@ pub const fn table_map(len: usize) -> Option<(u32, u32)> {
 /// The mask for offsets in a map with such a value size.
 pub const fn table_mask(value_size: u32) -> u32 {
     value_size.wrapping_sub(TABLE_SLACK).wrapping_sub(4)
+}
+
+/// Where packets start: in front of the tables. The map begins with the byte offset of a block of [`start::BLOCK`] bytes, 32 bits, in a
+/// cache line of its own, so that a packet reads once which tables are in force. The block has the
+/// [roots](crate::engine::Roots), and the targets of [`feature::L4_TABLES`]; the tables follow. The map may have room for two
+/// of both, so that tables can change while a program runs over them.
+pub mod start {
+    use super::{L4_TARGETS, TABLE_SLACK};
+
+    /// Bytes in front of the first block.
+    pub const HEADER: u32 = 64;
+
+    /// In a block: the target of packets that are neither IPv4 nor IPv6, or of all.
+    pub const OTHER: u32 = 0;
+    /// In a block: the target of IPv4 packets.
+    pub const IPV4: u32 = 4;
+    /// In a block: the target of IPv6 packets.
+    pub const IPV6: u32 = 8;
+
+    /// In a block: the targets of transport protocols in IPv4 packets, and behind those, in IPv6 packets.
+    pub const L4: u32 = 64;
+    /// Bytes of the targets of transport protocols.
+    pub const L4_SIZE: u32 = (L4_TARGETS << 2).next_multiple_of(64);
+
+    /// Bytes of a block.
+    pub const BLOCK: u32 = L4 + 2 * L4_SIZE;
+
+    /// Where the tables begin behind the first block.
+    pub const FIRST: u32 = HEADER + BLOCK;
+
+    /// Bytes that the tables behind each of two blocks may take, in a map of such a value size.
+    pub const fn half(value_size: u32) -> u32 {
+        let all = value_size
+            .saturating_sub(TABLE_SLACK)
+            .saturating_sub(HEADER);
+        (all >> 1 & !63).saturating_sub(BLOCK)
+    }
+
+    /// Where a block begins.
+    pub const fn block(half: u32, value_size: u32) -> u32 {
+        let step = self::half(value_size).wrapping_add(BLOCK);
+        HEADER.wrapping_add(step.wrapping_mul(half & 1))
+    }
+
+    /// What [`super::table_map`] is to have room for, so that both have it for `len` bytes.
+    pub const fn whole(len: usize) -> usize {
+        let half = len.saturating_add(BLOCK as usize).saturating_add(64);
+        half.saturating_mul(2).saturating_add(HEADER as usize)
+    }
 }
 
 /// Set in a target that is not a node.
@@ -435,7 +485,7 @@ pub mod own {
 
 /// Where the running kernel keeps what is read of a packet's socket: bytes from the start of the
 /// structure that is named first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct SocketPlaces {
     /// `sock.skc_state`, 8 bits.
@@ -483,17 +533,13 @@ impl SocketPlaces {
 }
 
 /// What the loader tells a program before it is loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Settings {
     /// What the ruleset uses ([`feature`]).
     pub features: u32,
-    /// The target that packets start at which are neither IPv4 nor IPv6.
+    /// The target that packets start at, for the programs that have but one action list.
     pub root: u32,
-    /// The target that IPv4 packets start at.
-    pub root_ipv4: u32,
-    /// The target that IPv6 packets start at.
-    pub root_ipv6: u32,
     /// The mask for offsets in the tables ([`table_mask`]).
     pub table_mask: u32,
     /// Rows of counters, less one.
@@ -523,7 +569,7 @@ pub struct Settings {
 }
 
 /// Where the running kernel keeps what is read of a packet's device and route, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct DevicePlaces {
     /// `sk_buff.dev`.
@@ -553,7 +599,7 @@ impl DevicePlaces {
 }
 
 /// What the time of day is counted by, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Clock {
     /// What the kernel's `CLOCK_TAI` is ahead of `CLOCK_REALTIME`, as 32 bits of two's complement.
@@ -589,8 +635,6 @@ impl Settings {
     pub const NONE: Self = Self {
         features: u32::MAX,
         root: 0,
-        root_ipv4: 0,
-        root_ipv6: 0,
         table_mask: 0,
         cpu_mask: 0,
         counter_row: 0,

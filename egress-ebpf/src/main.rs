@@ -17,7 +17,7 @@ mod tags;
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
 use aya_log_ebpf::warn;
 use egress_common::{
-    engine::{self, Outcome, Roots, State},
+    engine::{self, Outcome, State},
     layout::{MAX_ROUNDS, feature, own},
     packet::{Headers, Packet as _},
 };
@@ -148,12 +148,7 @@ fn classify<const FEATURES: u32, const WAY: u32>(ctx: &TcContext) -> i32 {
     }
     own.count(own::SEEN);
     let tables = Tables::<FEATURES>::with_counters(row);
-    let roots = Roots {
-        ipv4: settings::root_ipv4(),
-        ipv6: settings::root_ipv6(),
-        other: settings::root(),
-    };
-    let (headers, root) = engine::enter(&skb, &tables, roots);
+    let (headers, root) = engine::enter(&skb, &tables);
     let tagging = WAY != ONE && tags::may_be();
     if tagging {
         maps::set_ethertype(0);

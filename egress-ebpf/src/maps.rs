@@ -8,7 +8,7 @@ use egress_common::{
         keep::{ETHERTYPE, EXIT},
     },
     engine,
-    layout::{CPU_SLOTS, Counter, FEW_SAME, MAX_SAME, State, feature, own},
+    layout::{CPU_SLOTS, Counter, FEW_SAME, MAX_SAME, State, feature, own, start},
     packet::{Headers, Packet},
 };
 
@@ -323,6 +323,13 @@ impl<const FEATURES: u32> Tables<FEATURES> {
         }
     }
 
+    /// The block in force ([`start`]). Read once for a packet: a command may put another one in force at any moment.
+    #[inline(always)]
+    fn block(&self) -> u32 {
+        // SAFETY: the first word of the map.
+        unsafe { self.start.cast::<u32>().read_volatile() }
+    }
+
     /// The mask keeps offsets in the map and is a constant to the verifier; `TABLE_SLACK` bytes
     /// lie behind the last of them.
     #[inline(always)]
@@ -371,6 +378,25 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
         } else {
             FEATURES
         }
+    }
+
+    #[inline(always)]
+    fn root(&self, which: u32) -> u32 {
+        // It is in the program, which the verifier then knows the end of.
+        if FEATURES == feature::COUNTER {
+            return settings::root();
+        }
+        engine::Maps::table32(self, self.block().wrapping_add(which))
+    }
+
+    #[inline(always)]
+    fn l4_root(&self, which: u32, number: u32) -> u32 {
+        let targets = match which {
+            start::IPV4 => start::L4,
+            _ => start::L4 + start::L4_SIZE,
+        };
+        let at = self.block().wrapping_add(targets);
+        engine::Maps::table32(self, at.wrapping_add(number << 2))
     }
 
     #[inline(always)]

@@ -41,6 +41,6 @@ pub fn clock() -> Clock {
 }
 
 setting! {
-    features root root_ipv4 root_ipv6 table_mask cpu_mask counter_row counter_mask link_len uncounted_len ingress skip_value
+    features root table_mask cpu_mask counter_row counter_mask link_len uncounted_len ingress skip_value
     skip_mask state_mask
 }

@@ -22,8 +22,8 @@ use crate::{maps, settings};
 const VLAN_HLEN: u32 = 4;
 /// Bytes of both addresses of the Ethernet header.
 const ADDRESSES: u32 = 12;
-/// Tags in a packet that can be behind the one beside it, and are kept.
-const BEHIND: u32 = 7;
+/// Tags in a packet that may be behind the one beside it; one with more is dropped.
+const BEHIND: u32 = 31;
 
 /// Whether there may be such a tag at all.
 #[inline(always)]
@@ -85,7 +85,9 @@ pub extern "C" fn put_tag(skb: *mut __sk_buff) -> u32 {
     }
     let room = count.wrapping_mul(VLAN_HLEN);
     // SAFETY: as above.
-    if unsafe { bpf_skb_change_head(skb.cast(), room, 0) } != 0 {
+    let rest = unsafe { (*skb).vlan_present };
+    // SAFETY: as above.
+    if rest != 0 || unsafe { bpf_skb_change_head(skb.cast(), room, 0) } != 0 {
         return 0;
     }
     let mut addresses = [0u32; 3];

@@ -505,3 +505,95 @@ fn sets_of_policy_memory_grow() {
     assert!(sender.send(&to(3, 2, 9)));
     machine.egress(&wire.near, &["detach", "--all"]).success();
 }
+
+/// Elements of sets in tables, and rules: the program that runs stays, with other tables from one packet to the next.
+#[test]
+fn tables_change_under_a_program_that_stays() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let run = runner(&machine, &wire);
+    let sets = "set s { type inet_service; elements = { 1, 99 }; }\n\
+                set p { type ipv4_addr; flags interval; elements = { 198.18.0.8/29 }; }\n\
+                map v { type inet_service : verdict; elements = { 50 : drop }; }";
+    let rules =
+        "udp dport @s counter drop\nip daddr @p udp dport 5 counter drop\nudp dport vmap @v";
+    run(&["load", "-"], &table(sets, rules));
+    let program = || {
+        let status: serde_json::Value = serde_json::from_str(&run(&["status", "-j"], "")).unwrap();
+        status.pointer("/interfaces/0/program_id").cloned()
+    };
+    let first = program();
+    assert!(
+        first.as_ref().is_some_and(serde_json::Value::is_number),
+        "{}",
+        run(&["status", "-j"], "")
+    );
+    let sender = wire.sender();
+    let passes = |host, port| sender.send(&to(host, port, 0));
+    for (command, host, port, is_dropped) in [
+        ("add element netdev t s { 2 }", 2, 2, true),
+        ("delete element netdev t s { 1 }", 2, 1, false),
+        (
+            "add element netdev t p { 198.18.0.32-198.18.0.40 }",
+            33,
+            5,
+            true,
+        ),
+        (
+            "add element netdev t v { 51 : drop, 52 : accept }",
+            2,
+            51,
+            true,
+        ),
+        ("add rule netdev t c udp dport 60-70 drop", 2, 65, true),
+        ("delete element netdev t v { 50 }", 2, 50, false),
+    ] {
+        assert_eq!(passes(host, port), is_dropped, "before {command}");
+        run(&["nft", "-f", "-"], command);
+        assert_eq!(passes(host, port), !is_dropped, "after {command}");
+        assert!(!passes(2, 99), "after {command}");
+        assert_eq!(program(), first, "{command}");
+    }
+    // What fails changes nothing.
+    let listed = run(&["nft", "list", "ruleset"], "");
+    let bad = "add element netdev t s { 7 }\nadd rule netdev t nowhere drop\n";
+    let said = machine.egress_with(&wire.near, &["nft", "-f", "-"], bad.as_bytes());
+    assert!(!said.is_success());
+    assert!(passes(2, 7));
+    assert_eq!(run(&["nft", "list", "ruleset"], ""), listed);
+    // At no moment is none of both in force.
+    std::thread::scope(|scope| {
+        let (ended, ends) = std::sync::mpsc::channel::<()>();
+        let flood = scope.spawn(move || {
+            let mut sent = 0_u32;
+            while ends.try_recv().is_err() {
+                assert!(!passes(2, 99), "one packet got out, after {sent}");
+                sent += 1;
+            }
+            sent
+        });
+        for round in 0..20 {
+            let port = 100 + round;
+            let command = format!(
+                "flush set netdev t s\nadd element netdev t s {{ {port} }}\nadd element netdev t s {{ 99 }}\n"
+            );
+            run(&["nft", "-f", "-"], &command);
+        }
+        ended.send(()).unwrap();
+        assert!(flood.join().unwrap() > 100);
+    });
+    assert_eq!(program(), first);
+    // More than there is room for, and another kind of rule: another program, and all goes on.
+    let many: Vec<String> = (1000..4000).map(|port| format!("{}", port * 3)).collect();
+    run(
+        &["nft", "-f", "-"],
+        &format!("add element netdev t s {{ {} }}", many.join(", ")),
+    );
+    assert_ne!(program(), first);
+    assert!(!passes(2, 3000) && passes(2, 3001) && !passes(2, 99));
+    run(
+        &["nft", "-f", "-"],
+        "add rule netdev t c meta mark 7 limit rate 1/hour drop",
+    );
+    assert!(!passes(2, 3000) && passes(2, 3001) && !passes(2, 99));
+}

@@ -65,7 +65,10 @@ impl Checkpoint {
 /// The tables as they grow.
 #[derive(Debug, Default)]
 pub struct Encoder {
+    /// What is in front of the tables included.
     bytes: Vec<u8>,
+    /// Bytes in front of the tables.
+    base: usize,
     /// Equal nodes are stored once: the first of each hash of a node's bytes.
     known: HashMap<u64, Target, Fast>,
     /// Of nodes, and of the action lists that there is something to say of.
@@ -105,20 +108,22 @@ impl Ahead {
 }
 
 impl Encoder {
-    /// For devices with a link header of `link_len` bytes.
-    pub fn new(link_len: u16) -> Self {
+    /// For devices with a link header of `link_len` bytes, with so many bytes in front of the tables.
+    pub fn new(link_len: u16, base: usize) -> Self {
         Self {
             link_len,
+            bytes: vec![0; base],
+            base,
             ..Self::default()
         }
     }
 
-    /// Bytes so far.
+    /// Bytes of the tables so far.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.base
     }
 
-    /// The tables.
+    /// The tables, and what is in front of them.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -271,7 +276,7 @@ impl Encoder {
         } else {
             (low, high)
         };
-        let roomy = self.bytes.len() < ROOMY || bounds.len() >= MANY;
+        let roomy = self.len() < ROOMY || bounds.len() >= MANY;
         // The target for what is outside is one more.
         let most = u64::from(RADIX) - u64::from(!whole);
         let (mut shift, mut entries) = radix(low, end, bounds, roomy, most);

@@ -61,6 +61,8 @@ pub struct Options {
     pub budget: usize,
     /// Bytes of the devices' link header.
     pub link_len: u16,
+    /// Bytes of the map in front of the tables, a multiple of 64.
+    pub base: u32,
 }
 
 impl Default for Options {
@@ -68,6 +70,7 @@ impl Default for Options {
         Self {
             budget: LARGEST,
             link_len: 14,
+            base: 0,
         }
     }
 }
@@ -75,7 +78,8 @@ impl Default for Options {
 /// All that a program needs to enforce one hook: the same input gives the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The tables, by [`egress_common::layout`]; not yet padded to a power of two.
+    /// The tables, by [`egress_common::layout`], behind [`Options::base`] bytes of nothing; not yet padded to a
+    /// power of two.
     pub tables: Vec<u8>,
     /// The targets that packets start at.
     pub roots: Roots,
@@ -125,10 +129,11 @@ pub fn compile(
     // What an argument of an operation can name bounds the tables, too.
     let budget = options.budget.min(LARGEST);
     let chains = chains::reached(hook, devices)?;
-    let encoder = Encoder::new(options.link_len);
+    let base = options.base as usize;
+    let encoder = Encoder::new(options.link_len, base);
     let (root, encoder) = Compiler::new(hook, &chains, slot, budget, encoder).compile()?;
     let image = entry::image(encoder, root);
-    if image.tables.len() > budget {
+    if image.tables.len() - base > budget {
         return Err(CompileError::Budget { budget });
     }
     Ok(image)

@@ -74,7 +74,7 @@ impl<'a> Simulation<'a> {
     /// What becomes of a packet: [`Outcome::Pass`], [`Outcome::Drop`] or [`Outcome::Redirect`], of sound
     /// tables. What rules set is then in the packet.
     pub fn run(&self, packet: &SimPacket) -> Outcome {
-        let (headers, root) = engine::enter(packet, self, self.image.roots);
+        let (headers, root) = engine::enter(packet, self);
         if self.image.features & feature::ROUNDS == 0 {
             let acts = self.image.features & feature::ACT != 0;
             return engine::only_round(packet, self, headers, root, acts);
@@ -139,6 +139,14 @@ impl Maps for Simulation<'_> {
 
     fn features(&self) -> u32 {
         self.image.features
+    }
+
+    fn root(&self, which: u32) -> u32 {
+        self.image.roots.get(which)
+    }
+
+    fn l4_root(&self, which: u32, number: u32) -> u32 {
+        self.table32(self.root(which) + (number << 2))
     }
 
     fn node(&self, offset: u32) -> u32 {

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
-use egress_lang::{checked::Hook, image};
+use egress_common::layout::start;
+use egress_lang::{
+    checked::Hook,
+    image::{self, Image},
+};
 use log::{debug, warn};
 
 use crate::{
@@ -18,6 +22,7 @@ use crate::{
         bpf, clsact,
         device::{Device, Devices},
         program::{self, MapPins, Settings},
+        tables::{self, Tables},
         tcx,
     },
     settings::{Budget, Mode},
@@ -79,12 +84,33 @@ pub fn build(
                 number
             }
             _ => {
-                wanted.program_numbers += 1;
-                let number = wanted.program_numbers;
-                if let Some(generation) = &generation {
-                    keep_own_counts(group, &old_bindings, generation, number, &next)?;
-                }
-                let program = make(group, number, &next)?;
+                let running = running(group, &old_bindings)
+                    .and_then(|number| Some((number, old_programs.get(&number)?)))
+                    .zip(generation.as_ref());
+                let stays = |number| {
+                    let fingerprint = old_programs.get(&number).map(|program| program.fingerprint);
+                    let same = |group: &Group| Some(group.fingerprint) == fingerprint;
+                    groups.iter().any(same)
+                };
+                let changed = match running {
+                    Some(((number, program), generation)) if !stays(number) => {
+                        make_in_place(group, (number, program), generation, &next)?
+                            .map(|program| (number, program))
+                    }
+                    _ => None,
+                };
+                let (number, program) = match changed {
+                    Some(changed) => changed,
+                    None => {
+                        wanted.program_numbers += 1;
+                        let number = wanted.program_numbers;
+                        // It goes on counting where the one before it did.
+                        if let Some(((old, _), generation)) = running {
+                            pin_again(&generation.own(old), &next.own(number))?;
+                        }
+                        (number, make(group, number, &next)?)
+                    }
+                };
                 wanted.programs.insert(number, program);
                 number
             }
@@ -119,8 +145,8 @@ pub fn build(
     Ok(wanted)
 }
 
-/// Compiles the tables of a group and loads its program.
-fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
+/// Compiles the tables of a group, behind so many bytes.
+fn compile(group: &Group, base: u32) -> Result<Image> {
     let started = std::time::Instant::now();
     let slot = |id: egress_lang::ir::StateId| u32::try_from(id.0).unwrap_or(u32::MAX);
     let image = image::compile(
@@ -129,40 +155,66 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
         &slot,
         &image::Options {
             link_len: u16::try_from(group.settings.link_len)?,
+            base,
             ..Budget::options(group.settings.budget)
         },
     )?;
     debug!(
         "{} bytes of tables for {} rules, {:?} after {:?}",
-        image.tables.len(),
+        image.tables.len() - base as usize,
         group.rules(),
         image.stats,
         started.elapsed()
     );
-    let table_size = program::create_tables(&next.tables(number), &image.tables)?;
-    if !next.own(number).exists() {
-        program::create_own(&next.own(number))?;
-    }
-    let events = group.tells().then(|| next.events());
-    let elements = next.elements();
-    let maps = MapPins {
-        elements: elements.exists().then_some(elements.as_path()),
-        tables: &next.tables(number),
-        counters: &next.counters(),
-        states: &next.states(),
-        own: &next.own(number),
-        logs: &next.logs(group.settings.log),
-        events: events.as_deref(),
-    };
-    let settings = Settings {
+    Ok(image)
+}
+
+fn settings(group: &Group, image: &Image) -> Settings {
+    Settings {
         hook: group.settings.hook,
         features: image.features,
         log: group.settings.log,
         roots: image.roots,
         link_len: group.settings.link_len,
         skip_mark: group.settings.skip_mark(),
-    };
-    let id = program::load(&next.program(number), &maps, &settings)?;
+    }
+}
+
+/// Gives the maps of program `number` in `own` and those that programs share in `next` to `with`.
+fn with_maps<T>(
+    group: &Group,
+    number: u32,
+    own: &Generation,
+    next: &Generation,
+    with: impl FnOnce(&MapPins<'_>) -> Result<T>,
+) -> Result<T> {
+    let events = group.tells().then(|| next.events());
+    let elements = next.elements();
+    with(&MapPins {
+        elements: elements.exists().then_some(elements.as_path()),
+        tables: &own.tables(number),
+        counters: &next.counters(),
+        states: &next.states(),
+        own: &own.own(number),
+        logs: &next.logs(group.settings.log),
+        events: events.as_deref(),
+    })
+}
+
+/// Compiles the tables of a group and loads its program.
+fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
+    let started = std::time::Instant::now();
+    let image = compile(group, start::FIRST)?;
+    let settings = settings(group, &image);
+    let in_place = tables::may_follow(image.tables.len()) && program::may_change(&settings)?;
+    let table_size = tables::create(&next.tables(number), &image, in_place)?;
+    if !next.own(number).exists() {
+        program::create_own(&next.own(number))?;
+    }
+    let (id, frame) = with_maps(group, number, next, next, |maps| {
+        let id = program::load(&next.program(number), maps, &settings)?;
+        Ok((id, program::frame(maps, &settings)?))
+    })?;
     debug!("program {id} is loaded after {:?}", started.elapsed());
     Ok(Program {
         id,
@@ -172,7 +224,46 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
         log: group.settings.log,
         rules: group.rules(),
         table_size,
+        half: in_place.then_some(0),
+        frame,
     })
+}
+
+/// Where the program that runs is the right one, but for its tables: writes them beside those in force, and pins it
+/// again. `None` where it is not.
+fn make_in_place(
+    group: &Group,
+    (number, program): (u32, &Program),
+    generation: &Generation,
+    next: &Generation,
+) -> Result<Option<Program>> {
+    let Some(half) = program.half else {
+        return Ok(None);
+    };
+    let half = 1 - half;
+    let mut tables = Tables::open(&generation.tables(number))?;
+    let image = compile(group, tables.base(half))?;
+    let settings = settings(group, &image);
+    if !program::may_change(&settings)? || !tables.has_room(half, &image) {
+        return Ok(None);
+    }
+    let frame = with_maps(group, number, generation, next, |maps| {
+        program::frame(maps, &settings)
+    })?;
+    if frame != program.frame {
+        return Ok(None);
+    }
+    reuse(number, generation, next)?;
+    // Packets may still be in the tables before those in force.
+    bpf::wait_for_programs();
+    tables.write(half, &image)?;
+    debug!("program {} stays, with other tables", program.id);
+    Ok(Some(Program {
+        fingerprint: group.fingerprint,
+        rules: group.rules(),
+        half: Some(half),
+        ..program.clone()
+    }))
 }
 
 /// Pins a program that stays, with its maps, in the next generation too.
@@ -182,16 +273,10 @@ fn reuse(number: u32, from: &Generation, to: &Generation) -> Result<()> {
     pin_again(&from.own(number), &to.own(number))
 }
 
-/// Where a new program is for exactly the interfaces of an old one, it goes on counting there.
-fn keep_own_counts(
-    group: &Group,
-    old: &[Binding],
-    from: &Generation,
-    number: u32,
-    to: &Generation,
-) -> Result<()> {
+/// The program that runs on exactly the interfaces of a group.
+fn running(group: &Group, bindings: &[Binding]) -> Option<u32> {
     let mut interfaces_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for binding in old
+    for binding in bindings
         .iter()
         .filter(|binding| binding.hook == group.settings.hook)
     {
@@ -205,13 +290,11 @@ fn keep_own_counts(
         .iter()
         .map(|(device, _)| device.ifindex)
         .collect();
-    for (old_number, mut interfaces) in interfaces_of {
+    let mut all = interfaces_of.into_iter();
+    all.find_map(|(number, mut interfaces)| {
         interfaces.sort_unstable();
-        if interfaces == ours {
-            return pin_again(&from.own(old_number), &to.own(number));
-        }
-    }
-    Ok(())
+        (interfaces == ours).then_some(number)
+    })
 }
 
 fn pin_again(from: &std::path::Path, to: &std::path::Path) -> Result<()> {

@@ -20,6 +20,7 @@ use crate::{
         device::Devices,
         program,
         rcu::Expedited,
+        tables::Tables,
         tcx,
     },
 };
@@ -49,6 +50,11 @@ pub fn converge(
 ) -> Result<()> {
     let generation = store.generation(state.generation);
     let known = known_programs(state, others);
+    for (&number, program) in &state.programs {
+        if let Some(half) = program.half {
+            Tables::open(&generation.tables(number))?.put_in_force(half);
+        }
+    }
     let expedited = Expedited::for_links(links_to_change(store, state)?);
     for binding in &state.bindings {
         if taken == Taken::Stays
@@ -179,17 +185,25 @@ pub fn is_alive(store: &Store, binding: &Binding) -> bool {
 
 /// Whether every program is attached where the state says. What cannot be told is taken for no.
 pub fn is_in_force(store: &Store, state: &State) -> bool {
-    state.bindings.iter().all(|binding| {
-        let program = state.programs.get(&binding.program);
-        let id = program.map(|program| program.id);
-        let found = match binding.attachment {
-            Attachment::Tcx => tcx::look(&store.link(binding.ifindex, binding.hook))
-                .map(|link| Some(link.filter(|link| link.ifindex != 0)?.program_id)),
-            Attachment::Clsact(place) => clsact::filters(binding.ifindex, binding.hook)
-                .map(|filters| place.find(&filters)?.program_id),
-        };
-        found.is_ok_and(|found| found.is_some() && found == id)
-    })
+    let generation = store.generation(state.generation);
+    let tables = state.programs.iter().all(|(&number, program)| {
+        program.half.is_none_or(|half| {
+            let tables = Tables::open(&generation.tables(number));
+            tables.is_ok_and(|tables| tables.is_in_force(half))
+        })
+    });
+    tables
+        && state.bindings.iter().all(|binding| {
+            let program = state.programs.get(&binding.program);
+            let id = program.map(|program| program.id);
+            let found = match binding.attachment {
+                Attachment::Tcx => tcx::look(&store.link(binding.ifindex, binding.hook))
+                    .map(|link| Some(link.filter(|link| link.ifindex != 0)?.program_id)),
+                Attachment::Clsact(place) => clsact::filters(binding.ifindex, binding.hook)
+                    .map(|filters| place.find(&filters)?.program_id),
+            };
+            found.is_ok_and(|found| found.is_some() && found == id)
+        })
 }
 
 /// Makes one hook of one interface run its program. One that goes at this moment, or is given another

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Number of this form; another one is not read.
-const ABI: u32 = 7;
+const ABI: u32 = 8;
 
 /// In front of what is written down.
 const MAGIC: [u8; 8] = *b"egress\0\0";
@@ -127,6 +127,10 @@ pub struct Program {
     pub rules: u64,
     /// Bytes of the tables' map.
     pub table_size: u32,
+    /// The half of it that is in force, where tables change in place.
+    pub half: Option<u32>,
+    /// Of all that the program itself was made from, its tables aside.
+    pub frame: u64,
 }
 
 /// Where the counters of rules are: slots of the map `counters`, which stays over generations for as

@@ -14,4 +14,5 @@ pub mod outside;
 pub mod program;
 pub mod rcu;
 pub mod rows;
+pub mod tables;
 pub mod tcx;

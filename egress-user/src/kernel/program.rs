@@ -1,6 +1,11 @@
 //! Loads the programs that the build embedded.
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::LazyLock,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
@@ -46,7 +51,7 @@ pub struct Settings {
 /// Where the maps of a program are pinned.
 #[derive(Debug)]
 pub struct MapPins<'a> {
-    /// Made by [`create_tables`].
+    /// Made by [`crate::kernel::tables::create`].
     pub tables: &'a Path,
     /// Made by the caller, as [`rows`].
     pub counters: &'a Path,
@@ -63,25 +68,13 @@ pub struct MapPins<'a> {
 }
 
 /// Which object this is: programs that another object made are loaded anew.
-pub fn object() -> &'static [u8] {
-    OBJECT
-}
-
-/// Makes the map of the tables and fills it. Returns its value size in bytes.
-///
-/// # Errors
-///
-/// Where the kernel has not the memory.
-pub fn create_tables(pin: &Path, tables: &[u8]) -> Result<u32> {
-    let (value_size, _) = layout::table_map(tables.len()).context("the tables are too large")?;
-    let size = value_size as usize;
-    let map = bpf::map_create(MapType::Array, "egress_tables", value_size, 1)
-        .with_context(|| format!("making a map of {size} bytes"))?;
-    let mut value = tables.to_vec();
-    value.resize(size, 0);
-    bpf::map_update(&map, 0, &value).context("writing the tables")?;
-    bpf::pin(&map, pin).context("pinning the tables")?;
-    Ok(value_size)
+pub fn object() -> u64 {
+    static HASH: LazyLock<u64> = LazyLock::new(|| {
+        let mut hasher = DefaultHasher::new();
+        OBJECT.hash(&mut hasher);
+        hasher.finish()
+    });
+    *HASH
 }
 
 /// Makes the map in which a program counts what it does.
@@ -108,28 +101,18 @@ pub fn create_events(pin: &Path) -> Result<()> {
     bpf::pin(&map, pin).context("pinning the ring buffer of events")
 }
 
-/// Loads a program over the pinned maps and pins it. Returns its number.
-///
-/// # Errors
-///
-/// Where the build has no programs in it, or the kernel refuses them.
-pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> {
-    if OBJECT.is_empty() {
-        bail!("this command was built without the eBPF programs; run `cargo xtask build`");
-    }
-    let open = |pin: &Path| bpf::get(pin).with_context(|| format!("opening {}", pin.display()));
-    let (tables, counters, own) = (open(maps.tables)?, open(maps.counters)?, open(maps.own)?);
-    let states = open(maps.states)?;
-    let table_mask = layout::table_mask(bpf::map_shape(&tables)?.value_size);
+/// What a program is told about its maps and its ruleset.
+fn told(maps: &MapPins<'_>, settings: &Settings) -> Result<layout::Settings> {
+    let (tables, counters, states) = (
+        open_map(maps.tables)?,
+        open_map(maps.counters)?,
+        open_map(maps.states)?,
+    );
     let rows = rows::count()?;
     let counter_row = bpf::map_shape(&counters)?.value_size / rows;
     let mut features = settings.features;
-    let mut loader = EbpfLoader::new();
     if settings.log {
         features |= feature::LOG;
-    } else {
-        // The program keeps the map although it never writes to it: one page will do.
-        loader.map_max_entries("AYA_LOGS", 4096);
     }
     // Where nf_tables' ingress hook sees a packet, its link header is taken off.
     let uncounted_len = match settings.hook {
@@ -146,12 +129,20 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
     } else {
         layout::DevicePlaces::NONE
     };
-    let told = Told(layout::Settings {
+    let clock = if features & feature::CLOCK != 0 {
+        clock::now()
+    } else {
+        layout::Clock::UTC
+    };
+    let root = match may_change(settings)? {
+        // It is in front of the tables.
+        true => 0,
+        false => settings.roots.other,
+    };
+    Ok(layout::Settings {
         features,
-        root: settings.roots.other,
-        root_ipv4: settings.roots.ipv4,
-        root_ipv6: settings.roots.ipv6,
-        table_mask,
+        root,
+        table_mask: layout::table_mask(bpf::map_shape(&tables)?.value_size),
         cpu_mask: rows - 1,
         counter_row,
         counter_mask: counter_row.saturating_sub(COUNTER),
@@ -163,8 +154,64 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         state_mask: bpf::map_shape(&states)?.value_size.saturating_sub(STATE),
         socket,
         device,
-        clock: clock::now(),
-    });
+        clock,
+    })
+}
+
+/// Of everything that a program is made from, what is in its tables aside.
+///
+/// # Errors
+///
+/// Where maps are not there.
+pub fn frame(maps: &MapPins<'_>, settings: &Settings) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    object().hash(&mut hasher);
+    told(maps, settings)?.hash(&mut hasher);
+    entry_point(settings, rows::count()?).hash(&mut hasher);
+    let pins = [maps.tables, maps.counters, maps.states, maps.own];
+    let pins = pins.into_iter().map(Some);
+    for pin in pins.chain([maps.elements, Some(maps.logs), maps.events]) {
+        // The ring buffer of diagnostics is made with the first program.
+        let id = match pin.filter(|pin| pin.exists()) {
+            Some(pin) => Some(bpf::map_shape(open_map(pin)?)?.id),
+            None => None,
+        };
+        id.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+fn open_map(pin: &Path) -> Result<OwnedFd> {
+    bpf::get(pin).with_context(|| format!("opening {}", pin.display()))
+}
+
+/// Whether tables may change while a program for this runs: the smallest ones are made for where packets start.
+pub fn may_change(settings: &Settings) -> Result<bool> {
+    let size = size(settings, rows::count()?);
+    Ok(!matches!(size, Size::Idle | Size::List))
+}
+
+/// Loads a program over the pinned maps and pins it. Returns its number.
+///
+/// # Errors
+///
+/// Where the build has no programs in it, or the kernel refuses them.
+pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> {
+    if OBJECT.is_empty() {
+        bail!("this command was built without the eBPF programs; run `cargo xtask build`");
+    }
+    let (tables, counters, own) = (
+        open_map(maps.tables)?,
+        open_map(maps.counters)?,
+        open_map(maps.own)?,
+    );
+    let states = open_map(maps.states)?;
+    let told = Told(told(maps, settings)?);
+    let mut loader = EbpfLoader::new();
+    if !settings.log {
+        // The program keeps the map although it never writes to it: one page will do.
+        loader.map_max_entries("AYA_LOGS", 4096);
+    }
     let mut ebpf = loader
         .override_global("SETTINGS", &told, true)
         .map_pin_path("AYA_LOGS", maps.logs)
@@ -189,7 +236,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
     };
     // A program that tells nothing holds the buffer of its diagnostics once more.
     match maps.events {
-        Some(pin) => bpf::substitute(placeholder.fd().as_fd(), open(pin)?),
+        Some(pin) => bpf::substitute(placeholder.fd().as_fd(), open_map(pin)?),
         None => bpf::substitute(placeholder.fd().as_fd(), logs.fd().as_fd()),
     }
     .context("giving a program its events")?;
@@ -197,10 +244,10 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         let Some(Map::HashMap(placeholder)) = ebpf.map("ELEMENTS") else {
             bail!("the eBPF object has no map `ELEMENTS`");
         };
-        bpf::substitute(placeholder.fd().as_fd(), open(pin)?)
+        bpf::substitute(placeholder.fd().as_fd(), open_map(pin)?)
             .context("giving a program its maps")?;
     }
-    let name = entry_point(settings, rows);
+    let name = entry_point(settings, rows::count()?);
     let program: &mut SchedClassifier = ebpf
         .program_mut(name)
         .with_context(|| format!("the eBPF object has no program `{name}`"))?
@@ -225,12 +272,12 @@ pub const OWN_ROW: u32 = 1 << own::ROW_SHIFT;
 /// Bytes of a counter.
 const COUNTER: u32 = size_of::<layout::Counter>() as u32;
 
-/// The smallest program that a ruleset can run on, with so many rows of counters.
-fn entry_point(settings: &Settings, rows: u32) -> &'static str {
+/// How large the smallest program is that a ruleset can run on, with so many rows of counters.
+fn size(settings: &Settings, rows: u32) -> Size {
     let (features, roots) = (settings.features, settings.roots);
     let uses = |some: u32| features & some != 0;
     let lean = feature::PROTOCOL | feature::L4_TABLES | feature::TRANSPORT;
-    let size = if features == 0 && roots.other == layout::TARGET_PASS {
+    if features == 0 && roots.other == layout::TARGET_PASS {
         match settings.skip_mark.mask {
             0 if rows <= own::MIN_ROWS => Size::Idle,
             _ => Size::List,
@@ -248,8 +295,12 @@ fn entry_point(settings: &Settings, rows: u32) -> &'static str {
         Size::Acts
     } else {
         Size::Any
-    };
-    match (settings.hook, size) {
+    }
+}
+
+/// The program's name in the object.
+fn entry_point(settings: &Settings, rows: u32) -> &'static str {
+    match (settings.hook, size(settings, rows)) {
         (Hook::Egress, Size::Idle) => "egress_idle",
         (Hook::Egress, Size::List) => "egress_list",
         (Hook::Egress, Size::Lean) => "egress_lean",
