@@ -111,9 +111,10 @@ pub mod start {
         HEADER.wrapping_add(step.wrapping_mul(half & 1))
     }
 
-    /// What [`super::table_map`] is to have room for, so that both have it for `len` bytes.
+    /// What [`super::table_map`] is to have room for, so that both have it for `len` bytes and a quarter more.
     pub const fn whole(len: usize) -> usize {
-        let half = len.saturating_add(BLOCK as usize).saturating_add(64);
+        let roomy = len.saturating_add(len >> 2);
+        let half = roomy.saturating_add(BLOCK as usize).saturating_add(64);
         half.saturating_mul(2).saturating_add(HEADER as usize)
     }
 }
