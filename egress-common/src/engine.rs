@@ -91,6 +91,11 @@ pub trait Maps {
     /// Sets a word of the key, or by the number [`act::keep::EXIT`] one that is kept beside it. `number` is not more
     /// than that, here and in what follows.
     fn key_set(&self, number: u32, word: u32);
+    /// Makes the key of one word: both of these in one.
+    fn key_word(&self, word: u32) {
+        self.key_clear();
+        self.key_set(0, word);
+    }
     /// A word of the key.
     fn key_get(&self, number: u32) -> u32;
     /// The element of a set with the key, expired or not.

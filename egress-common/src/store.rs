@@ -69,7 +69,7 @@ pub fn write<P: Packet, const INNER: bool>(
     let at = base.wrapping_add(write.offset);
     let mut new = write.value;
     if checksum.is_some() || pseudo || write.keep != 0 {
-        let Some(old) = packet.far(at, write.len) else {
+        let Some(old) = old(packet, at, write.len) else {
             return false;
         };
         new ^= old & write.keep;
@@ -138,7 +138,7 @@ fn mend_pseudo<P: Packet>(packet: &P, headers: Headers, difference: u32, pseudo:
         return true;
     };
     let place = headers.transport().wrapping_add(checksum);
-    let Some(sum) = packet.far(place, 2) else {
+    let Some(sum) = old_sum(packet, place) else {
         // A UDP header that is cut off has no checksum (`nft_payload_udp_checksum()`).
         return l4proto == IPPROTO_UDP;
     };
@@ -172,6 +172,37 @@ fn base<P: Packet>(packet: &P, headers: Headers, base: u8) -> Option<u32> {
     }
     // Tags in the frame: whether the network header is behind them depends on who sends.
     packet.network()
+}
+
+/// `len` bytes that are there before, left-aligned. Those of most fields are in the linear part, which takes no call.
+#[inline(always)]
+fn old<P: Packet>(packet: &P, at: u32, len: u32) -> Option<u64> {
+    let near = match len {
+        1 => packet.near8(at).map(|byte| u64::from(byte) << 56),
+        2 => two(packet, at),
+        4 => packet.near32(at).map(|four| u64::from(four) << 32),
+        _ => None,
+    };
+    match near {
+        None => packet.far(at, len),
+        near => near,
+    }
+}
+
+/// Two bytes of the linear part, left-aligned.
+#[inline(always)]
+fn two<P: Packet>(packet: &P, at: u32) -> Option<u64> {
+    packet.near16(at).map(|two| u64::from(two) << 48)
+}
+
+/// A checksum, right-aligned.
+#[inline(always)]
+pub fn old_sum<P: Packet>(packet: &P, at: u32) -> Option<u32> {
+    let found = match two(packet, at) {
+        None => packet.far(at, 2),
+        near => near,
+    };
+    found.map(|sum| (sum >> 48) as u32)
 }
 
 /// The lower `len` bytes of a value, left-aligned.
@@ -225,9 +256,9 @@ pub fn mended(old: u32, difference: u32) -> u32 {
 /// Mends a checksum that no device computes.
 #[inline(always)]
 fn mend<P: Packet>(packet: &P, place: u32, difference: u32) -> bool {
-    let Some(old) = packet.far(place, 2) else {
+    let Some(old) = old_sum(packet, place) else {
         return false;
     };
-    let new = mended((old >> 48) as u32, difference);
+    let new = mended(old, difference);
     packet.store(place, 2, u64::from(new) << 48)
 }

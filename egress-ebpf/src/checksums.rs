@@ -12,7 +12,7 @@ use egress_common::{
     crc::{self, CrcWalk},
     layout::feature,
     packet::Packet as _,
-    store::{fold, mended},
+    store::{fold, mended, old_sum},
 };
 
 use crate::{packet::SkBuff, settings};
@@ -60,7 +60,7 @@ pub extern "C" fn mend_checksum(
 ) -> u32 {
     let ctx = TcContext::new(skb);
     let packet = SkBuff::new(&ctx);
-    let Some(old) = packet.far(offset, 2) else {
+    let Some(old) = old_sum(&packet, offset) else {
         return 0;
     };
     if old == 0 && (replace_zero(skb, &packet, offset, difference) || pseudo == 0) {

@@ -243,6 +243,16 @@ impl Scratch {
         unsafe { self.0.add(1 + (number & (2 * KEY_WORDS - 1)) as usize) }
     }
 
+    /// Two words of which the first is this and the second 0, as they stand in memory.
+    #[inline(always)]
+    const fn first(word: u32) -> u64 {
+        if cfg!(target_endian = "big") {
+            (word as u64) << 32
+        } else {
+            word as u64
+        }
+    }
+
     /// The key as one of a set.
     #[inline(always)]
     fn of(set: u32) -> *const c_void {
@@ -545,6 +555,20 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     fn key_set(&self, number: u32, word: u32) {
         // SAFETY: a word of the key.
         unsafe { Scratch::get().word(number).write(word) };
+    }
+
+    #[inline(always)]
+    fn key_word(&self, word: u32) {
+        // Where the key is, takes longer to find than to write it.
+        let words = Scratch::get().word(0).cast::<u64>();
+        for number in 0..KEY_WORDS as usize / 2 {
+            let both = match number {
+                0 => Scratch::first(word),
+                _ => 0,
+            };
+            // SAFETY: inside of the key, and aligned.
+            unsafe { words.add(number).write_volatile(both) };
+        }
     }
 
     #[inline(always)]

@@ -432,8 +432,7 @@ pub fn load_word<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at:
     let Some(value) = crate::load::fetch_narrow(packet, maps, headers, code, offset as u16) else {
         return false;
     };
-    maps.key_clear();
-    maps.key_set(0, value << shift);
+    maps.key_word(value << shift);
     true
 }
 
