@@ -166,18 +166,24 @@ pub trait Maps {
         set::make(self, at, set, data, now)
     }
     /// [`set::lookup`].
-    fn lookup<P: Packet>(&self, packet: &P, at: u32, registers: &mut Registers) -> u32
+    fn lookup<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        at: u32,
+        registers: &mut Registers,
+    ) -> u32
     where
         Self: Sized,
     {
-        set::lookup(packet, self, at, registers)
+        set::lookup(packet, self, headers, at, registers)
     }
     /// [`set::change`].
-    fn change<P: Packet>(&self, packet: &P, at: u32, data: u64) -> u32
+    fn change<P: Packet>(&self, packet: &P, headers: Headers, at: u32, data: u64) -> u32
     where
         Self: Sized,
     {
-        set::change(packet, self, at, data)
+        set::change(packet, self, headers, at, data)
     }
     /// [`act::run`].
     fn act<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> u32
@@ -218,13 +224,6 @@ pub trait Maps {
         Self: Sized,
     {
         act::load_rare(packet, self, headers, at, registers)
-    }
-    /// [`act::load_word`].
-    fn load_word<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> bool
-    where
-        Self: Sized,
-    {
-        act::load_word(packet, self, headers, at)
     }
     /// [`act::write`].
     fn write<P: Packet>(&self, packet: &P, headers: Headers, at: u32, value: u64) -> bool

@@ -9,9 +9,10 @@
 //! it is added again; the others go when their set is full. Where none is expired, they are looked for again after
 //! the set's interval, which is when the kernel looks for them, too.
 
-use crate::act::{KEY_WORDS, Registers, TRIES, change, end, lookup, take};
+use crate::act::{KEY_WORDS, Registers, TRIES, change, end, hash, lookup, take};
 use crate::engine::Maps;
-use crate::packet::Packet;
+use crate::load::fetch_narrow;
+use crate::packet::{Headers, Packet};
 
 /// What an element is found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -79,8 +80,17 @@ pub const UNFINISHED: u64 = 1;
 
 /// Runs [`code::LOOKUP`](crate::act::code::LOOKUP) at an offset in the tables.
 #[inline(always)]
-pub fn lookup<P: Packet, M: Maps>(packet: &P, maps: &M, at: u32, registers: &mut Registers) -> u32 {
+pub fn lookup<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    at: u32,
+    registers: &mut Registers,
+) -> u32 {
     let node = maps.node(at);
+    if !make_key(packet, maps, headers, node) {
+        return end::RULE;
+    }
     let word = maps.node32(node, 0);
     let (reg, arg) = ((word >> 8) & 0xff, (word >> 16) as u16);
     let missed = match arg & lookup::NEGATED {
@@ -115,8 +125,17 @@ pub fn lookup<P: Packet, M: Maps>(packet: &P, maps: &M, at: u32, registers: &mut
 /// Runs [`code::CHANGE`](crate::act::code::CHANGE) at an offset in the tables (`nft_dynset_eval()`,
 /// net/netfilter/nft_dynset.c).
 #[inline(always)]
-pub fn change<P: Packet, M: Maps>(packet: &P, maps: &M, at: u32, data: u64) -> u32 {
+pub fn change<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    at: u32,
+    data: u64,
+) -> u32 {
     let node = maps.node(at);
+    if !make_key(packet, maps, headers, node) {
+        return end::RULE;
+    }
     let word = maps.node32(node, 0);
     let (arg, set) = ((word >> 16) as u16, maps.node32(node, 4));
     if arg == change::DELETE {
@@ -137,7 +156,7 @@ pub fn change<P: Packet, M: Maps>(packet: &P, maps: &M, at: u32, data: u64) -> u
     let size = maps.node32(node, 8);
     let has_room = maps.element_delete(set)
         || maps.set_count(set, size)
-        || maps.sweep(set, maps.node64(node, 16), now) && maps.set_count(set, size);
+        || maps.sweep(set, interval(maps, maps.node32(node, 12)), now) && maps.set_count(set, size);
     if !has_room {
         return end::RULE;
     }
@@ -149,6 +168,31 @@ pub fn change<P: Packet, M: Maps>(packet: &P, maps: &M, at: u32, data: u64) -> u
         Some(element) => evaluate(packet, maps, element, now),
         None => end::RULE,
     }
+}
+
+/// Makes the key of the field that an instruction names for it, if it does; `false` where that is absent.
+#[inline(always)]
+fn make_key<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, node: M::Node) -> bool {
+    let field = maps.node64(node, 16);
+    if field & hash::IS_KEY == 0 {
+        return true;
+    }
+    let field = field as u32;
+    let (code, shift) = (field as u8, field >> hash::SHIFT & 31);
+    let offset = (field >> hash::OFFSET) as u16;
+    match fetch_narrow(packet, maps, headers, code, offset) {
+        Some(value) => {
+            maps.key_word(value << shift);
+            true
+        }
+        None => false,
+    }
+}
+
+/// After how many nanoseconds a full set is looked through again: behind the new element.
+#[inline(always)]
+fn interval<M: Maps>(maps: &M, template: u32) -> u64 {
+    of_template(maps, template, WORDS)
 }
 
 /// The element with the key of a set, if it is not expired.

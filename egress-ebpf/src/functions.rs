@@ -91,6 +91,7 @@ pub unsafe extern "C" fn load_rare(
 #[inline(never)]
 pub unsafe extern "C" fn lookup_element(
     skb: *mut __sk_buff,
+    headers: u32,
     at: u32,
     registers: *mut Registers,
 ) -> u32 {
@@ -101,15 +102,17 @@ pub unsafe extern "C" fn lookup_element(
     // SAFETY: not null, and what the caller promises.
     let registers = unsafe { &mut *registers };
     let ctx = TcContext::new(skb);
-    set::lookup(&SkBuff::new(&ctx), &Tables::<ANY>::get(), at, registers)
+    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
+    set::lookup(&packet, &tables, Headers::from_bits(headers), at, registers)
 }
 
 /// Changes an element.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn change_element(skb: *mut __sk_buff, at: u32, data: u64) -> u32 {
+pub extern "C" fn change_element(skb: *mut __sk_buff, headers: u32, at: u32, data: u64) -> u32 {
     let ctx = TcContext::new(skb);
-    set::change(&SkBuff::new(&ctx), &Tables::<ANY>::get(), at, data)
+    let (packet, tables) = (SkBuff::new(&ctx), Tables::<ANY>::get());
+    set::change(&packet, &tables, Headers::from_bits(headers), at, data)
 }
 
 /// Makes an element; returns whether there was none and is one now.
@@ -165,15 +168,6 @@ pub extern "C" fn hash_fields(skb: *mut __sk_buff, headers: u32, at: u32) -> u64
     let ctx = TcContext::new(skb);
     let headers = Headers::from_bits(headers);
     act::hash_fields(&SkBuff::new(&ctx), &Tables::<ANY>::get(), headers, at)
-}
-
-/// Makes a key of a field; returns whether it is there.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn load_word(skb: *mut __sk_buff, headers: u32, at: u32) -> u32 {
-    let ctx = TcContext::new(skb);
-    let headers = Headers::from_bits(headers);
-    act::load_word(&SkBuff::new(&ctx), &Tables::<ANY>::get(), headers, at).into()
 }
 
 /// Takes something out of a bucket; returns whether there was as much in it.

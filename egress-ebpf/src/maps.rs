@@ -660,14 +660,21 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
     }
 
     #[inline(always)]
-    fn lookup<P: Packet>(&self, packet: &P, at: u32, registers: &mut Registers) -> u32 {
+    fn lookup<P: Packet>(
+        &self,
+        packet: &P,
+        headers: Headers,
+        at: u32,
+        registers: &mut Registers,
+    ) -> u32 {
+        let skb = packet.context().cast();
         // SAFETY: the registers are the caller's alone.
-        unsafe { functions::lookup_element(packet.context().cast(), at, registers) }
+        unsafe { functions::lookup_element(skb, headers.to_bits(), at, registers) }
     }
 
     #[inline(always)]
-    fn change<P: Packet>(&self, packet: &P, at: u32, data: u64) -> u32 {
-        functions::change_element(packet.context().cast(), at, data)
+    fn change<P: Packet>(&self, packet: &P, headers: Headers, at: u32, data: u64) -> u32 {
+        functions::change_element(packet.context().cast(), headers.to_bits(), at, data)
     }
 
     #[inline(always)]
@@ -699,11 +706,6 @@ impl<const FEATURES: u32> engine::Maps for Tables<FEATURES> {
         let skb = packet.context().cast();
         // SAFETY: the registers are the caller's alone.
         unsafe { functions::load_rare(skb, headers.to_bits(), at, registers) }
-    }
-
-    #[inline(always)]
-    fn load_word<P: Packet>(&self, packet: &P, headers: Headers, at: u32) -> bool {
-        functions::load_word(packet.context().cast(), headers.to_bits(), at) != 0
     }
 
     #[inline(always)]

@@ -218,8 +218,11 @@ fn a_missing_capability_is_said() {
     let rules = GOOD.replace(" device \"egt0\"", "");
     machine.attach(&wire.near, DEVICE, &rules);
     let pins = machine.pins();
-    // For the same rules no program would have to be loaded.
-    let other = GOOD.replace("53", "54");
+    // For the same rules, or the same with other numbers in them, no program would have to be loaded.
+    let other = GOOD.replace(
+        "udp dport 53",
+        "meta mark 1 udp dport 54 limit rate 1/second",
+    );
     for (lacking, names) in LACKING {
         for arguments in [
             &["attach", DEVICE, "--rules", "-"][..],

@@ -76,18 +76,17 @@ pub const WRITE_INNER: u8 = 33;
 /// bytes, the whole option is overwritten.
 pub const SET_OPTION: u8 = 34;
 /// Looks the key up in the set `a`; see [`super::lookup`] for `arg`. Runs what the element carries.
-/// Ends the rule where there is no such element, or what it carries says so.
+/// Ends the rule where there is no such element, or what it carries says so. With [`super::hash::IS_KEY`] in `c`, the key
+/// is the field that the lower half of `c` names; ends the rule where that is absent.
 pub const LOOKUP: u8 = 35;
 /// Changes the element of the set `a` with this key; see [`super::change`] for `arg`. `b` is the most
-/// elements (bits 0 to 31) and where the new one stands in the tables (bits 32 to 63), `c` after how
-/// many nanoseconds a full set is looked through again for what is expired; `reg` is what a map's
-/// element maps to.
+/// elements (bits 0 to 31) and where the new one stands in the tables (bits 32 to 63), with after how
+/// many nanoseconds a full set is looked through again for what is expired behind it; `reg` is what a map's
+/// element maps to. The key may be a field, as of [`LOOKUP`].
 pub const CHANGE: u8 = 36;
 /// `reg` becomes the same as by [`JHASH`], of one field (lower half of `c`), or with `arg` above 4 of two (upper
 /// half): see [`super::hash`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
 /// rule where a field is absent. Leaves the key alone.
 pub const JHASH_FIELDS: u8 = 37;
-/// The same as [`LOAD`] of a part of a key of 32 bits that is the only one.
-pub const LOAD_WORD: u8 = 39;
 /// The same as [`LOAD`], of an option or of what is outside of the packet.
 pub const LOAD_RARE: u8 = 38;

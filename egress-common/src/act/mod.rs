@@ -122,12 +122,14 @@ pub const TO_SHIFT: u32 = 12;
 /// The `a` of [`code::LOAD`]: words of the key, where these two bits stand.
 pub const LOAD_KEY_SHIFT: u32 = 16;
 
-/// A field that [`code::JHASH_FIELDS`] reads: a fetch code that is not a wide one in bits 0 to 7.
+/// A field that [`code::JHASH_FIELDS`], [`code::LOOKUP`] or [`code::CHANGE`] reads: a fetch code that is not a wide one in bits 0 to 7.
 pub mod hash {
     /// By how many bits the field is shifted to the left within its word: where the five bits stand.
     pub const SHIFT: u32 = 8;
     /// Where the 16 bits of the offset stand.
     pub const OFFSET: u32 = 16;
+    /// Of the latter two: there is a field, which is the key.
+    pub const IS_KEY: u64 = 1 << 32;
 }
 
 /// How an act, or an instruction of it, ended.
@@ -244,9 +246,8 @@ fn deep_instruction<P: Packet, M: Maps>(
             let part = Part::from_bits(maps.table32(at.wrapping_add(4)));
             packet.write_option(headers, part, value)
         }
-        code::LOOKUP if elements => maps.lookup(packet, at, registers),
-        code::CHANGE if elements => maps.change(packet, at, value),
-        code::LOAD_WORD if elements => ended(maps.load_word(packet, headers, at)),
+        code::LOOKUP if elements => maps.lookup(packet, headers, at, registers),
+        code::CHANGE if elements => maps.change(packet, headers, at, value),
         code::LOAD_RARE if maps.features() & RARE != 0 => {
             maps.load_rare(packet, headers, at, registers)
         }
@@ -421,19 +422,6 @@ fn device(arg: u32, constant: u64, register: u64) -> u32 {
         0 => register as u32,
         _ => constant as u32,
     }
-}
-
-/// Makes a key of the field that a [`code::LOAD_WORD`] at an offset in the tables names; whether it is there.
-#[inline(always)]
-pub fn load_word<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, at: u32) -> bool {
-    let node = maps.node(at);
-    let (offset, code) = (maps.node32(node, 0) >> 16, maps.node32(node, 4) as u8);
-    let shift = maps.node64(node, 8) as u32 & 31;
-    let Some(value) = crate::load::fetch_narrow(packet, maps, headers, code, offset as u16) else {
-        return false;
-    };
-    maps.key_word(value << shift);
-    true
 }
 
 /// Whether the rule goes on.

@@ -1,6 +1,8 @@
 //! Acts as bytes, by [`egress_common::act`].
 
-use egress_common::act::{TO_SHIFT, change, code, keep, limit, lookup, test, writable, write};
+use egress_common::act::{
+    TO_SHIFT, change, code, hash, keep, limit, lookup, test, writable, write,
+};
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::{feature, fetch, meta};
 
@@ -61,8 +63,7 @@ impl Encoder {
                 instruction.code = code::LOAD_RARE;
             }
         }
-        fuse::load_words(&mut out);
-        out
+        fuse::keys_of_a_word(out)
     }
 
     fn instruction(
@@ -327,7 +328,7 @@ impl Encoder {
                 data,
             } => {
                 self.features |= feature::ELEMENTS;
-                let template = self.template(template);
+                let template = self.template(template, interval);
                 Instruction {
                     arg: match how {
                         SetChange::Add => change::ADD,
@@ -336,7 +337,6 @@ impl Encoder {
                     },
                     a: slot(set),
                     b: pair(size, template),
-                    c: interval,
                     ..new(code::CHANGE, data)
                 }
             }
@@ -395,8 +395,14 @@ impl Instruction {
                 .filter(|&code| code & fetch::META == 0)
                 .any(|code| code & fetch::INNER == fetch::NETWORK);
         }
+        if matches!(self.code, code::LOOKUP | code::CHANGE) {
+            let fetched = self.c as u8;
+            return self.c & hash::IS_KEY != 0
+                && fetched & fetch::META == 0
+                && fetched & fetch::INNER == fetch::NETWORK;
+        }
         let of_payload = match self.code {
-            code::LOAD | code::LOAD_WORD => self.a as u8 & fetch::META == 0,
+            code::LOAD => self.a as u8 & fetch::META == 0,
             code::WRITE => true,
             _ => false,
         };

@@ -475,10 +475,11 @@ impl Encoder {
         at
     }
 
-    /// Puts the beginning of an element into the tables; returns its offset.
-    pub fn template(&mut self, words: &Words) -> u32 {
+    /// Puts the beginning of an element into the tables, and behind it after how many nanoseconds its set is looked
+    /// through again; returns its offset.
+    pub fn template(&mut self, words: &Words, interval: u64) -> u32 {
         let mut out = Vec::new();
-        push64(&mut out, *words);
+        push64(&mut out, words.iter().copied().chain([interval]));
         // Nothing else that is put here is as short and ends so.
         if let Some(&known) = self.known_acts.get(&out) {
             return known;

@@ -32,26 +32,37 @@ pub(super) fn fuse(instructions: Vec<Instruction>) -> Vec<Instruction> {
     out
 }
 
-/// Marks loads of keys of one word in front of what the key is for. Keys begin with the first part behind what a key was
+/// Joins loads of keys of one word with what the key is for. Keys begin with the first part behind what a key was
 /// for, or with the act.
-pub(super) fn load_words(instructions: &mut [Instruction]) {
-    let mut begins = true;
-    for at in 0..instructions.len() {
-        let [first, second, ..] = instructions.get_mut(at..).unwrap_or_default() else {
-            return;
-        };
-        if begins && first.is_load_of_a_word() && matches!(second.code, code::LOOKUP | code::CHANGE)
+pub(super) fn keys_of_a_word(instructions: Vec<Instruction>) -> Vec<Instruction> {
+    let mut out: Vec<Instruction> = Vec::with_capacity(instructions.len());
+    // Whether the next part begins a key, and whether the last instruction did.
+    let (mut begins, mut begun) = (true, false);
+    for instruction in instructions {
+        let user = matches!(instruction.code, code::LOOKUP | code::CHANGE);
+        if user
+            && begun
+            && let Some(field) = out.last().and_then(Instruction::field)
         {
-            first.code = code::LOAD_WORD;
+            out.pop();
+            out.push(Instruction {
+                c: hash::IS_KEY | u64::from(field),
+                ..instruction
+            });
+            (begins, begun) = (true, false);
+            continue;
         }
-        begins = match first.code {
+        begun = begins && instruction.is_load_of_a_word();
+        begins = match instruction.code {
             code::NEW_KEY => true,
-            code::LOAD_WORD | code::LOAD_RARE | code::KEY | code::LOAD => {
-                begins && first.code == code::LOAD && first.a >> LOAD_KEY_SHIFT == 0
+            code::LOAD_RARE | code::KEY | code::LOAD => {
+                begins && instruction.code == code::LOAD && instruction.a >> LOAD_KEY_SHIFT == 0
             }
             _ => begins,
         };
+        out.push(instruction);
     }
+    out
 }
 
 /// A hash at the end whose key is one or two fields of at most 32 bits, as one instruction, and how many there are.
@@ -68,13 +79,7 @@ fn hash_of_fields(instructions: &[Instruction]) -> Option<(usize, Instruction)> 
     let fields = before.get(before.len().checked_sub(count)?..)?;
     let mut all = 0;
     for field in fields.iter().rev() {
-        let fetched = field.a as u8;
-        if !field.is_load_of_a_word() {
-            return None;
-        }
-        let shift = u32::try_from(field.b).ok().filter(|&shift| shift < 32)?;
-        let word = u32::from(fetched) | shift << hash::SHIFT | u32::from(field.arg) << hash::OFFSET;
-        all = all << 32 | u64::from(word);
+        all = all << 32 | u64::from(field.field()?);
     }
     let both = Instruction {
         code: code::JHASH_FIELDS,
@@ -105,6 +110,14 @@ fn is_unused(register: Register, instructions: &[Instruction]) -> bool {
 }
 
 impl Instruction {
+    /// The field that it appends to the key, as [`hash`] has it.
+    fn field(&self) -> Option<u32> {
+        let shift = u32::try_from(self.b).ok().filter(|&shift| shift < 32)?;
+        let word = u32::from(self.a as u8) | shift << hash::SHIFT;
+        self.is_load_of_a_word()
+            .then_some(word | u32::from(self.arg) << hash::OFFSET)
+    }
+
     /// Whether it appends a field to the key that is neither wide nor an option nor from outside of the packet.
     fn is_load_of_a_word(&self) -> bool {
         let fetched = self.a as u8;
