@@ -151,7 +151,7 @@ fn classify<const FEATURES: u32, const WAY: u32>(ctx: &TcContext) -> i32 {
     let (headers, root) = engine::enter(&skb, &tables);
     let tagging = WAY != ONE && tags::may_be();
     if tagging {
-        maps::set_ethertype(0);
+        tags::begin();
     }
     let mut outcome = match WAY {
         ROUNDS => rounds(&skb, ctx, headers, root),

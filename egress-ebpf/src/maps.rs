@@ -3,10 +3,7 @@
 use core::{cell::UnsafeCell, ffi::c_void};
 
 use egress_common::{
-    act::{
-        self, KEY_WORDS, Registers,
-        keep::{ETHERTYPE, EXIT},
-    },
+    act::{self, KEY_WORDS, Registers},
     engine,
     layout::{CPU_SLOTS, Counter, FEW_SAME, MAX_SAME, State, feature, own, start},
     packet::{Headers, Packet},
@@ -191,32 +188,18 @@ pub fn nesting() -> Shared {
     Shared::of(cpu_row().wrapping_mul(CPU_SLOTS))
 }
 
-/// What this CPU keeps beside the key ([`EXIT`]).
+/// What this CPU keeps beside the key, by its number in [`act::keep`].
 #[inline(always)]
-pub fn kept() -> u32 {
+pub fn kept(number: u16) -> u32 {
     // SAFETY: a word of this CPU's own.
-    unsafe { Scratch::get().word(EXIT.into()).read() }
+    unsafe { Scratch::get().word(number.into()).read() }
 }
 
-/// Keeps that again.
+/// Keeps that.
 #[inline(always)]
-pub fn keep(kept: u32) {
+pub fn keep(number: u16, kept: u32) {
     // SAFETY: as above.
-    unsafe { Scratch::get().word(EXIT.into()).write(kept) };
-}
-
-/// The EtherType that the VLAN tag beside the packet is to have ([`ETHERTYPE`]); 0 where it has the right one.
-#[inline(always)]
-pub fn ethertype() -> u32 {
-    // SAFETY: a word of this CPU's own.
-    unsafe { Scratch::get().word(ETHERTYPE.into()).read() }
-}
-
-/// Sets that.
-#[inline(always)]
-pub fn set_ethertype(ethertype: u32) {
-    // SAFETY: as above.
-    unsafe { Scratch::get().word(ETHERTYPE.into()).write(ethertype) };
+    unsafe { Scratch::get().word(number.into()).write(kept) };
 }
 
 /// Where this CPU makes keys: not on the stack, which is small, nor may Linux 6.1's helpers be told of a key

@@ -12,7 +12,10 @@ use aya_ebpf::{
 };
 use egress_common::layout::{feature, meta};
 
-use crate::{loads::found, settings};
+use crate::{
+    loads::found,
+    settings::{self, device},
+};
 
 /// `TCP_TIME_WAIT`: what is left of a connection.
 const TIME_WAIT: u8 = 6;
@@ -84,22 +87,21 @@ pub extern "C" fn load_device(skb: *mut __sk_buff, what: u32, value: *mut u64) -
 /// The group, the type or the name of the device, or the realm of the route.
 #[inline(always)]
 fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u64> {
-    let places = settings::device();
     // What programs are called with is the packet itself.
     let skb = skb as u64;
     if what == meta::RTCLASSID {
-        let dst = pointer(skb, places.dst)? & !NOREF;
-        return match places.class {
+        let dst = pointer(skb, device::dst())? & !NOREF;
+        return match device::class() {
             u32::MAX => None,
             class => read::<u32>(at(dst, class)).map(u64::from),
         };
     }
-    let dev = pointer(skb, places.dev)?;
+    let dev = pointer(skb, device::dev())?;
     if what == meta::IFGROUP {
-        return read::<u32>(at(dev, places.group)).map(u64::from);
+        return read::<u32>(at(dev, device::group())).map(u64::from);
     }
     if what == meta::IFTYPE {
-        return read::<u16>(at(dev, places.kind)).map(u64::from);
+        return read::<u16>(at(dev, device::kind())).map(u64::from);
     }
     // Zeros behind the name, whatever is there (`nft_meta_store_ifname()`).
     let mut name = [0u64; 2];
@@ -108,7 +110,7 @@ fn of_device(skb: *mut __sk_buff, what: u8) -> Option<u64> {
         bpf_probe_read_kernel_str(
             (&raw mut name).cast(),
             size_of_val(&name) as u32,
-            at(dev, places.name) as *const _,
+            at(dev, device::name()) as *const _,
         )
     };
     let [first, last] = name;

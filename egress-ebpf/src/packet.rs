@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use egress_common::{
-    act::end,
+    act::{end, keep::EXIT},
     layout::{feature, meta},
     option::{self, OptionWalk, Part, carrier},
     packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
@@ -464,11 +464,11 @@ impl Packet for SkBuff<'_> {
         }
         nesting.set(depth + 1);
         // The program may run for the copy, too, and keep other exits.
-        let kept = (settings::features() & feature::EXIT != 0).then(maps::kept);
+        let kept = (settings::features() & feature::EXIT != 0).then(|| maps::kept(EXIT));
         // SAFETY: the context pointer is valid for the whole run of the program.
         unsafe { bpf_clone_redirect(self.ctx.skb.skb.cast(), ifindex, 0) };
         if let Some(kept) = kept {
-            maps::keep(kept);
+            maps::keep(EXIT, kept);
         }
         nesting.set(depth);
     }

@@ -2,7 +2,7 @@
 
 use core::ptr::read_volatile;
 
-use egress_common::layout::{Clock, DevicePlaces, Settings, SocketPlaces};
+use egress_common::layout::{Clock, Settings, SocketPlaces};
 
 /// In one, so that one register points to them all.
 #[unsafe(no_mangle)]
@@ -26,12 +26,23 @@ pub fn socket() -> SocketPlaces {
     unsafe { read_volatile(&raw const SETTINGS.socket) }
 }
 
-/// [`Settings::device`].
-#[inline(always)]
-pub fn device() -> DevicePlaces {
-    // SAFETY: as above.
-    unsafe { read_volatile(&raw const SETTINGS.device) }
+/// One of [`Settings::device`]. They are read one by one: each read is an instruction that the packet takes.
+macro_rules! device {
+    ($($name:ident)*) => {
+        pub mod device {
+            use super::{SETTINGS, read_volatile};
+            $(
+                #[inline(always)]
+                pub fn $name() -> u32 {
+                    // SAFETY: as above.
+                    unsafe { read_volatile(&raw const SETTINGS.device.$name) }
+                }
+            )*
+        }
+    };
 }
+
+device! { dev group name kind dst class }
 
 /// [`Settings::clock`].
 #[inline(always)]

@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
 };
 use egress_common::{
-    act::keep::IS_SET,
+    act::keep::{ETHERTYPE, IS_SET},
     layout::feature,
     packet::{ETH_P_8021AD, ETH_P_8021Q},
 };
@@ -31,10 +31,16 @@ pub fn may_be() -> bool {
     settings::features() & feature::ETHERTYPE != 0
 }
 
+/// Before a packet: the tag beside it has the right EtherType.
+#[inline(always)]
+pub fn begin() {
+    maps::keep(ETHERTYPE, 0);
+}
+
 /// The EtherType that the tag beside the packet is to have, and [`IS_SET`]; 0 where it has the right one.
 #[inline(always)]
 pub fn kept() -> u32 {
-    if may_be() { maps::ethertype() } else { 0 }
+    if may_be() { maps::kept(ETHERTYPE) } else { 0 }
 }
 
 /// Remembers the EtherType of the tag beside the packet, if it is none of a tag.
@@ -43,10 +49,11 @@ pub fn keep(ethertype: u16) {
     if !may_be() {
         return;
     }
-    maps::set_ethertype(match ethertype {
+    let kept = match ethertype {
         ETH_P_8021Q | ETH_P_8021AD => 0,
         other => IS_SET | u32::from(other),
-    });
+    };
+    maps::keep(ETHERTYPE, kept);
 }
 
 /// Puts the tag beside the packet into it, if it has such an EtherType; returns whether that could be. A function of its
