@@ -107,6 +107,9 @@ On ingress, where alone nft's hook has them:
     reject
     ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
 
+Beside rules that set an EtherType to other than `vlan` and `8021ad`, `dup to` and `fwd ip to` are refused at the same hook: a copy, or a
+packet with another Ethernet header, would be sent without it.
+
 What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect` (to a port), `queue`, and on
 egress `reject`.
 
