@@ -69,10 +69,10 @@ pub const fn table_mask(value_size: u32) -> u32 {
     value_size.wrapping_sub(TABLE_SLACK).wrapping_sub(4)
 }
 
-/// Where packets start: in front of the tables. The map begins with the byte offset of a block of [`start::BLOCK`] bytes, 32 bits, in a
-/// cache line of its own, so that a packet reads once which tables are in force. The block has the
-/// [roots](crate::engine::Roots), and the targets of [`feature::L4_TABLES`]; the tables follow. The map may have room for two
-/// of both, so that tables can change while a program runs over them.
+/// Where packets start: in front of the tables. The map begins with 32 bits, in a cache line of their own: the byte offset
+/// of a block, of [`start::BLOCK`] bytes. A packet reads it once, and with it which tables are in force. The block has the
+/// [roots](crate::engine::Roots) and the targets of [`feature::L4_TABLES`], of 32 bits each, in the order of memory; the tables
+/// follow. The map may have room for two of both, so that tables can change while a program runs over them.
 pub mod start {
     use super::{L4_TARGETS, TABLE_SLACK};
 

@@ -9,9 +9,8 @@
 //! it is added again; the others go when their set is full. Where none is expired, they are looked for again after
 //! the set's interval, which is when the kernel looks for them, too.
 
-use crate::act::{KEY_WORDS, Registers, TRIES, change, end, hash, lookup, take};
+use crate::act::{KEY_WORDS, Registers, TRIES, change, end, fetch_field, field, lookup, take};
 use crate::engine::Maps;
-use crate::load::fetch_narrow;
 use crate::packet::{Headers, Packet};
 
 /// What an element is found by.
@@ -173,16 +172,13 @@ pub fn change<P: Packet, M: Maps>(
 /// Makes the key of the field that an instruction names for it, if it does; `false` where that is absent.
 #[inline(always)]
 fn make_key<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, node: M::Node) -> bool {
-    let field = maps.node64(node, 16);
-    if field & hash::IS_KEY == 0 {
+    let named = maps.node64(node, 16);
+    if named & field::IS_KEY == 0 {
         return true;
     }
-    let field = field as u32;
-    let (code, shift) = (field as u8, field >> hash::SHIFT & 31);
-    let offset = (field >> hash::OFFSET) as u16;
-    match fetch_narrow(packet, maps, headers, code, offset) {
-        Some(value) => {
-            maps.key_word(value << shift);
+    match fetch_field(packet, maps, headers, named as u32) {
+        Some(word) => {
+            maps.key_word(word);
             true
         }
         None => false,

@@ -11,9 +11,10 @@ use egress_common::{
 
 use crate::{
     elements::{self, Element, Statement},
-    maps::{ANY, Shared, Tables},
+    maps::Shared,
     packet::SkBuff,
     settings,
+    tables::{ANY, Tables},
 };
 
 /// Any step: a function of its own to the verifier, which looks at it once.

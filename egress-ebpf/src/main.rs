@@ -12,6 +12,7 @@ mod maps;
 mod outside;
 mod packet;
 mod settings;
+mod tables;
 mod tags;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_loop, macros::classifier, programs::TcContext};
@@ -23,8 +24,9 @@ use egress_common::{
 };
 
 use crate::{
-    maps::{ANY, Own, Tables},
+    maps::Own,
     packet::SkBuff,
+    tables::{ANY, Tables},
 };
 
 /// The next tc program decides (`TCX_NEXT`, `TC_ACT_UNSPEC`).

@@ -32,6 +32,7 @@ macro_rules! device {
         pub mod device {
             use super::{SETTINGS, read_volatile};
             $(
+                #[doc = concat!("`DevicePlaces::", stringify!($name), "`.")]
                 #[inline(always)]
                 pub fn $name() -> u32 {
                     // SAFETY: as above.

@@ -94,7 +94,7 @@ pub extern "C" fn put_tag(skb: *mut __sk_buff) -> u32 {
     // SAFETY: as above.
     let rest = unsafe { (*skb).vlan_present };
     // SAFETY: as above.
-    if rest != 0 || unsafe { bpf_skb_change_head(skb.cast(), room, 0) } != 0 {
+    if count == 0 || rest != 0 || unsafe { bpf_skb_change_head(skb.cast(), room, 0) } != 0 {
         return 0;
     }
     let mut addresses = [0u32; 3];

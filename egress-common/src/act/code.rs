@@ -76,7 +76,7 @@ pub const WRITE_INNER: u8 = 33;
 /// bytes, the whole option is overwritten.
 pub const SET_OPTION: u8 = 34;
 /// Looks the key up in the set `a`; see [`super::lookup`] for `arg`. Runs what the element carries.
-/// Ends the rule where there is no such element, or what it carries says so. With [`super::hash::IS_KEY`] in `c`, the key
+/// Ends the rule where there is no such element, or what it carries says so. With [`super::field::IS_KEY`] in `c`, the key
 /// is the field that the lower half of `c` names; ends the rule where that is absent.
 pub const LOOKUP: u8 = 35;
 /// Changes the element of the set `a` with this key; see [`super::change`] for `arg`. `b` is the most
@@ -85,7 +85,7 @@ pub const LOOKUP: u8 = 35;
 /// element maps to. The key may be a field, as of [`LOOKUP`].
 pub const CHANGE: u8 = 36;
 /// `reg` becomes the same as by [`JHASH`], of one field (lower half of `c`), or with `arg` above 4 of two (upper
-/// half): see [`super::hash`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
+/// half): see [`super::field`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
 /// rule where a field is absent. Leaves the key alone.
 pub const JHASH_FIELDS: u8 = 37;
 /// The same as [`LOAD`], of an option or of what is outside of the packet.

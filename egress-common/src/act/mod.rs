@@ -46,8 +46,8 @@ pub mod keep {
     pub const NUMBER: u16 = KEY_WORDS as u16 - 1;
     /// Also beyond that.
     pub const EXIT: u16 = KEY_WORDS as u16;
-    /// Not by these: the EtherType that the tag beside the packet is to have, with [`IS_SET`] where that is none of a
-    /// tag.
+    /// Not by these instructions: the EtherType (16 bits) that the tag beside the packet is to have, with [`IS_SET`]
+    /// where that is none of a tag; else 0.
     pub const ETHERTYPE: u16 = EXIT + 1;
     /// See [`ETHERTYPE`].
     pub const IS_SET: u32 = 1 << 16;
@@ -122,13 +122,14 @@ pub const TO_SHIFT: u32 = 12;
 /// The `a` of [`code::LOAD`]: words of the key, where these two bits stand.
 pub const LOAD_KEY_SHIFT: u32 = 16;
 
-/// A field that [`code::JHASH_FIELDS`], [`code::LOOKUP`] or [`code::CHANGE`] reads: a fetch code that is not a wide one in bits 0 to 7.
-pub mod hash {
+/// A field that [`code::JHASH_FIELDS`], [`code::LOOKUP`] or [`code::CHANGE`] reads, in 32 bits: a fetch code that is not a
+/// wide one in bits 0 to 7.
+pub mod field {
     /// By how many bits the field is shifted to the left within its word: where the five bits stand.
     pub const SHIFT: u32 = 8;
     /// Where the 16 bits of the offset stand.
     pub const OFFSET: u32 = 16;
-    /// Of the latter two: there is a field, which is the key.
+    /// Of the latter two, behind those bits: there is a field, which is the key.
     pub const IS_KEY: u64 = 1 << 32;
 }
 
@@ -503,6 +504,19 @@ fn fetch_rare<P: Packet, M: Maps>(
     packet.option(headers, part).map(|value| part.number(value))
 }
 
+/// A [`field`], shifted as it says.
+#[inline(always)]
+pub(crate) fn fetch_field<P: Packet, M: Maps>(
+    packet: &P,
+    maps: &M,
+    headers: Headers,
+    field: u32,
+) -> Option<u32> {
+    let (code, offset) = (field as u8, (field >> field::OFFSET) as u16);
+    let value = crate::load::fetch_narrow(packet, maps, headers, code, offset)?;
+    Some(value << (field >> field::SHIFT & 31))
+}
+
 /// What [`hash_fields`] says where a field is absent.
 const ABSENT: u64 = u64::MAX;
 
@@ -515,12 +529,10 @@ pub fn hash_fields<P: Packet, M: Maps>(packet: &P, maps: &M, headers: Headers, a
     let mut words = [0u32; 2];
     let mut fields = fields;
     for word in &mut words {
-        let (code, shift) = (fields as u8, fields as u32 >> hash::SHIFT & 31);
-        let offset = (fields as u32 >> hash::OFFSET) as u16;
-        let Some(value) = crate::load::fetch_narrow(packet, maps, headers, code, offset) else {
+        let Some(value) = fetch_field(packet, maps, headers, fields as u32) else {
             return ABSENT;
         };
-        *word = value << shift;
+        *word = value;
         if len <= 4 {
             break;
         }

@@ -1,7 +1,7 @@
 //! Acts as bytes, by [`egress_common::act`].
 
 use egress_common::act::{
-    TO_SHIFT, change, code, hash, keep, limit, lookup, test, writable, write,
+    TO_SHIFT, change, code, field, keep, limit, lookup, test, writable, write,
 };
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::{feature, fetch, meta};
@@ -388,25 +388,20 @@ fn kept(what: Kept) -> u16 {
 impl Instruction {
     /// Whether it reads or writes at an offset from the network header.
     pub fn is_about_network(&self) -> bool {
-        if self.code == code::JHASH_FIELDS {
-            let fields = [self.c as u8, (self.c >> 32) as u8];
-            let fields = fields.iter().take(1 + usize::from(self.arg > 4));
-            return fields
-                .filter(|&code| code & fetch::META == 0)
-                .any(|code| code & fetch::INNER == fetch::NETWORK);
-        }
-        if matches!(self.code, code::LOOKUP | code::CHANGE) {
-            let fetched = self.c as u8;
-            return self.c & hash::IS_KEY != 0
-                && fetched & fetch::META == 0
-                && fetched & fetch::INNER == fetch::NETWORK;
-        }
-        let of_payload = match self.code {
-            code::LOAD => self.a as u8 & fetch::META == 0,
-            code::WRITE => true,
+        let is_network = |code: u8| code & fetch::INNER == fetch::NETWORK;
+        let reads_network = |code: u8| code & fetch::META == 0 && is_network(code);
+        match self.code {
+            code::LOAD => reads_network(self.a as u8),
+            code::WRITE => is_network(self.a as u8),
+            code::LOOKUP | code::CHANGE => {
+                self.c & field::IS_KEY != 0 && reads_network(self.c as u8)
+            }
+            code::JHASH_FIELDS => {
+                let second = self.arg > 4 && reads_network((self.c >> 32) as u8);
+                reads_network(self.c as u8) || second
+            }
             _ => false,
-        };
-        of_payload && self.a as u8 & fetch::INNER == fetch::NETWORK
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Builds a generation in `next/`, beside the one that runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use anyhow::{Context as _, Result, bail};
 use egress_common::layout::start;
@@ -72,6 +75,8 @@ pub fn build(
     let old_bindings = std::mem::take(&mut wanted.bindings);
     let tcx = tcx::supported();
     let known = before.map_or_else(BTreeSet::new, |state| converge::known_programs(state, &[]));
+    // Once, however many tables are changed in place.
+    let waited = LazyCell::new(bpf::wait_for_programs as fn());
     for group in &groups {
         let same = old_programs
             .iter()
@@ -84,18 +89,16 @@ pub fn build(
                 number
             }
             _ => {
-                let running = running(group, &old_bindings)
-                    .and_then(|number| Some((number, old_programs.get(&number)?)))
-                    .zip(generation.as_ref());
-                let stays = |number| {
-                    let fingerprint = old_programs.get(&number).map(|program| program.fingerprint);
-                    let same = |group: &Group| Some(group.fingerprint) == fingerprint;
-                    groups.iter().any(same)
+                let running = generation.as_ref().and_then(|generation| {
+                    Running::of(group, &old_bindings, &old_programs, generation)
+                });
+                let kept = |program: &Program| {
+                    let mut all = groups.iter();
+                    all.any(|group| group.fingerprint == program.fingerprint)
                 };
-                let changed = match running {
-                    Some(((number, program), generation)) if !stays(number) => {
-                        make_in_place(group, (number, program), generation, &next)?
-                            .map(|program| (number, program))
+                let changed = match &running {
+                    Some(running) if !kept(running.program) => {
+                        make_in_place(group, running, &next, &waited)?
                     }
                     _ => None,
                 };
@@ -105,8 +108,9 @@ pub fn build(
                         wanted.program_numbers += 1;
                         let number = wanted.program_numbers;
                         // It goes on counting where the one before it did.
-                        if let Some(((old, _), generation)) = running {
-                            pin_again(&generation.own(old), &next.own(number))?;
+                        if let Some(running) = running {
+                            let own = running.generation.own(running.number);
+                            pin_again(&own, &next.own(number))?;
                         }
                         (number, make(group, number, &next)?)
                     }
@@ -207,13 +211,12 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
     let image = compile(group, start::FIRST)?;
     let settings = settings(group, &image);
     let in_place = tables::may_follow(image.tables.len()) && program::may_change(&settings)?;
-    let table_size = tables::create(&next.tables(number), &image, in_place)?;
+    let table_size = tables::create(&next.tables(number), image, in_place)?;
     if !next.own(number).exists() {
         program::create_own(&next.own(number))?;
     }
     let (id, frame) = with_maps(group, number, next, next, |maps| {
-        let id = program::load(&next.program(number), maps, &settings)?;
-        Ok((id, program::frame(maps, &settings)?))
+        program::load(&next.program(number), maps, &settings)
     })?;
     debug!("program {id} is loaded after {:?}", started.elapsed());
     Ok(Program {
@@ -230,17 +233,20 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
 }
 
 /// Where the program that runs is the right one, but for its tables: writes them beside those in force, and pins it
-/// again. `None` where it is not.
+/// again; its number, and what it is then. `None` where it is not.
 fn make_in_place(
     group: &Group,
-    (number, program): (u32, &Program),
-    generation: &Generation,
+    &Running {
+        number,
+        program,
+        generation,
+    }: &Running<'_>,
     next: &Generation,
-) -> Result<Option<Program>> {
-    let Some(half) = program.half else {
+    waited: &LazyCell<()>,
+) -> Result<Option<(u32, Program)>> {
+    let Some(half) = program.half.map(|half| 1 - half) else {
         return Ok(None);
     };
-    let half = 1 - half;
     let mut tables = Tables::open(&generation.tables(number))?;
     let image = compile(group, tables.base(half))?;
     let settings = settings(group, &image);
@@ -255,15 +261,16 @@ fn make_in_place(
     }
     reuse(number, generation, next)?;
     // Packets may still be in the tables before those in force.
-    bpf::wait_for_programs();
+    LazyCell::force(waited);
     tables.write(half, &image)?;
     debug!("program {} stays, with other tables", program.id);
-    Ok(Some(Program {
+    let program = Program {
         fingerprint: group.fingerprint,
         rules: group.rules(),
         half: Some(half),
         ..program.clone()
-    }))
+    };
+    Ok(Some((number, program)))
 }
 
 /// Pins a program that stays, with its maps, in the next generation too.
@@ -274,27 +281,40 @@ fn reuse(number: u32, from: &Generation, to: &Generation) -> Result<()> {
 }
 
 /// The program that runs on exactly the interfaces of a group.
-fn running(group: &Group, bindings: &[Binding]) -> Option<u32> {
-    let mut interfaces_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for binding in bindings
-        .iter()
-        .filter(|binding| binding.hook == group.settings.hook)
-    {
-        interfaces_of
-            .entry(binding.program)
-            .or_default()
-            .push(binding.ifindex);
+struct Running<'a> {
+    number: u32,
+    program: &'a Program,
+    /// Where it is pinned.
+    generation: &'a Generation,
+}
+
+impl<'a> Running<'a> {
+    fn of(
+        group: &Group,
+        bindings: &[Binding],
+        programs: &'a BTreeMap<u32, Program>,
+        generation: &'a Generation,
+    ) -> Option<Self> {
+        let mut interfaces_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let hook = group.settings.hook;
+        for binding in bindings.iter().filter(|binding| binding.hook == hook) {
+            let interfaces = interfaces_of.entry(binding.program).or_default();
+            interfaces.push(binding.ifindex);
+        }
+        let devices = group.devices.iter();
+        let ours: Vec<u32> = devices.map(|(device, _)| device.ifindex).collect();
+        let mut all = interfaces_of.into_iter();
+        let number = all.find_map(|(number, mut interfaces)| {
+            interfaces.sort_unstable();
+            (interfaces == ours).then_some(number)
+        })?;
+        let program = programs.get(&number)?;
+        Some(Self {
+            number,
+            program,
+            generation,
+        })
     }
-    let ours: Vec<u32> = group
-        .devices
-        .iter()
-        .map(|(device, _)| device.ifindex)
-        .collect();
-    let mut all = interfaces_of.into_iter();
-    all.find_map(|(number, mut interfaces)| {
-        interfaces.sort_unstable();
-        (interfaces == ours).then_some(number)
-    })
 }
 
 fn pin_again(from: &std::path::Path, to: &std::path::Path) -> Result<()> {

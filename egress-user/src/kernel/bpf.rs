@@ -636,16 +636,50 @@ pub fn monotonic_clock() -> u64 {
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
-/// Waits until no program that was replaced before is running any more.
+/// Waits until no program runs any more that ran when this was called.
 ///
 /// tc programs run inside of RCU read-side sections. `MEMBARRIER_CMD_GLOBAL` waits for a grace
 /// period (kernel/sched/membarrier.c: `synchronize_rcu()`). Where it is not to be had (a seccomp
-/// filter, `nohz_full`), a pause that is much longer than such a section has to do.
+/// filter, `nohz_full`), changing a map of maps does; where neither is, a pause that is much longer than such a section
+/// has to do.
 pub fn wait_for_programs() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: takes no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result != 0 {
+    if result != 0 && wait_by_map().is_err() {
         std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// The same: the kernel returns from changing a map of maps only when all programs that may have the old one are done
+/// (`maybe_wait_bpf_programs()`, kernel/bpf/syscall.c).
+fn wait_by_map() -> io::Result<()> {
+    /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
+    const ARRAY_OF_MAPS: u32 = 12;
+    let inner = map_create(MapType::Array, "egress_wait", 8, 1)?;
+    let mut attr = MapCreate {
+        map_type: ARRAY_OF_MAPS,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        inner_map_fd: raw(&inner),
+        ..MapCreate::default()
+    };
+    let outer = bpf(MAP_CREATE, &mut attr).map(owned)?;
+    map_update(&outer, 0, &raw(&inner).to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_of_maps_waits() {
+        match wait_by_map() {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                println!("SKIPPED: needs the right to make maps");
+            }
+            said => said.unwrap(),
+        }
     }
 }

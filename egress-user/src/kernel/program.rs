@@ -158,20 +158,25 @@ fn told(maps: &MapPins<'_>, settings: &Settings) -> Result<layout::Settings> {
     })
 }
 
-/// Of everything that a program is made from, what is in its tables aside.
+/// A hash of everything that a program is made from, what is in its tables aside: one with the same can go on with
+/// other tables.
 ///
 /// # Errors
 ///
-/// Where maps are not there.
+/// Where one of the maps is not there.
 pub fn frame(maps: &MapPins<'_>, settings: &Settings) -> Result<u64> {
+    frame_of(maps, settings, &told(maps, settings)?)
+}
+
+fn frame_of(maps: &MapPins<'_>, settings: &Settings, told: &layout::Settings) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     object().hash(&mut hasher);
-    told(maps, settings)?.hash(&mut hasher);
+    told.hash(&mut hasher);
     entry_point(settings, rows::count()?).hash(&mut hasher);
     let pins = [maps.tables, maps.counters, maps.states, maps.own];
     let pins = pins.into_iter().map(Some);
     for pin in pins.chain([maps.elements, Some(maps.logs), maps.events]) {
-        // The ring buffer of diagnostics is made with the first program.
+        // The ring buffer of diagnostics may be missing: the first program that has it makes it.
         let id = match pin.filter(|pin| pin.exists()) {
             Some(pin) => Some(bpf::map_shape(open_map(pin)?)?.id),
             None => None,
@@ -191,12 +196,12 @@ pub fn may_change(settings: &Settings) -> Result<bool> {
     Ok(!matches!(size, Size::Idle | Size::List))
 }
 
-/// Loads a program over the pinned maps and pins it. Returns its number.
+/// Loads a program over the pinned maps and pins it. Returns the kernel's number of it, and its [`frame`].
 ///
 /// # Errors
 ///
 /// Where the build has no programs in it, or the kernel refuses them.
-pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> {
+pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<(u32, u64)> {
     if OBJECT.is_empty() {
         bail!("this command was built without the eBPF programs; run `cargo xtask build`");
     }
@@ -206,14 +211,14 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
         open_map(maps.own)?,
     );
     let states = open_map(maps.states)?;
-    let told = Told(told(maps, settings)?);
+    let told = told(maps, settings)?;
     let mut loader = EbpfLoader::new();
     if !settings.log {
         // The program keeps the map although it never writes to it: one page will do.
         loader.map_max_entries("AYA_LOGS", 4096);
     }
     let mut ebpf = loader
-        .override_global("SETTINGS", &told, true)
+        .override_global("SETTINGS", &Told(told), true)
         .map_pin_path("AYA_LOGS", maps.logs)
         .load(OBJECT)
         .context("preparing the eBPF programs")?;
@@ -255,7 +260,7 @@ pub fn load(pin: &Path, maps: &MapPins<'_>, settings: &Settings) -> Result<u32> 
     program.load().map_err(refused)?;
     let id = program.info()?.id();
     bpf::pin(program.fd()?, pin).context("pinning the program")?;
-    Ok(id)
+    Ok((id, frame_of(maps, settings, &told)?))
 }
 
 /// [`layout::Settings`] for aya.

@@ -23,7 +23,7 @@ const IN_PLACE: usize = 4 << 20;
 /// # Errors
 ///
 /// Where the kernel has not the memory.
-pub fn create(pin: &Path, image: &Image, in_place: bool) -> Result<u32> {
+pub fn create(pin: &Path, image: Image, in_place: bool) -> Result<u32> {
     let len = image.tables.len();
     let (len, map_type) = match in_place {
         true => (start::whole(len), MapType::MappableArray),
@@ -32,17 +32,16 @@ pub fn create(pin: &Path, image: &Image, in_place: bool) -> Result<u32> {
     let (value_size, _) = layout::table_map(len).context("the tables are too large")?;
     let map = bpf::map_create(map_type, "egress_tables", value_size, 1)
         .with_context(|| format!("making a map of {value_size} bytes"))?;
-    let mut value = image.tables.clone();
-    value.resize(value_size as usize, 0);
-    let places = [
-        (0, start::HEADER.to_ne_bytes().to_vec()),
-        (start::HEADER, block(image)),
-    ];
-    for (at, bytes) in places {
-        let to = value.get_mut(at as usize..at as usize + bytes.len());
-        to.context("tables without a block")?
-            .copy_from_slice(&bytes);
+    let mut front = vec![0; start::HEADER as usize];
+    if let Some(first) = front.first_chunk_mut() {
+        *first = start::HEADER.to_ne_bytes();
     }
+    front.extend(block(&image));
+    let mut value = image.tables;
+    value.resize(value_size as usize, 0);
+    let to = value.get_mut(..front.len());
+    to.context("tables without a block")?
+        .copy_from_slice(&front);
     bpf::map_update(&map, 0, &value).context("writing the tables")?;
     bpf::pin(&map, pin).context("pinning the tables")?;
     Ok(value_size)

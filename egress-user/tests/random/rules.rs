@@ -506,7 +506,6 @@ impl Generator<'_> {
     }
 }
 
-/// Statements that are not enforced yet: each refusal is counted.
 /// To values that matches ask for, too.
 const SETS: &[&str] = &[
     "meta mark set 0",
@@ -604,6 +603,7 @@ const SETTABLE: &[(&str, Values)] = &[
     ("@ll,44,3", Values::Bits(3)),
 ];
 
+/// What is rare, or refused: each refusal is counted.
 const OTHER_STATEMENTS: &[&str] = &[
     "log prefix \"x\" level debug",
     "ether type set ip",

@@ -1,7 +1,7 @@
 //! Several instructions as one, where one can do it: what an instruction costs is mostly the way to it
 //! (docs/decisions/acts.md).
 
-use egress_common::act::{LOAD_KEY_SHIFT, code, hash, limit, writable, write};
+use egress_common::act::{LOAD_KEY_SHIFT, code, field, limit, writable, write};
 use egress_common::layout::{fetch, meta};
 use egress_common::store;
 
@@ -42,11 +42,11 @@ pub(super) fn keys_of_a_word(instructions: Vec<Instruction>) -> Vec<Instruction>
         let user = matches!(instruction.code, code::LOOKUP | code::CHANGE);
         if user
             && begun
-            && let Some(field) = out.last().and_then(Instruction::field)
+            && let Some(key) = out.last().and_then(Instruction::field)
         {
             out.pop();
             out.push(Instruction {
-                c: hash::IS_KEY | u64::from(field),
+                c: field::IS_KEY | u64::from(key),
                 ..instruction
             });
             (begins, begun) = (true, false);
@@ -78,8 +78,8 @@ fn hash_of_fields(instructions: &[Instruction]) -> Option<(usize, Instruction)> 
     };
     let fields = before.get(before.len().checked_sub(count)?..)?;
     let mut all = 0;
-    for field in fields.iter().rev() {
-        all = all << 32 | u64::from(field.field()?);
+    for load in fields.iter().rev() {
+        all = all << 32 | u64::from(load.field()?);
     }
     let both = Instruction {
         code: code::JHASH_FIELDS,
@@ -110,12 +110,12 @@ fn is_unused(register: Register, instructions: &[Instruction]) -> bool {
 }
 
 impl Instruction {
-    /// The field that it appends to the key, as [`hash`] has it.
+    /// The field that it appends to the key, as [`field`] has it.
     fn field(&self) -> Option<u32> {
         let shift = u32::try_from(self.b).ok().filter(|&shift| shift < 32)?;
-        let word = u32::from(self.a as u8) | shift << hash::SHIFT;
+        let word = u32::from(self.a as u8) | shift << field::SHIFT;
         self.is_load_of_a_word()
-            .then_some(word | u32::from(self.arg) << hash::OFFSET)
+            .then_some(word | u32::from(self.arg) << field::OFFSET)
     }
 
     /// Whether it appends a field to the key that is neither wide nor an option nor from outside of the packet.
