@@ -319,6 +319,8 @@ pub enum Outcome {
     Drop,
     /// It goes by another device.
     Redirect,
+    /// It is dropped; what it was made into goes back by its device.
+    Answer,
     /// Another round has to decide.
     Again,
     /// [`act`] has to run, and then another round.
@@ -461,6 +463,7 @@ fn act_ended(ended: u32) -> Outcome {
     match ended {
         act::end::REDIRECTED => Outcome::Redirect,
         act::end::DROPPED => Outcome::Drop,
+        act::end::ANSWERED => Outcome::Answer,
         _ => Outcome::Broken,
     }
 }

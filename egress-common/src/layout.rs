@@ -428,6 +428,8 @@ pub mod feature {
     /// The EtherType of a VLAN tag beside the packet becomes what is none of a tag
     /// ([`crate::packet::Packet::set_vlan`]).
     pub const ETHERTYPE: u32 = 1 << 24;
+    /// Packets are answered ([`crate::reject`]).
+    pub const REJECT: u32 = 1 << 25;
     /// What is not kept with the packet.
     pub const OUTSIDE: u32 = SOCKET | DEVICE | CLOCK | IPSEC;
 
@@ -567,6 +569,8 @@ pub struct Settings {
     pub device: DevicePlaces,
     /// With [`feature::CLOCK`].
     pub clock: Clock,
+    /// With [`feature::REJECT`].
+    pub checksum: ChecksumPlaces,
 }
 
 /// Where the running kernel keeps what is read of a packet's device and route, in bytes.
@@ -596,6 +600,42 @@ impl DevicePlaces {
         kind: 0,
         dst: 0,
         class: 0,
+    };
+}
+
+/// Where the running kernel keeps what it knows of a packet's checksum: in `struct sk_buff`, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ChecksumPlaces {
+    /// `ip_summed`, 2 bits: the byte.
+    pub summed: u32,
+    /// By how many bits it is shifted there.
+    pub summed_shift: u32,
+    /// `csum_valid`, 1 bit: the byte.
+    pub valid: u32,
+    /// By how many bits it is shifted there.
+    pub valid_shift: u32,
+    /// `csum_start`, 16 bits: bytes from `head`.
+    pub start: u32,
+    /// `csum_offset`, 16 bits: bytes from there.
+    pub offset: u32,
+    /// `head`.
+    pub head: u32,
+    /// `data`.
+    pub data: u32,
+}
+
+impl ChecksumPlaces {
+    /// Where none is looked at.
+    pub const NONE: Self = Self {
+        summed: 0,
+        summed_shift: 0,
+        valid: 0,
+        valid_shift: 0,
+        start: 0,
+        offset: 0,
+        head: 0,
+        data: 0,
     };
 }
 
@@ -649,5 +689,6 @@ impl Settings {
         socket: SocketPlaces::NONE,
         device: DevicePlaces::NONE,
         clock: Clock::UTC,
+        checksum: ChecksumPlaces::NONE,
     };
 }

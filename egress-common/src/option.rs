@@ -343,11 +343,11 @@ impl OptionWalk {
         let found = self.next == self.kind;
         let number = self.next as u8;
         self.state = if found { FOUND } else { MISSING };
-        if !crate::packet::is_extension(number) {
+        if !crate::extension::is_extension(number) {
             return;
         }
         let need = match number {
-            crate::packet::NEXTHDR_ROUTING | crate::packet::NEXTHDR_FRAGMENT => 4,
+            crate::extension::NEXTHDR_ROUTING | crate::extension::NEXTHDR_FRAGMENT => 4,
             _ => 2,
         };
         let Some(header) = packet.far(self.offset, need) else {
@@ -355,13 +355,13 @@ impl OptionWalk {
             return;
         };
         let fragment = (header >> 32) as u32 & 0xfff8 != 0;
-        if found || number == crate::packet::NEXTHDR_FRAGMENT && fragment {
+        if found || number == crate::extension::NEXTHDR_FRAGMENT && fragment {
             return;
         }
         let units = (header >> 48) as u32 & 0xff;
         let length = match number {
-            crate::packet::NEXTHDR_FRAGMENT => 8,
-            crate::packet::NEXTHDR_AUTH => units.wrapping_add(2) << 2,
+            crate::extension::NEXTHDR_FRAGMENT => 8,
+            crate::extension::NEXTHDR_AUTH => units.wrapping_add(2) << 2,
             _ => units.wrapping_add(1) << 3,
         };
         self.state = SEARCHING;

@@ -1,7 +1,9 @@
 //! What the engine asks of a packet, and where its headers start.
 
+use crate::extension::{ExtensionWalk, MAX_EXTENSIONS, is_extension};
 use crate::layout::{feature, fetch};
 use crate::option::{self, OptionWalk, Part};
+use crate::reject::{self, Shape, SumWalk, Summed};
 use crate::symhash;
 use crate::tunnel;
 
@@ -44,111 +46,11 @@ const GRE_KEY: u32 = 0x2000;
 const GRE_SEQ: u32 = 0x1000;
 /// GRE: the bits of the version, and the flag of a source route.
 const GRE_OTHER: u32 = 0x4007;
-/// IPv6 fragment header.
-pub(crate) const NEXTHDR_FRAGMENT: u8 = 44;
-/// IPv6 authentication header.
-pub(crate) const NEXTHDR_AUTH: u8 = 51;
-/// IPv6 routing header.
-pub(crate) const NEXTHDR_ROUTING: u8 = 43;
-/// The most IPv6 extension headers that there can be before a transport header: each has eight bytes
-/// or more, and the kernel knows no transport header beyond 64 KiB.
-pub const MAX_EXTENSIONS: u32 = 1 << 13;
-
 /// Version and payload length of an IPv6 header of which these are the first eight bytes.
 #[inline(always)]
 fn ipv6_is_whole<P: Packet>(packet: &P, start: u32, first: u64) -> bool {
     let payload = (first >> 16) as u32 & 0xffff;
     first >> 60 == 6 && payload.wrapping_add(IPV6_HLEN) <= packet.len().wrapping_sub(start)
-}
-
-/// `ipv6_ext_hdr()` less "no next header", which nf_tables takes for a transport header.
-#[inline(always)]
-pub(crate) fn is_extension(next: u8) -> bool {
-    matches!(
-        next,
-        0 | NEXTHDR_ROUTING | NEXTHDR_FRAGMENT | NEXTHDR_AUTH | 60
-    )
-}
-
-/// On the way over IPv6 extension headers: `ipv6_find_hdr()` for any protocol
-/// (net/ipv6/exthdrs_core.c).
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct ExtensionWalk {
-    /// Number of the header that comes next.
-    next: u32,
-    /// Its offset; [`NO_TRANSPORT`] where the way ended in nothing.
-    offset: u32,
-    /// 1 where it ended in a fragment that is not the first.
-    fragment: u32,
-    /// 1 where it ended.
-    ended: u32,
-}
-
-impl ExtensionWalk {
-    /// From the header of this number, which is at this offset, on.
-    #[inline(always)]
-    pub(crate) fn from(next: u8, offset: u32) -> Self {
-        Self {
-            next: next.into(),
-            offset,
-            fragment: 0,
-            ended: 0,
-        }
-    }
-
-    /// Where it ended: offset and number of the last header, and whether that is in this packet, not in
-    /// another fragment. `None` where it ended in nothing.
-    #[inline(always)]
-    pub(crate) fn end(&self) -> Option<(u32, u8, bool)> {
-        let found = self.ended != 0 && self.offset < NO_OFFSET;
-        found.then_some((self.offset, self.next as u8, self.fragment == 0))
-    }
-
-    /// One header further; `false` at the end of the way.
-    #[inline(always)]
-    pub fn step<P: Packet>(&mut self, packet: &P) -> bool {
-        let next = self.next as u8;
-        self.ended = 1;
-        if !is_extension(next) {
-            return false;
-        }
-        // Of a routing header the kernel reads four bytes, of a fragment header those too. What it
-        // counts may lie behind the end of the packet on Linux 6.18; 6.1 and 6.12 find nothing then.
-        let need = match next {
-            NEXTHDR_ROUTING | NEXTHDR_FRAGMENT => 4,
-            _ => 2,
-        };
-        let Some(header) = packet.far(self.offset, need) else {
-            self.offset = NO_TRANSPORT;
-            return false;
-        };
-        if next == NEXTHDR_AUTH {
-            // By `IP6_FH_F_AUTH` it is the transport header, if it is there.
-            return false;
-        }
-        let following = (header >> 56) as u8;
-        let mut length = ((header >> 48) as u32 & 0xff).wrapping_add(1) << 3;
-        if next == NEXTHDR_FRAGMENT {
-            length = 8;
-            if (header >> 32) as u32 & 0xfff8 != 0 {
-                // The protocol is known, its header is not here. The kernel leaves its offset at 0, so that fast
-                // transport loads read what begins there: on egress the Ethernet header, on ingress the IPv6 header.
-                self.offset = if is_extension(following) {
-                    NO_TRANSPORT
-                } else {
-                    packet.len().wrapping_sub(packet.counted_len())
-                };
-                self.next = u32::from(following);
-                self.fragment = 1;
-                return false;
-            }
-        }
-        self.ended = 0;
-        self.next = u32::from(following);
-        self.offset = self.offset.wrapping_add(length);
-        true
-    }
 }
 
 /// An accelerated VLAN tag: it is in the packet's metadata, not in its bytes.
@@ -304,6 +206,67 @@ pub trait Packet {
     /// Computes the checksum of the SCTP header at an offset anew ([`crate::crc`]), but where a device is to
     /// complete it. Whether the whole header is there.
     fn mend_crc(&self, header: u32) -> bool;
+    /// What is known of its transport checksum. This and what follows is for [`crate::reject`].
+    fn summed(&self) -> Summed;
+    /// Sums bytes to the end of a way over them; like [`Packet::walk`].
+    #[inline(always)]
+    fn add(&self, walk: &mut SumWalk)
+    where
+        Self: Sized,
+    {
+        for _ in 0..reject::MAX_STEPS {
+            if !walk.step(self) {
+                break;
+            }
+        }
+    }
+    /// Takes bytes out, or makes room for others, and forgets all that is kept beside the packet: its VLAN tag, its
+    /// mark, its priority. Whether it could.
+    fn reshape(&self, shape: Shape) -> bool;
+    /// [`reject::answer_ipv4`]. Programs make it one function that is verified once.
+    fn answer_ipv4(&self, how: reject::How) -> bool
+    where
+        Self: Sized,
+    {
+        reject::answer_ipv4(self, how)
+    }
+    /// [`reject::answer_ipv6`], likewise.
+    fn answer_ipv6(&self, how: reject::How) -> bool
+    where
+        Self: Sized,
+    {
+        reject::answer_ipv6(self, how)
+    }
+    /// [`reject::reset_ipv4`], likewise, as all that follows.
+    fn reset_ipv4(&self, how: reject::How) -> bool
+    where
+        Self: Sized,
+    {
+        reject::reset_ipv4(self, how)
+    }
+    /// [`reject::reset_ipv6`].
+    fn reset_ipv6(&self, how: reject::How) -> bool
+    where
+        Self: Sized,
+    {
+        reject::reset_ipv6(self, how)
+    }
+    /// [`reject::behind_extensions`].
+    fn behind_extensions(&self, next: u8) -> u64
+    where
+        Self: Sized,
+    {
+        reject::behind_extensions(self, next)
+    }
+    /// [`reject::total`].
+    fn total(&self, at: u32, end: u32) -> u32
+    where
+        Self: Sized,
+    {
+        reject::total(self, at, end)
+    }
+    /// Sends the answer that it was made into back by its device.
+    fn send_back(&self);
     /// The same as [`Packet::mend_checksum`] of a TCP checksum, which may become 0 (`inet_proto_csum_replace2()`).
     fn mend_plainly(&self, offset: u32, difference: u32) -> bool;
     /// Runs a [`crate::act::code::SET_OPTION`]: [`Part::store`], or where the part has no bytes,
@@ -375,9 +338,9 @@ pub enum Family {
 pub struct Headers(u32);
 
 /// No transport header.
-const NO_TRANSPORT: u32 = NO_OFFSET | 256 << L4PROTO_SHIFT;
+pub(crate) const NO_TRANSPORT: u32 = NO_OFFSET | 256 << L4PROTO_SHIFT;
 /// See [`Headers`].
-const NO_OFFSET: u32 = 0xffff;
+pub(crate) const NO_OFFSET: u32 = 0xffff;
 /// See [`Headers`].
 const L4PROTO_SHIFT: u32 = 16;
 /// See [`Headers`].

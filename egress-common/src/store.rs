@@ -225,7 +225,7 @@ pub(crate) fn difference(old: u64, new: u64, len: u32) -> u32 {
 
 /// The sum of the four words of 16 bits, not folded.
 #[inline(always)]
-fn sum(words: u64) -> u32 {
+pub(crate) fn sum(words: u64) -> u32 {
     let halves = (words >> 32).wrapping_add(words & 0xffff_ffff);
     ((halves >> 16) as u32).wrapping_add(halves as u32 & 0xffff)
 }

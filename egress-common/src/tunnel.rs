@@ -4,10 +4,11 @@
 //! Where any of what is inside cannot be told (it is neither IPv4 nor IPv6, a header is cut off), the kernel
 //! finds nothing at all there, not even the tunnel's own header.
 
+use crate::extension::ExtensionWalk;
 use crate::option::Part;
 use crate::packet::{
-    ETH_HLEN, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, ETHER_ADDRS, ExtensionWalk, Headers, IPV4_HLEN,
-    IPV6_HLEN, Packet, VLAN_HLEN,
+    ETH_HLEN, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, ETHER_ADDRS, Headers, IPV4_HLEN, IPV6_HLEN,
+    Packet, VLAN_HLEN,
 };
 
 /// VXLAN, RFC 7348.

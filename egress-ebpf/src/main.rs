@@ -11,6 +11,7 @@ mod loads;
 mod maps;
 mod outside;
 mod packet;
+mod reject;
 mod settings;
 mod tables;
 mod tags;
@@ -173,6 +174,10 @@ fn classify<const FEATURES: u32, const WAY: u32>(ctx: &TcContext) -> i32 {
             own.count(own::SENT);
             REDIRECTED
         }
+        Outcome::Answer => {
+            own.count(own::DROPPED);
+            REDIRECTED
+        }
         Outcome::Again | Outcome::Act | Outcome::Broken => {
             own.count(own::BROKEN);
             if settings::features() & feature::LOG != 0 {
@@ -217,6 +222,7 @@ fn rounds(packet: &SkBuff<'_>, ctx: &TcContext, headers: Headers, root: u32) -> 
         PASS => Outcome::Pass,
         DROP => Outcome::Drop,
         REDIRECT => Outcome::Redirect,
+        ANSWER => Outcome::Answer,
         _ => Outcome::Broken,
     }
 }
@@ -250,6 +256,7 @@ fn number(outcome: Outcome) -> u32 {
         Outcome::Pass => PASS,
         Outcome::Drop => DROP,
         Outcome::Redirect => REDIRECT,
+        Outcome::Answer => ANSWER,
         Outcome::Broken => BROKEN,
     }
 }
@@ -266,6 +273,8 @@ const BROKEN: u32 = 3;
 const ACT: u32 = 5;
 /// [`Outcome::Redirect`] as a number.
 const REDIRECT: u32 = 4;
+/// [`Outcome::Answer`] as a number.
+const ANSWER: u32 = 6;
 
 /// One round: a function of its own to the verifier, which looks at it once, not once for each
 /// state that the rounds before may have left.

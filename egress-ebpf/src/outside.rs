@@ -160,7 +160,7 @@ fn of_socket(skb: *mut __sk_buff, what: u8) -> Option<u32> {
 }
 
 #[inline(always)]
-fn at(structure: u64, offset: u32) -> u64 {
+pub fn at(structure: u64, offset: u32) -> u64 {
     structure.wrapping_add(offset.into())
 }
 
@@ -172,7 +172,7 @@ fn pointer(structure: u64, offset: u32) -> Option<u64> {
 
 /// Kernel memory; `None` where there is none.
 #[inline(always)]
-fn read<T: Copy + Default>(address: u64) -> Option<T> {
+pub fn read<T: Copy + Default>(address: u64) -> Option<T> {
     let mut value = T::default();
     // SAFETY: the helper writes as many bytes as the value has, and reads from anywhere.
     let error = unsafe {

@@ -14,9 +14,11 @@ use aya_ebpf::{
 };
 use egress_common::{
     act::{end, keep::EXIT},
+    extension::{ExtensionWalk, MAX_EXTENSIONS},
     layout::{feature, meta},
     option::{self, OptionWalk, Part, carrier},
-    packet::{ETH_HLEN, ExtensionWalk, Headers, IPV4_HLEN, Load, MAX_EXTENSIONS, Packet, VlanTag},
+    packet::{ETH_HLEN, Headers, IPV4_HLEN, Load, Packet, VlanTag},
+    reject::{How, Shape, SumWalk, Summed},
     store::fold,
 };
 
@@ -27,7 +29,7 @@ use crate::{
     loads::{find_headers_far, find_inner, load_far, load_option, load_tunnel, write_option},
     maps,
     outside::{came_by_ipsec, load_device, load_outside},
-    settings, tags,
+    reject, settings, tags,
 };
 
 /// The most VLAN tags in front of a network header (`VLAN_MAX_DEPTH`).
@@ -436,6 +438,59 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn mend_crc(&self, header: u32) -> bool {
         mend_crc(self.ctx.skb.skb, header) != 0
+    }
+
+    #[inline(always)]
+    fn summed(&self) -> Summed {
+        reject::summed(self.ctx.skb.skb)
+    }
+
+    #[inline(always)]
+    fn add(&self, walk: &mut SumWalk) {
+        reject::add(self.ctx.skb.skb, walk);
+    }
+
+    #[inline(always)]
+    fn reshape(&self, shape: Shape) -> bool {
+        self.set_mark(0);
+        self.set_priority(0);
+        reject::reshaped(self.ctx.skb.skb, shape)
+    }
+
+    #[inline(always)]
+    fn answer_ipv4(&self, how: How) -> bool {
+        reject::answer_ipv4(self.ctx.skb.skb, how.0) != 0
+    }
+
+    #[inline(always)]
+    fn answer_ipv6(&self, how: How) -> bool {
+        reject::answer_ipv6(self.ctx.skb.skb, how.0) != 0
+    }
+
+    #[inline(always)]
+    fn reset_ipv4(&self, how: How) -> bool {
+        reject::reset_ipv4(self.ctx.skb.skb, how.0) != 0
+    }
+
+    #[inline(always)]
+    fn reset_ipv6(&self, how: How) -> bool {
+        reject::reset_ipv6(self.ctx.skb.skb, how.0) != 0
+    }
+
+    #[inline(always)]
+    fn behind_extensions(&self, next: u8) -> u64 {
+        reject::behind_extensions(self.ctx.skb.skb, next.into())
+    }
+
+    #[inline(always)]
+    fn total(&self, at: u32, end: u32) -> u32 {
+        reject::total(self.ctx.skb.skb, at, end)
+    }
+
+    #[inline(always)]
+    fn send_back(&self) {
+        // SAFETY: a helper that only notes a number.
+        unsafe { bpf_redirect(self.ifindex(), 0) };
     }
 
     #[inline(always)]

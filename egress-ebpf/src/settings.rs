@@ -26,24 +26,26 @@ pub fn socket() -> SocketPlaces {
     unsafe { read_volatile(&raw const SETTINGS.socket) }
 }
 
-/// One of [`Settings::device`]. They are read one by one: each read is an instruction that the packet takes.
-macro_rules! device {
-    ($($name:ident)*) => {
-        pub mod device {
+/// Parts of a setting. They are read one by one: each read is an instruction that the packet takes.
+macro_rules! parts {
+    ($setting:ident: $($name:ident)*) => {
+        #[doc = concat!("The parts of [`Settings::", stringify!($setting), "`].")]
+        pub mod $setting {
             use super::{SETTINGS, read_volatile};
             $(
-                #[doc = concat!("`DevicePlaces::", stringify!($name), "`.")]
+                #[doc = concat!("`", stringify!($name), "`.")]
                 #[inline(always)]
                 pub fn $name() -> u32 {
                     // SAFETY: as above.
-                    unsafe { read_volatile(&raw const SETTINGS.device.$name) }
+                    unsafe { read_volatile(&raw const SETTINGS.$setting.$name) }
                 }
             )*
         }
     };
 }
 
-device! { dev group name kind dst class }
+parts! { device: dev group name kind dst class }
+parts! { checksum: summed summed_shift valid valid_shift start offset head data }
 
 /// [`Settings::clock`].
 #[inline(always)]

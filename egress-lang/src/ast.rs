@@ -329,6 +329,8 @@ pub enum StatementKind {
         /// The device.
         device: Expr,
     },
+    /// `reject`.
+    Reject(Option<RejectWith>),
     /// `add @SET { KEY }` and its like.
     SetUpdate {
         /// Which.
@@ -636,4 +638,13 @@ pub struct SetElement {
     pub comment: Option<Name>,
     /// Stateful statements.
     pub statements: Vec<Statement>,
+}
+
+/// What stands behind `reject with`.
+#[derive(Debug, Clone)]
+pub enum RejectWith {
+    /// `icmp CODE`, `icmpv6 CODE` or `icmpx CODE`.
+    Code(Name, Expr),
+    /// `tcp reset`.
+    TcpReset,
 }

@@ -43,6 +43,7 @@ const STATEMENTS: &str = "\
 | `meta pkttype set host\\|other\\|...` | on ingress: whom the packet is taken to be for |
 | `dup to DEVICE` | sends a copy |
 | `fwd to DEVICE`, `fwd ip\\|ip6 to ADDRESS device DEVICE` | sends the packet there instead; the second to a neighbour, with one hop less to live |
+| `reject [with icmp\\|icmpv6\\|icmpx CODE]`, `reject with tcp reset` | on ingress: drops the packet, and answers it by an error or a reset |
 | `redirect to DEVICE` | not of nft: as `fwd to`, with the skip mark (`--skip-mark`, which it takes) on the packet, so that the rules of that device are not asked |
 | `log [prefix TEXT] [level LEVEL] [flags FLAGS]`, `log [prefix TEXT] group N [snaplen BYTES]` | tells `egress monitor` of the packet; `queue-threshold` is read and has no effect |
 | `meta nftrace set 0\\|1` | `egress monitor trace` tells the packet's way from here on |
@@ -59,6 +60,13 @@ tables ask for the time.
 
 A VALUE or DEVICE is a constant, a field or meta key, `KEY map MAP`, `numgen` or `jhash`; what not, the list of what is
 refused says.
+
+`reject` answers as nft's does, to the same packets: not to what is broken, a later fragment, a reset, or an error of an unreachable
+destination, nor to what came to a group's address. `icmpx` codes are of both protocols; without a word on it, a port is
+unreachable. Answers have no VLAN tag, no mark and no priority, and the TTL that the network namespace's packets have when the rules
+are loaded (`net.ipv4.ip_default_ttl`, `net.ipv6.conf.all.hop_limit`). It is the packet itself that goes back: one whose SCTP
+checksum a device is still to compute is dropped without an answer, as are all on devices without an Ethernet header. Linux before
+6.18 answers errors, too; Debian's kernels have nft's `reject` not at all in these tables.
 
 A VLAN tag that is beside the packet, not in it, is set where a statement writes all of its 16 bits (`vlan id set`), and
 the rule ends where it writes a part (`vlan pcp set`, `vlan dei set`): so do nft 1.0.6 and the kernel.
@@ -102,16 +110,15 @@ beforehand. A test loads each line, so that this list is what is refused.
     update @s { ip daddr last }                         # `last` in elements
     update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements
 
-On ingress, where alone nft's hook has them:
+On ingress, where nft's hook has it:
 
-    reject
     ether type set ip                                   # to other than vlan and 8021ad: there may be a tag beside the packet
 
 Beside rules that set an EtherType to other than `vlan` and `8021ad`, `dup to` and `fwd ip to` are refused at the same hook: a copy, or a
 packet with another Ethernet header, would be sent without it.
 
 What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect` (to a port), `queue`, and on
-egress `reject`.
+egress `reject` and `meta pkttype set`.
 
 ## Other than nft
 

@@ -88,5 +88,8 @@ pub const CHANGE: u8 = 36;
 /// half): see [`super::field`]. `b` is the modulus (bits 0 to 31) and what is added (bits 32 to 63). Ends the
 /// rule where a field is absent. Leaves the key alone.
 pub const JHASH_FIELDS: u8 = 37;
+/// Answers the packet ([`crate::reject`]), which is then dropped; `a` is [`crate::reject::How`] as bits, with `arg` 1 it is by
+/// a reset.
+pub const REJECT: u8 = 39;
 /// The same as [`LOAD`], of an option or of what is outside of the packet.
 pub const LOAD_RARE: u8 = 38;

@@ -19,7 +19,7 @@ use crate::layout::{feature, fetch};
 use crate::load::part_of;
 use crate::option::Part;
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, IPV6_HLEN, Load, Packet};
-use crate::store;
+use crate::{reject, store};
 
 /// Bytes of an instruction.
 pub const SIZE: u32 = 24;
@@ -145,6 +145,8 @@ pub mod end {
     pub const DROPPED: u32 = 3;
     /// The tables are not as they must be.
     pub const BROKEN: u32 = 4;
+    /// The packet is dropped, and the answer that it was made into is on its way.
+    pub const ANSWERED: u32 = 5;
 }
 
 /// What an act computes with.
@@ -251,6 +253,16 @@ fn deep_instruction<P: Packet, M: Maps>(
         code::CHANGE if elements => maps.change(packet, headers, at, value),
         code::LOAD_RARE if maps.features() & RARE != 0 => {
             maps.load_rare(packet, headers, at, registers)
+        }
+        code::REJECT if maps.features() & feature::REJECT != 0 => {
+            let how = reject::How(maps.table32(at.wrapping_add(4)));
+            match reject::answer(packet, how, word >> 16 & 1 == 1) {
+                true => {
+                    packet.send_back();
+                    end::ANSWERED
+                }
+                false => end::DROPPED,
+            }
         }
         code::JHASH_FIELDS => {
             let hash = maps.hash_fields(packet, headers, at);

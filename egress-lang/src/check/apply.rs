@@ -14,6 +14,7 @@ type Result<T> = std::result::Result<T, Failed>;
 
 pub(super) const NOT_THERE: &str = "Could not process rule: No such file or directory";
 pub(super) const EXISTS: &str = "Could not process rule: File exists";
+pub(super) const UNSUPPORTED: &str = "Could not process rule: Operation not supported";
 pub(super) const BUSY: &str = "Could not process rule: Device or resource busy";
 
 pub(super) struct Applier {
@@ -81,6 +82,10 @@ impl Applier {
                     Err(GraphError::Loop(chain)) => self.shared.error(
                         span,
                         format!("Could not process rule: Too many levels of symbolic links; chain \u{2018}{chain}\u{2019} runs itself"),
+                    ),
+                    Err(GraphError::OnEgress(chain)) => self.shared.error(
+                        span,
+                        format!("{UNSUPPORTED}; chain \u{2018}{chain}\u{2019} has a statement that the egress hook has not"),
                     ),
                     Err(GraphError::TooDeep(chain)) => self.shared.error(
                         span,

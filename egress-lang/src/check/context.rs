@@ -175,6 +175,25 @@ impl Context {
         }
     }
 
+    /// What is known of the network layer, if anything is.
+    pub(super) fn network(&self) -> Option<Known> {
+        self.network
+    }
+
+    /// What is known of the transport layer.
+    pub(super) fn transport(&self) -> &[Known] {
+        &self.transport
+    }
+
+    /// The match that says the network layer's protocol, where nothing is known of it.
+    pub(super) fn network_dependency(&self, protocol: Protocol) -> Result<Statement, String> {
+        let ethertype = protocol.row().ethertype.unwrap_or_default();
+        match self.link {
+            None => Ok(eq(Expr::Meta(MetaKey::Protocol), ethertype.into())),
+            Some(_) => self.next_header(ethertype),
+        }
+    }
+
     fn need_network(
         &mut self,
         protocol: Protocol,
@@ -185,11 +204,7 @@ impl Context {
             Some(known) => return Err(known),
             None => {}
         }
-        let ethertype = protocol.row().ethertype.unwrap_or_default();
-        needs.push(match self.link {
-            None => eq(Expr::Meta(MetaKey::Protocol), ethertype.into()),
-            Some(_) => self.next_header(ethertype).map_err(|_| None)?,
-        });
+        needs.push(self.network_dependency(protocol).map_err(|_| None)?);
         self.network = Some(Some(protocol));
         Ok(())
     }

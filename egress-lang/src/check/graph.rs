@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::checked::{ElementData, Lookup, Set, Statement, Table, Verdict};
+use crate::checked::{Chain, ElementData, Expr, Hook, Lookup, Set, Statement, Table, Verdict};
+use crate::meta::MetaKey;
 
 /// How many jumps deep the kernel goes.
 const MAX_JUMPS: usize = 16;
@@ -14,6 +15,8 @@ pub(super) enum GraphError {
     Loop(String),
     /// A chain from which jumps go too deep.
     TooDeep(String),
+    /// A chain that the egress hook runs, with a statement of the ingress hook.
+    OnEgress(String),
 }
 
 /// The chains that a rule's statement can run.
@@ -40,6 +43,49 @@ fn of_set(set: &Set) -> Vec<&str> {
         .collect()
 }
 
+/// Whether only the ingress hook has this statement.
+fn is_of_ingress(statement: &Statement) -> bool {
+    match statement {
+        Statement::Reject(_) => true,
+        Statement::Set { target, .. } => matches!(target, Expr::Meta(MetaKey::Pkttype)),
+        _ => false,
+    }
+}
+
+/// Looks for statements that a hook runs which has them not.
+fn on_egress(table: &Table, edges: &[Vec<usize>]) -> Result<(), GraphError> {
+    let of_ingress = |chain: &Chain| {
+        let mut statements = chain.rules.iter().flat_map(|rule| &rule.statements);
+        statements.any(is_of_ingress)
+    };
+    if !table.chains.iter().any(of_ingress) {
+        return Ok(());
+    }
+    let is_egress = |chain: &Chain| {
+        chain
+            .base
+            .as_ref()
+            .is_some_and(|base| base.hook == Hook::Egress)
+    };
+    let bases = table
+        .chains
+        .iter()
+        .enumerate()
+        .filter(|(_, chain)| is_egress(chain));
+    let mut open: Vec<usize> = bases.map(|(at, _)| at).collect();
+    let mut seen = vec![false; edges.len()];
+    while let Some(at) = open.pop() {
+        if std::mem::replace(seen.get_mut(at).unwrap_or(&mut true), true) {
+            continue;
+        }
+        if let Some(chain) = table.chains.get(at).filter(|chain| of_ingress(chain)) {
+            return Err(GraphError::OnEgress(chain.name.clone()));
+        }
+        open.extend(edges.get(at).into_iter().flatten());
+    }
+    Ok(())
+}
+
 /// Looks for loops and for jumps that are too deep.
 pub(super) fn validate(table: &Table) -> Result<(), GraphError> {
     let index: HashMap<&str, usize> = table
@@ -62,6 +108,7 @@ pub(super) fn validate(table: &Table) -> Result<(), GraphError> {
             next
         })
         .collect();
+    on_egress(table, &edges)?;
     // Depth of the longest way from each chain, filled in from the ends.
     let mut depths: Vec<Option<usize>> = vec![None; edges.len()];
     let mut open = vec![false; edges.len()];

@@ -13,6 +13,7 @@ mod graph;
 mod handles;
 mod order;
 mod readable;
+pub(crate) mod reject;
 mod remove;
 mod rename;
 mod rule;

@@ -6,7 +6,9 @@
 //! the rule matches where either differs; that is not done here.)
 
 use super::readable::make_readable;
-use crate::checked::{Expr, Lookup, Match, MatchOp, RawBase, Right, Statement, Tunnel, Value};
+use crate::checked::{
+    Expr, Lookup, Match, MatchOp, RawBase, Reject, Right, Statement, Tunnel, Value,
+};
 use crate::field::{FIELDS, Field, FieldId, Protocol};
 use crate::ir::Base;
 use crate::meta::MetaKey;
@@ -223,6 +225,8 @@ struct Reader {
     reads_link: bool,
     /// Protocols that matches fixed.
     above_link: Option<Protocol>,
+    /// A match left several of the network layer.
+    lists_networks: bool,
     above_network: Option<Protocol>,
     implied: Vec<usize>,
 }
@@ -274,6 +278,10 @@ impl Reader {
                 *target = written;
             }
             Statement::SetUpdate(update) => self.expr(&mut update.key, &Parent::Other),
+            // What it is answered with says the protocol, but behind a list of others.
+            Statement::Reject(Reject::Icmp(_) | Reject::Icmpv6(_)) if !self.lists_networks => {
+                self.implied.extend(self.network.take());
+            }
             Statement::Fwd { device, .. }
             | Statement::Dup { device }
             | Statement::Redirect { device } => {
@@ -285,7 +293,10 @@ impl Reader {
             } => self.expr(key, &Parent::Other),
             _ => {}
         }
-        if !matches!(statement, Statement::Match(_)) {
+        if !matches!(
+            statement,
+            Statement::Match(_) | Statement::VerdictMap { .. }
+        ) {
             (self.link, self.network, self.transport) = (None, None, None);
             self.icmp = None;
         }
@@ -295,7 +306,10 @@ impl Reader {
     /// rule with them, and does not read its listing (`tcp flags syn meta l4proto { tcp, udp } th sport 1`).
     fn opened(&mut self, left: &Expr) {
         match left {
-            Expr::Meta(MetaKey::Protocol) => self.above_link = None,
+            Expr::Meta(MetaKey::Protocol) => {
+                self.above_link = None;
+                self.lists_networks = true;
+            }
             Expr::Meta(MetaKey::L4proto) => self.above_network = None,
             _ => {}
         }

@@ -215,6 +215,7 @@ impl<'t> RuleChecker<'_, 't> {
             StatementKind::Redirect { device } => Statement::Redirect {
                 device: self.device(device)?,
             },
+            StatementKind::Reject(with) => self.reject(with.as_ref(), span)?,
             StatementKind::Fwd { address, device } => self.fwd(address.as_deref(), device)?,
             StatementKind::SetUpdate { op, set, element } => self.set_update(*op, set, element)?,
             StatementKind::Meter {
@@ -618,7 +619,9 @@ fn is_terminal(statement: &ast::Statement) -> bool {
             Accept | Drop | Return | Goto(_) | Jump(_) => true,
             Continue => true,
         },
-        StatementKind::Fwd { .. } | StatementKind::Redirect { .. } => true,
+        StatementKind::Fwd { .. } | StatementKind::Redirect { .. } | StatementKind::Reject(_) => {
+            true
+        }
         _ => false,
     }
 }

@@ -105,6 +105,7 @@ impl Statement {
                 ..
             }
             | Self::Verdict(_)
+            | Self::Reject(_)
             | Self::Notrack
             | Self::OptionReset { .. } => {}
         }

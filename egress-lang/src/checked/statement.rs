@@ -67,6 +67,8 @@ pub enum Statement {
         /// The device.
         device: Expr,
     },
+    /// `reject`.
+    Reject(Reject),
     /// `add @SET { KEY }` and its like.
     SetUpdate(Box<SetUpdate>),
     /// `notrack`.
@@ -76,6 +78,23 @@ pub enum Statement {
         /// The option's number.
         kind: u8,
     },
+}
+
+/// What `reject` answers with, besides dropping the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reject {
+    /// `with icmp CODE`, in an error of the packet's protocol: an ICMPv6 one, too, where the rule left that open.
+    Icmp(u8),
+    /// `with icmpv6 CODE`, likewise.
+    Icmpv6(u8),
+    /// What follows from a list of protocols of which the last is IPv4 or IPv6: the code of its errors.
+    Either(u8),
+    /// `with icmpx CODE`: a number for codes of both protocols.
+    Icmpx(u8),
+    /// The same of a port that is unreachable, which listings leave out.
+    Plain,
+    /// `with tcp reset`.
+    TcpReset,
 }
 
 /// The families of addresses that `fwd` knows.
@@ -612,6 +631,7 @@ impl Statement {
             | Self::Quota(_)
             | Self::Last { .. }
             | Self::Log(_)
+            | Self::Reject(_)
             | Self::Notrack
             | Self::OptionReset { .. } => {}
         }

@@ -5,6 +5,7 @@ use egress_common::act::{
 };
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::{feature, fetch, meta};
+use egress_common::reject::How;
 
 use crate::image::atom::{Half, Variable};
 use crate::image::encode::Encoder;
@@ -291,6 +292,18 @@ impl Encoder {
                 arg: version.into(),
                 ..new(code::FWD_NEIGH, device)
             },
+            Act::Reject {
+                reset,
+                icmp,
+                icmpv6,
+            } => {
+                self.features |= feature::REJECT;
+                Instruction {
+                    arg: reset.into(),
+                    a: How::new(icmp, icmpv6, self.hops.ttl, self.hops.hop_limit).0,
+                    ..new(code::REJECT, 0)
+                }
+            }
             Act::Log { id, bytes } => {
                 self.features |= feature::EVENTS;
                 Instruction {

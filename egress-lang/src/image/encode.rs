@@ -9,7 +9,6 @@ use egress_common::layout::{
 };
 
 use crate::element::Words;
-use crate::image::Stats;
 use crate::image::act::Instruction;
 use crate::image::atom::{Half, Variable};
 use crate::image::cost;
@@ -17,6 +16,7 @@ use crate::image::fold::{Fast, Fold};
 use crate::image::shape::{
     MANY, ROOMY, WHOLE, cut, exact, push_direct, push_sorted, push32, push64, radix, range, rest,
 };
+use crate::image::{Hops, Stats};
 use crate::ir::{Act, StateId, Writable};
 
 /// A node or an action list, as the program reads it.
@@ -79,6 +79,8 @@ pub struct Encoder {
     known_acts: HashMap<Vec<u8>, u32>,
     /// Bytes of the link header.
     pub link_len: u16,
+    /// How far answers go.
+    pub hops: Hops,
     pub features: u32,
     pub stats: Stats,
     /// Emptied buffers of nodes.
@@ -109,9 +111,10 @@ impl Ahead {
 
 impl Encoder {
     /// For devices with a link header of `link_len` bytes, with so many bytes in front of the tables.
-    pub fn new(link_len: u16, base: usize) -> Self {
+    pub fn new(link_len: u16, hops: Hops, base: usize) -> Self {
         Self {
             link_len,
+            hops,
             bytes: vec![0; base],
             base,
             ..Self::default()

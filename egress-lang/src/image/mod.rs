@@ -63,6 +63,27 @@ pub struct Options {
     pub link_len: u16,
     /// Bytes of the map in front of the tables, a multiple of 64.
     pub base: u32,
+    /// How far answers of `reject` go.
+    pub hops: Hops,
+}
+
+/// How far packets go that a host sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hops {
+    /// Of IPv4 (`net.ipv4.ip_default_ttl`).
+    pub ttl: u8,
+    /// Of IPv6 (`net.ipv6.conf.all.hop_limit`).
+    pub hop_limit: u8,
+}
+
+impl Default for Hops {
+    /// The kernel's own.
+    fn default() -> Self {
+        Self {
+            ttl: 64,
+            hop_limit: 64,
+        }
+    }
 }
 
 impl Default for Options {
@@ -71,6 +92,7 @@ impl Default for Options {
             budget: LARGEST,
             link_len: 14,
             base: 0,
+            hops: Hops::default(),
         }
     }
 }
@@ -130,7 +152,7 @@ pub fn compile(
     let budget = options.budget.min(LARGEST);
     let chains = chains::reached(hook, devices)?;
     let base = options.base as usize;
-    let encoder = Encoder::new(options.link_len, base);
+    let encoder = Encoder::new(options.link_len, options.hops, base);
     let (root, encoder) = Compiler::new(hook, &chains, slot, budget, encoder).compile()?;
     let image = entry::image(encoder, root);
     if image.tables.len() - base > budget {

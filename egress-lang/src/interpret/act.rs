@@ -4,12 +4,14 @@ use egress_common::act::{REGISTERS, end};
 use egress_common::event::{LONG, kind, what};
 use egress_common::layout::fetch;
 use egress_common::packet::Packet as _;
+use egress_common::reject::{self, How};
 use egress_common::{act, store, symhash};
 
 use crate::simulate::SimPacket;
 
 use super::{Event, Run, set::Change};
 use crate::element::Key;
+use crate::image::Hops;
 use crate::ir::{Act, Base, Checksum, Register, Writable};
 
 /// How an act ended.
@@ -263,6 +265,18 @@ impl Run<'_> {
                 let address = (registers.get(1), registers.get(2));
                 let device = registers.get(device) as u32;
                 return act::forward_to(&self.packet, device, version.into(), address);
+            }
+            Act::Reject {
+                reset,
+                icmp,
+                icmpv6,
+            } => {
+                let hops = Hops::default();
+                let how = How::new(icmp, icmpv6, hops.ttl, hops.hop_limit);
+                if reject::answer(&self.packet, how, reset) {
+                    self.packet.send_back();
+                }
+                return end::DROPPED;
             }
             Act::Log { id, bytes } => {
                 let what = what(kind::LOG, bytes);

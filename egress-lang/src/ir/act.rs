@@ -249,6 +249,15 @@ pub enum Act {
         /// Of the packet and the address: 4 or 6.
         version: u8,
     },
+    /// Drops the packet, and answers it where that may be: nothing behind it runs.
+    Reject {
+        /// By a reset of the TCP connection; else by an error.
+        reset: bool,
+        /// The code of an ICMP error.
+        icmp: u8,
+        /// The code of an ICMPv6 error.
+        icmpv6: u8,
+    },
     /// Begins a new key.
     NewKey,
     /// Looks the key up in a set whose elements change, and runs what the element carries.
@@ -339,6 +348,7 @@ impl Act {
             | Self::Fwd { .. }
             | Self::Redirect { .. }
             | Self::FwdTo { .. }
+            | Self::Reject { .. }
             | Self::Lookup { .. } => true,
             Self::Change { how, .. } => *how != SetChange::Delete,
             Self::Constant { .. }

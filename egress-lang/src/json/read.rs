@@ -412,6 +412,14 @@ fn statement(value: &Value) -> Result<String> {
         ("redirect", Some(object)) if object.contains_key("dev") => {
             format!("redirect to {}", field("dev")?)
         }
+        ("reject", None) if inner.is_null() => name.to_owned(),
+        ("reject", Some(object)) => match (text(object, "type"), object.get("expr")) {
+            (Some("tcp reset"), None) => "reject with tcp reset".to_owned(),
+            (Some(kind @ ("icmp" | "icmpv6" | "icmpx")), Some(_)) => {
+                format!("reject with {kind} {}", field("expr")?)
+            }
+            _ => return wrong(name, inner),
+        },
         ("fwd", Some(object)) => match text(object, "family") {
             None => format!("fwd to {}", field("dev")?),
             Some(family) => format!(

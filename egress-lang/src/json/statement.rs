@@ -3,9 +3,10 @@
 use serde_json::{Value as Json, json};
 
 use super::{Writer, entry, object};
+use crate::check::reject::words;
 use crate::checked::{
-    AddressFamily, Counter, Limit, Log, MatchOp, ObjectChoice, Quota, SetUpdateOp, Statement,
-    Value, Verdict,
+    AddressFamily, Counter, Limit, Log, MatchOp, ObjectChoice, Quota, Reject, SetUpdateOp,
+    Statement, Value, Verdict,
 };
 use crate::datatype::DataType;
 use crate::print::statement::as_prefix;
@@ -88,6 +89,14 @@ impl Writer<'_> {
             }
             Statement::Dup { device } => json!({ "dup": { "addr": self.expr(device) } }),
             Statement::Redirect { device } => json!({ "redirect": { "dev": self.expr(device) } }),
+            Statement::Reject(Reject::TcpReset) => json!({ "reject": { "type": "tcp reset" } }),
+            Statement::Reject(reject) => match words(*reject) {
+                None => json!({ "reject": null }),
+                Some((word, data_type, code)) => {
+                    let code = self.value(&Value::Int(code.into()), data_type);
+                    json!({ "reject": { "type": word, "expr": code } })
+                }
+            },
             Statement::Fwd { address, device } => {
                 let (family, address) = match address {
                     None => (Json::Null, Json::Null),

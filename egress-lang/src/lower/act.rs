@@ -7,9 +7,10 @@ use egress_common::act::KEY_WORDS;
 use egress_common::option::{Part, carrier};
 
 use super::{set, test};
+use crate::check::reject::{ICMPX_PORT, codes};
 use crate::checked::{
     AddressFamily, BitOp, ElementData, Expr, Hook, Limit, Log, Lookup, Match, OptionField, Quota,
-    Right, Set, Statement, Table, Value,
+    Reject, Right, Set, Statement, Table, Value,
 };
 use crate::ir::{Act, Base, Carrier, Meta, Register, Source, Step, Writable};
 use crate::meta::MetaKey;
@@ -52,6 +53,7 @@ impl Lower<'_> {
                 act.push(Act::Redirect { device: 0 });
                 Step::Act(act)
             }
+            Statement::Reject(reject) => Step::Act(vec![self.reject(*reject)?]),
             Statement::Fwd { address, device } => Step::Act(self.fwd(address.as_ref(), device)?),
             Statement::OptionReset { kind } => Step::Act(vec![Act::SetOption {
                 part: tcp_option(*kind, 0, 0),
@@ -60,6 +62,26 @@ impl Lower<'_> {
             Statement::SetUpdate(update) => Step::Act(self.update(update)?),
             _ => return Ok(None),
         }))
+    }
+
+    /// `nft_reject_netdev_eval()` (net/netfilter/nft_reject_netdev.c).
+    fn reject(&self, reject: Reject) -> Result<Act> {
+        if self.hook == Hook::Egress {
+            return Err("reject on egress".to_owned());
+        }
+        let (icmp, icmpv6) = match reject {
+            Reject::Icmp(code) | Reject::Icmpv6(code) | Reject::Either(code) => (code, code),
+            Reject::Plain => codes(ICMPX_PORT).unwrap_or_default(),
+            Reject::Icmpx(number) => {
+                codes(number).ok_or_else(|| "reject with such a code".to_owned())?
+            }
+            Reject::TcpReset => (0, 0),
+        };
+        Ok(Act::Reject {
+            reset: reject == Reject::TcpReset,
+            icmp,
+            icmpv6,
+        })
     }
 
     /// Two or four bytes of a TCP option (`nft_exthdr_tcp_set_init()`).

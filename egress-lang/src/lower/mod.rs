@@ -88,7 +88,9 @@ const ALONE: act::Lower<'static> = act::Lower {
 pub(crate) fn unsupported(statements: &[Statement]) -> Option<String> {
     statements.iter().find_map(|statement| match statement {
         Statement::Match(matched) => rule::unsupported_match(matched),
-        Statement::Counter(_)
+        // On egress, where there is none, it is no rule.
+        Statement::Reject(_)
+        | Statement::Counter(_)
         | Statement::Verdict(_)
         | Statement::Object {
             kind: checked::ObjectKind::Counter,
@@ -138,6 +140,7 @@ fn describe(statement: &Statement) -> &'static str {
         Statement::Dup { .. } => "dup",
         Statement::Fwd { .. } => "fwd",
         Statement::Redirect { .. } => "redirect",
+        Statement::Reject(_) => "reject",
         Statement::SetUpdate(_) => "changing a set",
         Statement::Notrack => "notrack: a program cannot tell connection tracking",
         Statement::OptionReset { .. } => "resetting a TCP option",

@@ -192,7 +192,7 @@ impl Parser<'_, '_> {
         Ok(left)
     }
 
-    fn primary(&mut self, side: Side) -> Parsed<Expr> {
+    pub(super) fn primary(&mut self, side: Side) -> Parsed<Expr> {
         let start = self.token.span;
         let kind = match self.token.kind {
             TokenKind::Number => {

@@ -1,9 +1,10 @@
 //! Rules and statements.
 
+use super::expr::Side;
 use super::{Parsed, Parser};
 use crate::ast::{
-    Expr, ExprKind, Limit, LogOption, OptionFieldName, Quota, Rule, SetElement, Statement,
-    StatementKind, Verdict,
+    Expr, ExprKind, Limit, LogOption, OptionFieldName, Quota, RejectWith, Rule, SetElement,
+    Statement, StatementKind, Verdict,
 };
 use crate::checked::{MatchOp, ObjectKind, OptionFamily, SetUpdateOp};
 use crate::diagnostic::Span;
@@ -154,14 +155,42 @@ impl Parser<'_, '_> {
                 let device = self.value_expr()?;
                 Ok(StatementKind::Redirect { device })
             }
-            "reject" | "queue" | "masquerade" | "redirect" | "snat" | "dnat" | "tproxy"
-            | "synproxy" | "flow" | "xt" => {
+            "reject" => {
+                self.advance();
+                let with = match self.eat_word("with") {
+                    true => Some(self.reject_with()?),
+                    false => None,
+                };
+                Ok(StatementKind::Reject(with))
+            }
+            "queue" | "masquerade" | "redirect" | "snat" | "dnat" | "tproxy" | "synproxy"
+            | "flow" | "xt" => {
                 let name = FOREIGN.iter().find(|name| **name == word).copied();
                 self.advance();
                 self.skip_rule();
                 Ok(StatementKind::Foreign(name.unwrap_or("this")))
             }
             _ => self.match_or_set(),
+        }
+    }
+
+    /// What stands behind `reject with`.
+    fn reject_with(&mut self) -> Parsed<RejectWith> {
+        match self.word() {
+            "tcp" => {
+                self.advance();
+                self.expect_word("reset")?;
+                Ok(RejectWith::TcpReset)
+            }
+            "icmp" | "icmpv6" | "icmpx" => {
+                let family = self.any_word()?;
+                self.eat_word("type");
+                if !matches!(self.token.kind, TokenKind::Word | TokenKind::Number) {
+                    return self.unexpected(&["number", "string", "type"]);
+                }
+                Ok(RejectWith::Code(family, self.primary(Side::Right)?))
+            }
+            _ => self.unexpected(&["icmp", "icmpv6", "tcp", "icmpx"]),
         }
     }
 
@@ -562,11 +591,11 @@ impl Parser<'_, '_> {
 /// The words that statements begin with.
 const STATEMENTS: &[&str] = &[
     "accept", "drop", "continue", "return", "jump", "goto", "counter", "limit", "quota", "last",
-    "log", "dup", "fwd", "add", "update", "delete", "set", "notrack", "reset", "meta", "comment",
+    "log", "dup", "fwd", "reject", "add", "update", "delete", "set", "notrack", "reset", "meta",
+    "comment",
 ];
 
 const FOREIGN: &[&str] = &[
-    "reject",
     "queue",
     "masquerade",
     "redirect",

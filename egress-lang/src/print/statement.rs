@@ -1,9 +1,10 @@
 //! Statements.
 
 use super::Printer;
+use crate::check::reject::words;
 use crate::checked::{
-    AddressFamily, Counter, Expr, Limit, Log, Lookup, Match, MatchOp, ObjectChoice, Quota, Right,
-    SetUpdateOp, Statement, Value, Verdict,
+    AddressFamily, Counter, Expr, Limit, Log, Lookup, Match, MatchOp, ObjectChoice, Quota, Reject,
+    Right, SetUpdateOp, Statement, Value, Verdict,
 };
 use crate::datatype::DataType;
 
@@ -67,6 +68,7 @@ impl Printer<'_> {
                 self.push("redirect to ");
                 self.expr(device);
             }
+            Statement::Reject(reject) => self.reject(*reject),
             Statement::Fwd { address, device } => match address {
                 None => {
                     self.push("fwd to ");
@@ -116,6 +118,18 @@ impl Printer<'_> {
                     Some(name) => self.fmt(format_args!("reset tcp option {name}")),
                     None => self.fmt(format_args!("reset tcp option {kind}")),
                 }
+            }
+        }
+    }
+
+    fn reject(&mut self, reject: Reject) {
+        self.push("reject");
+        match (reject, words(reject)) {
+            (Reject::TcpReset, _) => self.push(" with tcp reset"),
+            (Reject::Plain, _) | (_, None) => {}
+            (_, Some((word, data_type, code))) => {
+                let code = data_type.print_int(code.into(), self.options.numeric);
+                self.fmt(format_args!(" with {word} {code}"));
             }
         }
     }

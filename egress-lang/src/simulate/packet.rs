@@ -8,10 +8,13 @@ use egress_common::crc::CrcWalk;
 use egress_common::event;
 use egress_common::layout::{Clock, meta};
 use egress_common::packet::{
-    ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, IPV4_HLEN, Packet, VlanTag,
+    ETH_P_8021AD, ETH_P_8021Q, ETH_P_IP, ETH_P_IPV6, Headers, IPV4_HLEN, Packet, VlanTag,
 };
+use egress_common::reject::{Known, Shape, Summed};
 use egress_common::store;
 
+/// Number of TCP.
+const IPPROTO_TCP: u8 = 6;
 /// Bytes of an Ethernet header.
 const ETH_HLEN: usize = 14;
 /// linux/if_arp.h.
@@ -55,6 +58,8 @@ pub struct SimPacket {
     pub partial: bool,
     /// What rules wrote over `bytes`, by offset.
     pub written: RefCell<BTreeMap<usize, u8>>,
+    /// All of the bytes, where a rule made another packet of it.
+    pub reshaped: RefCell<Option<Vec<u8>>>,
     /// What rules sent by other devices, in order.
     pub sent: RefCell<Vec<Sending>>,
     /// What listeners were told of it, in order.
@@ -110,6 +115,8 @@ pub enum How {
     Fwd,
     /// `redirect to`.
     Redirect,
+    /// `reject`: the answer.
+    Answer,
     /// `fwd ip to`, `fwd ip6 to`: the next hop, by the version of its address.
     NextHop(u32, u64, u64),
 }
@@ -231,7 +238,8 @@ impl SimPacket {
 
     /// The same without an accelerated VLAN tag.
     pub fn untagged(&self) -> Vec<u8> {
-        let mut bytes = self.bytes.clone();
+        let reshaped = self.reshaped.borrow();
+        let mut bytes = reshaped.as_ref().unwrap_or(&self.bytes).clone();
         for (&at, &byte) in self.written.borrow().iter() {
             if let Some(place) = bytes.get_mut(at) {
                 *place = byte;
@@ -243,7 +251,9 @@ impl SimPacket {
     /// The first eight of `len` bytes, left-aligned, where all of them are before `end`.
     fn read(&self, offset: u32, len: u32, end: usize) -> Option<u64> {
         let start = offset as usize;
-        let slice = self.bytes.get(start..start.checked_add(len as usize)?)?;
+        let reshaped = self.reshaped.borrow();
+        let bytes = reshaped.as_ref().unwrap_or(&self.bytes);
+        let slice = bytes.get(start..start.checked_add(len as usize)?)?;
         if start + slice.len() > end {
             return None;
         }
@@ -329,7 +339,8 @@ impl Packet for SimPacket {
     }
 
     fn len(&self) -> u32 {
-        self.bytes.len() as u32
+        let reshaped = self.reshaped.borrow();
+        reshaped.as_ref().unwrap_or(&self.bytes).len() as u32
     }
 
     fn counted_len(&self) -> u32 {
@@ -402,7 +413,7 @@ impl Packet for SimPacket {
 
     fn store(&self, offset: u32, len: u32, value: u64) -> bool {
         let start = offset as usize;
-        let there = start + len as usize <= self.bytes.len();
+        let there = start + len as usize <= self.len() as usize;
         if there {
             let bytes = value.to_be_bytes().into_iter().take(len as usize);
             self.written.borrow_mut().extend((start..).zip(bytes));
@@ -432,6 +443,45 @@ impl Packet for SimPacket {
         };
         while walk.step(self) {}
         walk.finish(self)
+    }
+
+    fn summed(&self) -> Summed {
+        if !self.partial {
+            return Summed::of(Known::Nothing);
+        }
+        let headers = Headers::find_far(self);
+        let place = match headers.l4proto() {
+            Some(IPPROTO_TCP) => 16,
+            _ => 6,
+        };
+        let start = headers.transport();
+        Summed {
+            known: Known::Partial,
+            start,
+            place: start.wrapping_add(place),
+        }
+    }
+
+    fn reshape(&self, shape: Shape) -> bool {
+        let (cut, len, room) = (shape.cut as usize, shape.len as usize, shape.room as usize);
+        let start = self.link_len as usize;
+        let mut bytes = self.untagged();
+        if start + cut > bytes.len() || len > bytes.len() - cut {
+            return false;
+        }
+        bytes.drain(start..start + cut);
+        bytes.truncate(len);
+        bytes.splice(start..start, std::iter::repeat_n(0, room));
+        self.written.borrow_mut().clear();
+        self.vlan.set(None);
+        self.mark.set(0);
+        self.priority.set(0);
+        self.reshaped.replace(Some(bytes));
+        true
+    }
+
+    fn send_back(&self) {
+        self.send(self.ifindex, How::Answer);
     }
 
     fn mend_plainly(&self, offset: u32, difference: u32) -> bool {

@@ -21,12 +21,15 @@ pub fn from_tables(image: &Image, packet: &SimPacket) -> Answer {
     let packet = packet.clone();
     let outcome = simulation.run(&packet);
     assert!(
-        matches!(outcome, Outcome::Pass | Outcome::Drop | Outcome::Redirect),
+        matches!(
+            outcome,
+            Outcome::Pass | Outcome::Drop | Outcome::Redirect | Outcome::Answer
+        ),
         "{outcome:?}"
     );
     let counted = simulation.counters().into_iter();
     Answer {
-        dropped: outcome == Outcome::Drop,
+        dropped: matches!(outcome, Outcome::Drop | Outcome::Answer),
         counted: counted
             .map(|(slot, (packets, _))| (StateId(slot.into()), packets))
             .collect(),

@@ -315,7 +315,7 @@ fn act() -> impl Strategy<Value = Vec<Act>> {
         });
         act
     });
-    let send = (0..4u8, select(vec![4u8, 6])).prop_map(|(which, version)| {
+    let send = (0..6u8, select(vec![4u8, 6])).prop_map(|(which, version)| {
         let device = Act::Constant { to: 0, value: 9 };
         let address = Act::Constant { to: 1, value: 77 };
         vec![
@@ -325,6 +325,11 @@ fn act() -> impl Strategy<Value = Vec<Act>> {
                 0 => Act::Dup { device: 0 },
                 1 => Act::Fwd { device: 0 },
                 2 => Act::Redirect { device: 0 },
+                3 | 4 => Act::Reject {
+                    reset: which == 3,
+                    icmp: version,
+                    icmpv6: 1,
+                },
                 _ => Act::FwdTo { device: 0, version },
             },
         ]

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use egress_common::layout::start;
 use egress_lang::{
     checked::Hook,
-    image::{self, Image},
+    image::{self, Hops, Image},
 };
 use log::{debug, warn};
 
@@ -160,6 +160,7 @@ fn compile(group: &Group, base: u32) -> Result<Image> {
         &image::Options {
             link_len: u16::try_from(group.settings.link_len)?,
             base,
+            hops: hops(),
             ..Budget::options(group.settings.budget)
         },
     )?;
@@ -171,6 +172,19 @@ fn compile(group: &Group, base: u32) -> Result<Image> {
         started.elapsed()
     );
     Ok(image)
+}
+
+/// How far answers of `reject` go: as all that this network namespace sends.
+fn hops() -> Hops {
+    let read = |path: &str| {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.trim().parse().ok()
+    };
+    let default = Hops::default();
+    Hops {
+        ttl: read("/proc/sys/net/ipv4/ip_default_ttl").unwrap_or(default.ttl),
+        hop_limit: read("/proc/sys/net/ipv6/conf/all/hop_limit").unwrap_or(default.hop_limit),
+    }
 }
 
 fn settings(group: &Group, image: &Image) -> Settings {

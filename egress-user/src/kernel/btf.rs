@@ -63,6 +63,15 @@ impl Btf {
     ///
     /// Where this kernel has no such structure or member.
     pub fn offset(&self, structure: &str, path: &[&str]) -> Result<u32> {
+        Ok(self.bit_offset(structure, path)? / 8)
+    }
+
+    /// The same in bits, of members of less than a byte.
+    ///
+    /// # Errors
+    ///
+    /// Likewise.
+    pub fn bit_offset(&self, structure: &str, path: &[&str]) -> Result<u32> {
         let named = |&&at: &&usize| {
             self.kind(at).is_ok_and(|(kind, _)| kind == KIND_STRUCT)
                 && self
@@ -76,7 +85,7 @@ impl Btf {
             let member = self.member(at, name)?;
             let missing = || format!("this kernel's struct {structure} has no {}", path.join("."));
             let (bits, of) = member.with_context(missing)?;
-            offset += bits / 8;
+            offset += bits;
             at = self.resolved(of)?;
         }
         Ok(offset)

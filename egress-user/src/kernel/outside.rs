@@ -1,4 +1,4 @@
-//! What programs read of a packet's socket, device and route, in the kernel's own structures.
+//! What programs read of a packet's socket, device, route and checksum, in the kernel's own structures.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use egress_common::layout::{DevicePlaces, SocketPlaces};
+use egress_common::layout::{ChecksumPlaces, DevicePlaces, SocketPlaces};
 
 use crate::kernel::{btf::Btf, netns};
 
@@ -64,6 +64,33 @@ pub fn of_device() -> Result<DevicePlaces> {
         dst: btf.offset("sk_buff", &["_skb_refdst"])?,
         // Kernels without realms have no such member: nothing is found there then.
         class: btf.offset("dst_entry", &["tclassid"]).unwrap_or(u32::MAX),
+    })
+}
+
+/// Where it is in this kernel.
+///
+/// # Errors
+///
+/// Where the kernel does not say.
+pub fn of_checksum() -> Result<ChecksumPlaces> {
+    let btf = Btf::of_kernel().context("to find what is known of packets' checksums")?;
+    let bits = |member: &str| btf.bit_offset("sk_buff", &[member]);
+    let bytes = |member: &str| btf.offset("sk_buff", &[member]);
+    let (summed, valid) = (bits("ip_summed")?, bits("csum_valid")?);
+    // Where the highest byte comes first, bits are counted from the highest, too.
+    let shift = |bit: u32, width: u32| match cfg!(target_endian = "big") {
+        true => 8 - width - bit % 8,
+        false => bit % 8,
+    };
+    Ok(ChecksumPlaces {
+        summed: summed / 8,
+        summed_shift: shift(summed, 2),
+        valid: valid / 8,
+        valid_shift: shift(valid, 1),
+        start: bytes("csum_start")?,
+        offset: bytes("csum_offset")?,
+        head: bytes("head")?,
+        data: bytes("data")?,
     })
 }
 

@@ -134,6 +134,11 @@ fn told(maps: &MapPins<'_>, settings: &Settings) -> Result<layout::Settings> {
     } else {
         layout::Clock::UTC
     };
+    let checksum = if features & feature::REJECT != 0 {
+        outside::of_checksum()?
+    } else {
+        layout::ChecksumPlaces::NONE
+    };
     let root = match may_change(settings)? {
         // It is in front of the tables.
         true => 0,
@@ -155,6 +160,7 @@ fn told(maps: &MapPins<'_>, settings: &Settings) -> Result<layout::Settings> {
         socket,
         device,
         clock,
+        checksum,
     })
 }
 

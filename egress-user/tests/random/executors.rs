@@ -73,6 +73,13 @@ impl Executors {
         true
     }
 
+    /// Whether this kernel's nft has `reject` (CONFIG_NFT_REJECT_NETDEV).
+    pub fn has_reject(&self) -> bool {
+        let rules = "table netdev probe { chain c { type filter hook ingress device \"egt0\" \
+                     priority 0; reject; }\n}\n";
+        self.nft.load(rules).is_success()
+    }
+
     /// Leaves out the lines that nft refuses, and those that only we refuse; counts the reasons. Both
     /// sides have loaded what is left, which may be nothing: `None`.
     pub fn prepare(&mut self, lines: &mut Vec<Line>) -> Option<()> {

@@ -140,7 +140,7 @@ impl Model {
         simulation.set_states(states);
         simulation.set_sets(sets);
         let dropped = packets.iter().map(|packet| match simulation.run(packet) {
-            Outcome::Drop => true,
+            Outcome::Drop | Outcome::Answer => true,
             Outcome::Pass | Outcome::Redirect => false,
             outcome => panic!("{outcome:?} for {packet:?}"),
         });

@@ -48,7 +48,7 @@ pub struct Side {
 pub struct Seen {
     /// What sending each of them said.
     pub sent: Vec<Result<(), i32>>,
-    /// What arrived, in order.
+    /// What arrived, in order; of what comes in, first what went on, then what was answered.
     pub arrived: Vec<Arrived>,
     /// What arrived behind the other device, in order.
     pub sent_on: Vec<Arrived>,
@@ -158,7 +158,10 @@ impl Side {
         let comes_in = packets.iter().any(|packet| packet.via == Via::Wire);
         let arrived = if comes_in {
             std::thread::sleep(Duration::from_millis(5));
-            self.beyond.receive_all(0)
+            let mut arrived = self.beyond.receive_all(0);
+            let answers = self.receiver.receive_all(0);
+            arrived.extend(answers.into_iter().map(Arrived::completed));
+            arrived
         } else if sent_on.is_empty() {
             self.receiver.receive_all(passed)
         } else {

@@ -28,6 +28,24 @@ pub struct Arrived {
     pub bytes: Vec<u8>,
 }
 
+impl Arrived {
+    /// With the checksum that a device was still to complete.
+    pub fn completed(mut self) -> Self {
+        if self.vnet.first() != Some(&NEEDS_CHECKSUM) {
+            return self;
+        }
+        let number =
+            |at: usize| usize::from(u16::from_ne_bytes([self.vnet[at], self.vnet[at + 1]]));
+        let (start, place) = (number(6), number(6) + number(8));
+        let words = self.bytes[start..].chunks(2);
+        let words = words.map(|two| u32::from(two[0]) << 8 | u32::from(*two.get(1).unwrap_or(&0)));
+        let sum = egress_common::store::fold(words.sum());
+        self.bytes[place..place + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        self.vnet.fill(0);
+        self
+    }
+}
+
 /// A packet socket on one interface.
 #[derive(Debug)]
 pub struct Socket {

@@ -246,7 +246,7 @@ impl Policy<'_> {
         let written = packet.clone();
         let fate = match simulation.run(&written) {
             Outcome::Pass => Fate::Passes,
-            Outcome::Drop => Fate::IsDropped,
+            Outcome::Drop | Outcome::Answer => Fate::IsDropped,
             Outcome::Redirect => Fate::IsSent,
             outcome => bail!("the tables answer {outcome:?}: {}", defect(packet)),
         };

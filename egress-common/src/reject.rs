@@ -1,0 +1,593 @@
+//! What `reject` answers with: an ICMP or ICMPv6 error, or the reset of a TCP connection
+//! (net/ipv4/netfilter/nf_reject_ipv4.c, net/ipv6/netfilter/nf_reject_ipv6.c).
+//!
+//! A program cannot make a packet. It makes the one that it has into the answer, and sends that back by the device on
+//! which it came. What no answer may be sent to is only dropped: what is broken, is no first fragment, or has a wrong
+//! checksum, what came to a group's address, resets, and errors of unreachable destinations.
+
+use crate::extension::ExtensionWalk;
+use crate::packet::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, IPV4_HLEN, IPV6_HLEN, Packet};
+use crate::store::{fold, sum};
+
+/// How it is answered, as one number: codes and hops of 8 bits each, from the lowest on: of ICMP, of ICMPv6, the TTL,
+/// the hop limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct How(pub u32);
+
+impl How {
+    /// Of codes and hops.
+    #[inline(always)]
+    pub const fn new(icmp: u8, icmpv6: u8, ttl: u8, hop_limit: u8) -> Self {
+        Self(u32::from_le_bytes([icmp, icmpv6, ttl, hop_limit]))
+    }
+
+    #[inline(always)]
+    fn icmp(self) -> u64 {
+        u64::from(self.0 as u8)
+    }
+
+    #[inline(always)]
+    fn icmpv6(self) -> u64 {
+        u64::from((self.0 >> 8) as u8)
+    }
+
+    #[inline(always)]
+    fn ttl(self) -> u64 {
+        u64::from((self.0 >> 16) as u8)
+    }
+
+    #[inline(always)]
+    fn hop_limit(self) -> u64 {
+        u64::from((self.0 >> 24) as u8)
+    }
+}
+
+/// What is known of the packet's transport checksum (`skb->ip_summed`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing (`CHECKSUM_NONE`).
+    Nothing,
+    /// Its device summed all bytes (`CHECKSUM_COMPLETE`). Whoever changes them makes that wrong.
+    Complete,
+    /// It is right (`CHECKSUM_UNNECESSARY`).
+    Right,
+    /// The device that it leaves by is to complete it (`CHECKSUM_PARTIAL`).
+    Partial,
+}
+
+/// The same, with where that device does so. No variants with fields: a program must not read what a variant has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summed {
+    /// What is known.
+    pub known: Known,
+    /// Of [`Known::Partial`]: where what is summed starts, to the packet's end.
+    pub start: u32,
+    /// Of that: where the checksum is written.
+    pub place: u32,
+}
+
+impl Summed {
+    /// Where no device completes it.
+    #[inline(always)]
+    pub const fn of(known: Known) -> Self {
+        Self {
+            known,
+            start: 0,
+            place: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn is_partial(self) -> bool {
+        matches!(self.known, Known::Partial)
+    }
+
+    /// Whether nobody has to compute it to know.
+    #[inline(always)]
+    fn is_known(self) -> bool {
+        matches!(self.known, Known::Right | Known::Partial)
+    }
+}
+
+/// What becomes of the packet's bytes, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// So many are taken out behind the link header.
+    pub cut: u32,
+    /// So many are left, the link header included.
+    pub len: u32,
+    /// So many are put behind the link header.
+    pub room: u32,
+    /// What was known of its checksum.
+    pub summed: Summed,
+}
+
+/// The way over what is summed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct SumWalk {
+    /// Where the next step starts.
+    at: u32,
+    /// Where it ends.
+    end: u32,
+    sum: u64,
+}
+
+/// Bytes of one step.
+const STEP: u32 = 8;
+
+/// The most steps: a GSO packet may have some more bytes than 2^19 (`GSO_MAX_SIZE`).
+pub const MAX_STEPS: u32 = (1 << 19) / STEP + 16;
+
+impl SumWalk {
+    /// Takes in what follows; whether there is more.
+    #[inline(always)]
+    pub fn step<P: Packet>(&mut self, packet: &P) -> bool {
+        let left = self.end.wrapping_sub(self.at);
+        let len = if left < STEP { left } else { STEP };
+        if left == 0 || left > 1 << 20 {
+            return false;
+        }
+        let Some(bytes) = packet.far(self.at, len) else {
+            return false;
+        };
+        self.sum = self.sum.wrapping_add(sum(bytes).into());
+        self.at = self.at.wrapping_add(len);
+        left > STEP
+    }
+}
+
+/// Bytes of a TCP header without options, and of an ICMP or ICMPv6 header.
+const TCP_HLEN: u32 = 20;
+const ICMP_HLEN: u32 = 8;
+/// Where a TCP header has its checksum.
+const TCP_CHECKSUM: u32 = 16;
+/// Flags of TCP.
+const FIN: u64 = 1;
+const SYN: u64 = 2;
+const RST: u64 = 4;
+const ACK: u64 = 16;
+/// Bytes of the packet that an error tells back, at most (RFC 1812, RFC 4443).
+const QUOTED_IPV4: u32 = 536;
+const QUOTED_IPV6: u32 = 1220;
+
+const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+const IPPROTO_DCCP: u8 = 33;
+const IPPROTO_GRE: u8 = 47;
+const IPPROTO_ESP: u8 = 50;
+const IPPROTO_AH: u8 = 51;
+const IPPROTO_ICMPV6: u8 = 58;
+const IPPROTO_NONE: u8 = 59;
+const IPPROTO_SCTP: u8 = 132;
+const IPPROTO_UDPLITE: u8 = 136;
+/// `ICMP_DEST_UNREACH`, `ICMPV6_DEST_UNREACH`.
+const ICMP_UNREACHABLE: u64 = 3;
+const ICMPV6_UNREACHABLE: u64 = 1;
+/// Where SCTP's checksum is behind where its sum starts: no sum of words, but a CRC.
+const SCTP_CHECKSUM: u32 = 8;
+
+/// Makes the packet into the answer, an error or a reset; whether there is one.
+#[inline(always)]
+pub fn answer<P: Packet>(packet: &P, how: How, reset: bool) -> bool {
+    if packet.link_len() != ETH_HLEN || packet.far(0, 1).is_none_or(|first| first >> 56 & 1 == 1) {
+        return false;
+    }
+    let made = match (packet.protocol(), reset) {
+        (ETH_P_IP, false) => packet.answer_ipv4(how),
+        (ETH_P_IP, true) => packet.reset_ipv4(how),
+        (ETH_P_IPV6, false) => packet.answer_ipv6(how),
+        (ETH_P_IPV6, true) => packet.reset_ipv6(how),
+        _ => false,
+    };
+    made && swap_link(packet)
+}
+
+/// The answer goes to where the packet came from. What is behind the link header is in place, the EtherType is as it was.
+#[inline(always)]
+fn swap_link<P: Packet>(packet: &P) -> bool {
+    let (Some(to), Some(from)) = (packet.far(0, 6), packet.far(6, 6)) else {
+        return false;
+    };
+    packet.store(0, 6, from) && packet.store(6, 6, to)
+}
+
+/// Makes an IPv4 packet into an error, but for the addresses of its link header.
+#[inline(always)]
+pub fn answer_ipv4<P: Packet>(packet: &P, how: How) -> bool {
+    let Some(ip) = Ipv4::of(packet) else {
+        return false;
+    };
+    let icmp = ETH_HLEN.wrapping_add(IPV4_HLEN);
+    if ip.protocol == IPPROTO_ICMP && is_of_type(packet, icmp, ICMP_UNREACHABLE) {
+        return false;
+    }
+    let summed = packet.summed();
+    let transport = ETH_HLEN.wrapping_add(ip.header);
+    if !summed.is_known() && is_summed(packet, ip.protocol, transport) {
+        let pseudo = match ip.protocol {
+            IPPROTO_TCP | IPPROTO_UDP => ip.pseudo(ip.total.wrapping_sub(ip.header), ip.protocol),
+            _ => 0,
+        };
+        let end = ETH_HLEN.wrapping_add(ip.total);
+        if !is_right(packet, ETH_HLEN, end, pseudo) {
+            return false;
+        }
+    }
+    let quoted = less(QUOTED_IPV4, packet.len().wrapping_sub(ETH_HLEN));
+    let error = ICMP_UNREACHABLE << 8 | how.icmp();
+    Quote { quoted, base: icmp }.make(packet, summed, error, 0)
+        && ip.store(
+            packet,
+            how.ttl(),
+            IPPROTO_ICMP,
+            ICMP_HLEN.wrapping_add(quoted),
+        )
+}
+
+/// Makes it into the reset of its connection, likewise.
+#[inline(always)]
+pub fn reset_ipv4<P: Packet>(packet: &P, how: How) -> bool {
+    let Some(ip) = Ipv4::of(packet) else {
+        return false;
+    };
+    let transport = ETH_HLEN.wrapping_add(ip.header);
+    if ip.protocol != IPPROTO_TCP {
+        return false;
+    }
+    let Some(reset) = Reset::of(packet, transport) else {
+        return false;
+    };
+    let summed = packet.summed();
+    let pseudo = ip.pseudo(packet.len().wrapping_sub(transport), IPPROTO_TCP);
+    // The IPv4 header is summed, too, whose sum is 0.
+    if !summed.is_known() && !is_right(packet, ETH_HLEN, packet.len(), pseudo) {
+        return false;
+    }
+    let base = ETH_HLEN.wrapping_add(IPV4_HLEN);
+    reset.make(packet, base, transport, summed)
+        && ip.store(packet, how.ttl(), IPPROTO_TCP, TCP_HLEN)
+        && reset.store(packet, base, ip.pseudo(TCP_HLEN, IPPROTO_TCP), summed)
+}
+
+/// The same as [`answer_ipv4`] of an IPv6 packet.
+#[inline(always)]
+pub fn answer_ipv6<P: Packet>(packet: &P, how: How) -> bool {
+    let Some(ip) = Ipv6::of(packet) else {
+        return false;
+    };
+    let transport = packet.behind_extensions(ip.next);
+    let (at, next) = (transport as u32, (transport >> 32) as u8);
+    if transport != NOWHERE && next == IPPROTO_ICMPV6 && is_of_type(packet, at, ICMPV6_UNREACHABLE)
+    {
+        return false;
+    }
+    let summed = packet.summed();
+    if !summed.is_known() {
+        if transport == NOWHERE || at >= ip.end {
+            return false;
+        }
+        let pseudo = ip.pseudo(ip.end.wrapping_sub(at), next);
+        if is_summed(packet, next, at) && !is_right(packet, at, ip.end, pseudo) {
+            return false;
+        }
+    }
+    let quoted = less(QUOTED_IPV6, packet.len().wrapping_sub(ETH_HLEN));
+    let len = ICMP_HLEN.wrapping_add(quoted);
+    let error = ICMPV6_UNREACHABLE << 8 | how.icmpv6();
+    let pseudo = ip.pseudo(len, IPPROTO_ICMPV6);
+    let base = ETH_HLEN.wrapping_add(IPV6_HLEN);
+    Quote { quoted, base }.make(packet, summed, error, pseudo)
+        && ip.store(packet, how.hop_limit(), IPPROTO_ICMPV6, len)
+}
+
+/// The same as [`reset_ipv4`] of an IPv6 packet.
+#[inline(always)]
+pub fn reset_ipv6<P: Packet>(packet: &P, how: How) -> bool {
+    let Some(ip) = Ipv6::of(packet) else {
+        return false;
+    };
+    let transport = packet.behind_extensions(ip.next);
+    let at = transport as u32;
+    if transport == NOWHERE || (transport >> 32) as u8 != IPPROTO_TCP {
+        return false;
+    }
+    let Some(reset) = Reset::of(packet, at) else {
+        return false;
+    };
+    let summed = packet.summed();
+    let pseudo = ip.pseudo(packet.len().wrapping_sub(at), IPPROTO_TCP);
+    if !summed.is_known() && !is_right(packet, at, packet.len(), pseudo) {
+        return false;
+    }
+    let base = ETH_HLEN.wrapping_add(IPV6_HLEN);
+    reset.make(packet, base, at, summed)
+        && ip.store(packet, how.hop_limit(), IPPROTO_TCP, TCP_HLEN)
+        && reset.store(packet, base, ip.pseudo(TCP_HLEN, IPPROTO_TCP), summed)
+}
+
+/// What [`behind_extensions`] says where there is nothing.
+const NOWHERE: u64 = u64::MAX;
+
+/// Where the transport header of an IPv6 packet is (bits 0 to 31), and which protocol's (bits 32 to 39): behind all
+/// extension headers, authentication headers too, and not in another fragment. [`u64::MAX`] where it is not there.
+#[inline(always)]
+pub fn behind_extensions<P: Packet>(packet: &P, next: u8) -> u64 {
+    let mut walk = ExtensionWalk::over_all(next, ETH_HLEN.wrapping_add(IPV6_HLEN));
+    packet.walk(&mut walk);
+    match walk.end() {
+        Some((at, next, true)) if at < packet.len() && next != IPPROTO_NONE => {
+            u64::from(next) << 32 | u64::from(at)
+        }
+        _ => NOWHERE,
+    }
+}
+
+/// Whether an ICMP or ICMPv6 header is of this type.
+#[inline(always)]
+fn is_of_type<P: Packet>(packet: &P, at: u32, wanted: u64) -> bool {
+    packet.far(at, 1).is_some_and(|kind| kind >> 56 == wanted)
+}
+
+#[inline(always)]
+fn less(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
+}
+
+/// The sum of bytes of the packet, in ones' complement, of 16 bits.
+#[inline(always)]
+pub fn total<P: Packet>(packet: &P, at: u32, end: u32) -> u32 {
+    let mut walk = SumWalk { at, end, sum: 0 };
+    packet.add(&mut walk);
+    fold(((walk.sum >> 32) as u32).wrapping_add(fold(walk.sum as u32)))
+}
+
+/// Whether bytes and a pseudo header have the sum that says that they are as they were sent (`nf_ip_checksum()`,
+/// `nf_ip6_checksum()`, net/netfilter/utils.c).
+#[inline(always)]
+fn is_right<P: Packet>(packet: &P, at: u32, end: u32, pseudo: u32) -> bool {
+    fold(packet.total(at, end).wrapping_add(fold(pseudo))) == 0xffff
+}
+
+/// Whether a protocol's checksum is a sum of all its bytes, and there is one (`nf_reject_verify_csum()`).
+#[inline(always)]
+fn is_summed<P: Packet>(packet: &P, protocol: u8, at: u32) -> bool {
+    match protocol {
+        IPPROTO_UDP => packet.far(at, 8).is_none_or(|header| header as u16 != 0),
+        IPPROTO_GRE | IPPROTO_AH | IPPROTO_ESP | IPPROTO_SCTP | IPPROTO_UDPLITE | IPPROTO_DCCP => {
+            false
+        }
+        _ => true,
+    }
+}
+
+/// What is needed of an IPv4 header.
+struct Ipv4 {
+    /// Bytes of it.
+    header: u32,
+    /// Bytes of the packet, by its header.
+    total: u32,
+    protocol: u8,
+    from: u32,
+    to: u32,
+}
+
+impl Ipv4 {
+    /// Of a sound packet that is no later fragment (`nf_reject_iphdr_validate()`).
+    #[inline(always)]
+    fn of<P: Packet>(packet: &P) -> Option<Self> {
+        let first = packet.far(ETH_HLEN, 8)?;
+        let second = packet.far(ETH_HLEN.wrapping_add(8), 8)?;
+        let third = packet.far(ETH_HLEN.wrapping_add(16), 4)?;
+        let header = ((first >> 56) as u32 & 0xf) << 2;
+        let total = (first >> 32) as u32 & 0xffff;
+        let whole = packet.len().wrapping_sub(ETH_HLEN) >= total && total >= header;
+        let sound = first >> 60 == 4 && header >= IPV4_HLEN && whole && first & 0x1fff == 0;
+        sound.then_some(Self {
+            header,
+            total,
+            protocol: (second >> 48) as u8,
+            from: second as u32,
+            to: (third >> 32) as u32,
+        })
+    }
+
+    /// The sum of the pseudo header.
+    #[inline(always)]
+    fn pseudo(&self, len: u32, protocol: u8) -> u32 {
+        let addresses = sum(u64::from(self.from) << 32 | u64::from(self.to));
+        addresses
+            .wrapping_add(fold(len))
+            .wrapping_add(protocol.into())
+    }
+
+    /// Writes the answer's header.
+    #[inline(always)]
+    fn store<P: Packet>(&self, packet: &P, ttl: u64, protocol: u8, len: u32) -> bool {
+        /// Version and length of the header, and the flag that it shall not be fragmented.
+        const FIRST: u64 = 0x4500_0000_0000_4000;
+        let first = FIRST | u64::from(IPV4_HLEN.wrapping_add(len) & 0xffff) << 32;
+        let second = ttl << 56 | u64::from(protocol) << 48 | u64::from(self.to);
+        let third = u64::from(self.from) << 32;
+        let sum = sum(first)
+            .wrapping_add(sum(second))
+            .wrapping_add(sum(third));
+        let second = second | u64::from(!fold(sum) & 0xffff) << 32;
+        packet.store(ETH_HLEN, 8, first)
+            && packet.store(ETH_HLEN.wrapping_add(8), 8, second)
+            && packet.store(ETH_HLEN.wrapping_add(16), 4, third)
+    }
+}
+
+/// What is needed of an IPv6 header.
+struct Ipv6 {
+    /// Where the packet ends, by its header.
+    end: u32,
+    next: u8,
+    from: (u64, u64),
+    to: (u64, u64),
+}
+
+impl Ipv6 {
+    /// Of a sound packet (`nf_reject_ip6hdr_validate()`).
+    #[inline(always)]
+    fn of<P: Packet>(packet: &P) -> Option<Self> {
+        let word = |number: u32| packet.far(ETH_HLEN.wrapping_add(number << 3), 8);
+        let first = word(0)?;
+        let payload = (first >> 16) as u32 & 0xffff;
+        let left = packet.len().wrapping_sub(ETH_HLEN);
+        let sound = first >> 60 == 6 && payload.wrapping_add(IPV6_HLEN) <= left;
+        let (from, to) = ((word(1)?, word(2)?), (word(3)?, word(4)?));
+        sound.then_some(Self {
+            end: ETH_HLEN.wrapping_add(IPV6_HLEN).wrapping_add(payload),
+            next: (first >> 8) as u8,
+            from,
+            to,
+        })
+    }
+
+    /// The sum of the pseudo header.
+    #[inline(always)]
+    fn pseudo(&self, len: u32, protocol: u8) -> u32 {
+        let from = sum(self.from.0).wrapping_add(sum(self.from.1));
+        let to = sum(self.to.0).wrapping_add(sum(self.to.1));
+        let addresses = fold(from).wrapping_add(fold(to));
+        addresses
+            .wrapping_add(fold(len))
+            .wrapping_add(protocol.into())
+    }
+
+    /// Writes the answer's header.
+    #[inline(always)]
+    fn store<P: Packet>(&self, packet: &P, hop_limit: u64, next: u8, len: u32) -> bool {
+        let len = u64::from(len & 0xffff);
+        let first = 6 << 60 | len << 16 | u64::from(next) << 8 | hop_limit;
+        let store =
+            |number: u32, value: u64| packet.store(ETH_HLEN.wrapping_add(number << 3), 8, value);
+        store(0, first)
+            && store(1, self.to.0)
+            && store(2, self.to.1)
+            && store(3, self.from.0)
+            && store(4, self.from.1)
+    }
+}
+
+/// What the reset of a connection says.
+struct Reset {
+    /// Ports, the destination's first, and sequence number.
+    first: u64,
+    /// Number that is acknowledged, length of the header, flags.
+    second: u64,
+}
+
+impl Reset {
+    /// Of what is in a TCP header, but for a reset (`nf_reject_ip_tcphdr_put()`).
+    #[inline(always)]
+    fn of<P: Packet>(packet: &P, at: u32) -> Option<Self> {
+        /// Bytes of the header in words of four, and the flag.
+        const RESET: u64 = (5 << 12 | RST) << 16;
+        let first = packet.far(at, 8)?;
+        let second = packet.far(at.wrapping_add(8), 8)?;
+        packet.far(at.wrapping_add(16), 4)?;
+        let flags = second >> 16;
+        if flags & RST != 0 {
+            return None;
+        }
+        let ports = first >> 48 << 32 | first >> 32 << 48;
+        if flags & ACK != 0 {
+            return Some(Self {
+                first: ports | second >> 32,
+                second: RESET,
+            });
+        }
+        let data = packet
+            .len()
+            .wrapping_sub(at)
+            .wrapping_sub(((second >> 28) as u32 & 0xf) << 2);
+        let open = u32::from(flags & SYN != 0).wrapping_add(u32::from(flags & FIN != 0));
+        let next = (first as u32).wrapping_add(open).wrapping_add(data);
+        Some(Self {
+            first: ports,
+            second: u64::from(next) << 32 | RESET | ACK << 16,
+        })
+    }
+
+    /// Takes out of the packet what the answer does not have, so that the TCP header stands at `base`.
+    #[inline(always)]
+    fn make<P: Packet>(&self, packet: &P, base: u32, at: u32, summed: Summed) -> bool {
+        let place = at.wrapping_add(TCP_CHECKSUM);
+        if summed.is_partial() && (summed.start != at || summed.place != place) {
+            return false;
+        }
+        packet.reshape(Shape {
+            cut: at.wrapping_sub(base),
+            len: base.wrapping_add(TCP_HLEN),
+            room: 0,
+            summed,
+        })
+    }
+
+    /// Writes it.
+    #[inline(always)]
+    fn store<P: Packet>(&self, packet: &P, at: u32, pseudo: u32, summed: Summed) -> bool {
+        let all = sum(self.first)
+            .wrapping_add(sum(self.second))
+            .wrapping_add(fold(pseudo));
+        let checksum = match summed.is_partial() {
+            true => fold(pseudo),
+            false => !fold(all) & 0xffff,
+        };
+        packet.store(at, 8, self.first)
+            && packet.store(at.wrapping_add(8), 8, self.second)
+            && packet.store(at.wrapping_add(TCP_CHECKSUM), 4, u64::from(checksum) << 48)
+    }
+}
+
+/// An error with the beginning of the packet in it.
+struct Quote {
+    /// Bytes of that, from the network header on.
+    quoted: u32,
+    /// Where the error's own header goes.
+    base: u32,
+}
+
+impl Quote {
+    /// Makes room for the headers, and writes that of the error: type and code, with the sum of the pseudo header.
+    #[inline(always)]
+    fn make<P: Packet>(&self, packet: &P, summed: Summed, error: u64, pseudo: u32) -> bool {
+        let end = ETH_HLEN.wrapping_add(self.quoted);
+        let quoted = packet.total(ETH_HLEN, end);
+        let all = fold(pseudo).wrapping_add(quoted).wrapping_add(error as u32);
+        let checksum = u64::from(!fold(all) & 0xffff);
+        let room = self.base.wrapping_add(ICMP_HLEN).wrapping_sub(ETH_HLEN);
+        if summed.is_partial() && !leave_as_it_is(packet, (summed.start, summed.place), end) {
+            return false;
+        }
+        let shape = Shape {
+            cut: 0,
+            len: end,
+            room,
+            summed,
+        };
+        packet.reshape(shape) && packet.store(self.base, 8, error << 48 | checksum << 32)
+    }
+}
+
+/// A device will still complete the checksum that is quoted, of the quoted bytes. It is told to start from such a number
+/// that what it writes there is what is there now, as the error's own checksum covers that.
+#[inline(always)]
+fn leave_as_it_is<P: Packet>(packet: &P, (start, place): (u32, u32), end: u32) -> bool {
+    let inside = start >= ETH_HLEN && place.wrapping_add(2) <= end;
+    if !inside || place.wrapping_sub(start) == SCTP_CHECKSUM {
+        return false;
+    }
+    let Some(now) = packet.far(place, 2) else {
+        return false;
+    };
+    let not = |number: u32| !number & 0xffff;
+    let now = (now >> 48) as u32;
+    let others = fold(packet.total(start, end).wrapping_add(not(now)));
+    let number = fold(not(now).wrapping_add(not(others)));
+    packet.store(place, 2, u64::from(number) << 48)
+}
