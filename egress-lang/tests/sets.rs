@@ -10,6 +10,7 @@ use egress_common::engine::Outcome;
 use egress_common::set::Key;
 use egress_lang::check::CheckOptions;
 use egress_lang::checked::{Hook, Initial, Ruleset};
+use egress_lang::datatype::interfaces::Interfaces;
 use egress_lang::diagnostic::{Diagnostics, SourceFile};
 use egress_lang::element;
 use egress_lang::image::Device;
@@ -44,6 +45,11 @@ fn device() -> Device {
         iftype: 1,
         kind: None,
     }
+}
+
+/// Those of the namespace of [`device`].
+fn interfaces() -> Interfaces {
+    Interfaces::from_iter([("lo".to_owned(), 1), ("foo".to_owned(), 7)])
 }
 
 fn table(sets: &str, rules: &str) -> String {
@@ -81,7 +87,7 @@ fn run(text: &str, packets: &[SimPacket]) -> (Vec<bool>, String) {
     let mut states: States = starts.map(|(id, start)| (id, start.value(0))).collect();
     let mut sets = simulate::Sets::default();
     let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
-    for (id, key, words) in ruleset.elements(0).expect("they can be") {
+    for (id, key, words) in ruleset.elements(&interfaces(), 0).expect("they can be") {
         sets.insert(id.0 as u32, &key, words);
         states.elements.insert((id, key), words);
         *counts.entry(id.0 as u32).or_default() += 1;
@@ -272,17 +278,30 @@ fn elements_in_tables_expire() {
 }
 
 #[test]
+fn interfaces_are_known_by_index() {
+    let text = table(
+        "set s { type iface_index; policy memory; elements = { \"foo\", 1, \"nosuch\" }; }\n\
+         set t { typeof meta oif . udp dport; flags dynamic; }\n\
+         map m { type ipv4_addr : iface_index; policy memory; elements = { 10.0.0.2 : foo, 10.0.0.3 : lo }; }\n\
+         map n { type iface_index : mark; policy memory; elements = { 7 : 9 }; }",
+        "udp dport 1 oif @s drop\nudp dport 2 iif @s drop\nudp dport 3 add @t { oif . udp dport }\n\
+         udp dport 3-4 oif . udp dport @t drop\nudp dport 5 meta mark set oif map @n\nmeta mark 9 drop\n\
+         udp dport 6 fwd to ip daddr map @m\nudp dport 6 drop",
+    );
+    let packets = [(1, 1), (1, 2), (1, 4), (1, 3), (2, 5), (3, 6), (4, 6)]
+        .map(|(host, port)| packet(host, port, 60, 0));
+    let (dropped, _) = run(&text, &packets);
+    let expected = [true, false, false, true, true, false, true];
+    assert_eq!(dropped, expected);
+}
+
+#[test]
 fn what_cannot_change_is_refused() {
     for (sets, rules, what) in [
         (
             "set s { type ipv4_addr; flags dynamic,interval; }",
             "ip daddr @s drop",
             "an interval set whose elements change",
-        ),
-        (
-            "set s { type iface_index; flags dynamic; }",
-            "oif @s drop",
-            "interfaces by their index in a set whose elements change",
         ),
         (
             "map m { type ipv4_addr : verdict; flags dynamic; }",

@@ -110,6 +110,24 @@ const CASES: &[(&str, &str, &[&str])] = &[
             "flush set netdev t s",
         ],
     ),
+    (
+        // `egt0` is number 77, which is what elements are.
+        "set s { type iface_index; flags dynamic,timeout; timeout 1h; size 100; elements = { \"egt0\", 99 timeout 2h } }\n\
+         set t { typeof meta oif . udp dport; size 100; flags dynamic; counter; }\n\
+         set i { typeof meta iif; size 100; flags dynamic; }\n\
+         set p { type iface_index; policy memory; elements = { 1, 98 comment \"none\" } }\n\
+         map m { typeof ip daddr : meta oif; flags dynamic; size 100; elements = { 198.18.0.9 : lo, 198.18.0.4 : 99 } }\n\
+         map n { type iface_index : mark; policy memory; elements = { \"egt0\" : 0x4d } }",
+        "udp dport 1 add @t { oif . udp dport }\nadd @i { iif }\noif @s counter\niif @s counter\niif @i counter\n\
+         oif != @p counter\noif . udp dport @t counter drop\nudp dport 4 update @m { ip daddr : oif }\n\
+         meta mark set oif map @n\nmeta mark 0x4d udp dport 3 counter drop\n\
+         ip daddr 198.18.0.9 fwd to ip daddr map @m",
+        &[
+            "add element netdev t s { \"lo\", 98 }; delete element netdev t s { 77 }",
+            "add element netdev t s { 77 }; add element netdev t s { \"egt0\" }; delete element netdev t s { \"lo\" }",
+            "add element netdev t p { \"egt0\", 2 }; delete element netdev t n { 77 }",
+        ],
+    ),
 ];
 
 fn rounds() -> Vec<Vec<u8>> {

@@ -39,6 +39,8 @@ pub(super) struct RuleChecker<'c, 't> {
     pub(super) hook: Option<Hook>,
     /// Whether only types are asked for: of `typeof`, which may name what no rule here could read.
     pub(super) declares: bool,
+    /// Whether the values are elements of a set that knows interfaces by index.
+    pub(super) by_index: bool,
     /// What is known of the packets inside of tunnels, by the tunnel's word.
     pub(super) inside: HashMap<&'static str, Context>,
 }
@@ -55,6 +57,7 @@ impl<'c, 't> RuleChecker<'c, 't> {
             masked: Vec::new(),
             hook: None,
             declares: false,
+            by_index: false,
             inside: HashMap::new(),
         }
     }

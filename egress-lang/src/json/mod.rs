@@ -80,7 +80,7 @@ impl<'w> Writer<'w> {
     pub(crate) fn new(states: &'w dyn StateValues, options: &PrintOptions) -> Self {
         Self {
             states,
-            options: *options,
+            options: options.clone(),
         }
     }
 }

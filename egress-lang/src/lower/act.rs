@@ -197,6 +197,12 @@ impl Lower<'_> {
                 vec![Act::Selected]
             }
             Expr::Meta(MetaKey::Iifgroup) if self.hook == Hook::Egress => vec![Act::Selected],
+            Expr::Meta(MetaKey::Iif) if self.hook == Hook::Egress => {
+                vec![Act::Constant { to, value: 0 }]
+            }
+            Expr::Meta(MetaKey::Oif) if self.hook == Hook::Ingress => {
+                vec![Act::Constant { to, value: 0 }]
+            }
             Expr::Meta(_) => read(expr, to)?,
             Expr::Numgen {
                 random: true,
