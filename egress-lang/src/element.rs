@@ -19,7 +19,7 @@ pub type Words = [u64; WORDS as usize];
 pub type Key = Vec<u32>;
 
 /// Statements that an element carries at most (`NFT_SET_EXPR_MAX`).
-const MOST_STATEMENTS: usize = 2;
+pub(crate) const MOST_STATEMENTS: usize = 2;
 
 /// Nanoseconds of a millisecond.
 const MILLISECOND: u64 = 1_000_000;

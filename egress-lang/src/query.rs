@@ -392,13 +392,15 @@ fn of_object(object: &Object, out: &mut Vec<StateId>) {
 }
 
 fn of_statements(statements: &[Statement], out: &mut Vec<StateId>) {
-    for statement in statements {
-        match statement {
-            Statement::Counter(counter) => out.push(counter.id),
-            Statement::Quota(quota) => out.push(quota.id),
-            Statement::Last { id } => out.push(*id),
-            _ => {}
-        }
+    statements.iter().for_each(|one| of_statement(one, out));
+}
+
+fn of_statement(statement: &Statement, out: &mut Vec<StateId>) {
+    match statement {
+        Statement::Counter(counter) => out.push(counter.id),
+        Statement::Quota(quota) => out.push(quota.id),
+        Statement::Last { id } => out.push(*id),
+        other => other.in_braces().for_each(|one| of_statement(one, out)),
     }
 }
 

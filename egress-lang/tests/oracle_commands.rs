@@ -508,6 +508,14 @@ const JSON_EXCUSED: &[(&str, &str)] = &[
     ("ip dscp . tcp dport", "nft shifts the values away"),
     (r"a\\*", "nft reads one of two backslashes as nothing"),
     (
+        "counter packets 5 bytes 6 limit",
+        "nft writes but the first of an element's statements",
+    ),
+    (
+        "ip daddr { 1.2.3.4 counter }",
+        "nft drops what the only element of a set in braces carries",
+    ),
+    (
         "meta mark & 0xff000000 == 0x01000001",
         "nft lists a prefix, also where bits behind it are compared",
     ),

@@ -86,7 +86,8 @@ fn run(text: &str, packets: &[SimPacket]) -> (Vec<bool>, String) {
     let starts = ruleset.states().into_iter();
     let mut states: States = starts.map(|(id, start)| (id, start.value(0))).collect();
     let mut sets = simulate::Sets::default();
-    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+    let starts = states.values.iter();
+    let mut counts: BTreeMap<u32, u64> = starts.map(|(id, start)| (id.0 as u32, *start)).collect();
     for (id, key, words) in ruleset.elements(&interfaces(), 0).expect("they can be") {
         sets.insert(id.0 as u32, &key, words);
         states.elements.insert((id, key), words);
@@ -275,6 +276,45 @@ fn elements_in_tables_expire() {
         [false, false, false, true, true, false, true, false],
     ];
     assert_eq!(dropped, expected.as_flattened());
+}
+
+#[test]
+fn elements_in_braces_carry_statements() {
+    let text = table(
+        "",
+        "ip daddr { 10.0.0.1 counter, 10.0.0.2 limit rate 1/hour burst 1 packets, 10.0.0.3 } drop\n\
+         ip daddr != { 10.0.0.1 counter, 10.0.0.2 } udp dport { 5 counter } drop",
+    );
+    let packets = [(1, 1), (2, 1), (2, 1), (3, 1), (4, 1), (4, 5)]
+        .map(|(host, port)| packet(host, port, 60, 0));
+    let (dropped, listing) = run(&text, &packets);
+    assert_eq!(dropped, [true, true, false, true, false, true]);
+    assert!(listing.contains("10.0.0.1 counter packets 0 bytes 0, 10.0.0.2 limit rate 1/hour burst 1 packets, 10.0.0.3 }"), "{listing}");
+    for (rule, what) in [
+        (
+            "ip daddr vmap { 10.0.0.1 counter : drop }",
+            "missing statement in map declaration",
+        ),
+        (
+            "meta mark set ip daddr map { 10.0.0.1 : 1, 10.0.0.2 counter : 2 }",
+            "missing statement in map declaration",
+        ),
+        (
+            "ip daddr { 10.0.0.1 timeout 1h, 10.0.0.2 }",
+            "Invalid argument",
+        ),
+        (
+            "ip daddr { 10.0.0.1 counter counter counter, 10.0.0.2 }",
+            "Argument list too long",
+        ),
+        (
+            "numgen inc mod 2 { 0 counter, 1 } drop",
+            "carry statements here",
+        ),
+    ] {
+        let error = load(&table("", rule)).unwrap_err().to_string();
+        assert!(error.contains(what), "{rule}\n{error}");
+    }
 }
 
 #[test]

@@ -111,6 +111,23 @@ const CASES: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        // What elements of sets in braces carry.
+        "",
+        "ip daddr { 198.18.0.2 counter, 198.18.0.3 } counter\n\
+         ip daddr { 198.18.0.2 limit rate 1/hour burst 2 packets counter, 198.18.0.5 counter limit rate over 1/hour burst 1 packets, \
+         198.18.0.9 } counter drop\n\
+         ip daddr != { 198.18.0.4 counter, 198.18.0.9 } udp dport 3 counter\n\
+         ip daddr { 198.18.0.4/31 counter, 198.18.0.6, * counter packets 5 bytes 7 } counter\n\
+         ip6 daddr { fd00:9::2 counter, fd00:9::/126 counter, fd00:9::5-fd00:9::7 counter } counter\n\
+         oifname { \"egt0\" counter, \"x*\" counter } counter\n\
+         ip daddr . udp dport { 198.18.0.0/30 . 1-2 counter, 198.18.0.5 . 1 } counter drop\n\
+         meta l4proto . ip daddr { udp . 198.18.0.4 counter comment \"it\", udp . 198.18.0.5 } ip daddr 198.18.0.4 counter drop",
+        &[
+            "add rule netdev t c ip daddr { 198.18.0.2 counter, 198.18.0.3 counter packets 5 bytes 7 } counter",
+            "delete rule netdev t c handle 3",
+        ],
+    ),
+    (
         // `egt0` is number 77, which is what elements are.
         "set s { type iface_index; flags dynamic,timeout; timeout 1h; size 100; elements = { \"egt0\", 99 timeout 2h } }\n\
          set t { typeof meta oif . udp dport; size 100; flags dynamic; counter; }\n\

@@ -105,6 +105,10 @@ impl Applier {
                 .map(|element| (element, span))
                 .collect();
             merged.append(&mut added);
+            let merge = match merge {
+                true => set::Merge::Plain,
+                false => set::Merge::Nothing,
+            };
             match set::normalize(merged, &parts, interval, merge) {
                 Ok(elements) if size.is_some_and(|size| elements.len() > size as usize) => {
                     self.shared.error(

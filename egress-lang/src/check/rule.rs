@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::context::Context;
 use super::expr::Typed;
-use super::{CheckOptions, Shared, bits, order, set};
+use super::{CheckOptions, Shared, bits, order};
 use crate::ast::{self, Expr as Ast, ExprKind, StatementKind};
 use crate::checked::{
     Counter, Expr, FibResult, Hook, Limit, Lookup, MapData, Match, MatchOp, ObjectChoice,
@@ -339,24 +339,8 @@ impl<'t> RuleChecker<'_, 't> {
                 Ok(Lookup::Named(name.clone()))
             }
             ExprKind::Set(elements) => {
-                let mut checked = Vec::new();
-                self.elements(elements, &key.parts, data.as_ref(), &mut checked)?;
-                if checked.is_empty() {
-                    return self.fail(set.span, "Set is empty");
-                }
-                let interval = set::has_intervals(&checked)
-                    || checked.iter().any(|(element, _)| element.key == Value::Any);
-                match set::normalize(checked, &key.parts, interval, true) {
-                    Ok(elements) => Ok(Lookup::Anonymous(Box::new(Set {
-                        key: key.parts.clone(),
-                        data,
-                        constant: true,
-                        interval,
-                        elements,
-                        ..Set::default()
-                    }))),
-                    Err((span, message)) => self.fail(span, message),
-                }
+                let set = self.in_braces(elements, &key.parts, data, set.span)?;
+                Ok(Lookup::Anonymous(Box::new(set)))
             }
             _ => self.fail(set.span, "a set is needed here"),
         }

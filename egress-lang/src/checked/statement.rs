@@ -574,6 +574,18 @@ pub enum ObjectChoice {
 }
 
 impl Statement {
+    /// Those that the elements of a set carry that stands in it.
+    pub fn in_braces(&self) -> impl Iterator<Item = &Self> {
+        let elements = match self {
+            Self::Match(Match {
+                right: Right::Set(Lookup::Anonymous(set)),
+                ..
+            }) => set.elements.as_slice(),
+            _ => &[],
+        };
+        elements.iter().flat_map(|element| &element.statements)
+    }
+
     /// Every expression in it, those within expressions included.
     pub fn each_expr<'s>(&'s self, each: &mut dyn FnMut(&'s Expr)) {
         match self {
