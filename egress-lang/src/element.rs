@@ -380,7 +380,7 @@ pub fn template(timeout: u64, statements: &[Statement]) -> Result<Words> {
                 put(first + expression::VALUE, quota.used);
                 kind::QUOTA | if quota.over { kind::OVER } else { 0 }
             }
-            Statement::Last { .. } => return Err("last in an element of a set".to_owned()),
+            Statement::Last { .. } => kind::LAST,
             _ => return Err("such a statement in an element of a set".to_owned()),
         };
         kinds |= u64::from(what) << (8 * number);
@@ -417,11 +417,20 @@ pub fn encode(set: &Set, element: &Element, now: u64) -> Result<Words> {
     put(word::EXPIRES, expires);
     put(word::DATA, data);
     for (number, statement) in (0u32..).zip(&element.statements) {
-        if let Statement::Limit(limit) = statement {
-            let most = limit.bucket().map_or(0, |bucket| bucket.most);
-            let empty_at = now.wrapping_sub(most);
-            let first = word::FIRST + number * expression::WORDS;
-            put(first + expression::VALUE, empty_at);
+        let value = word::FIRST + number * expression::WORDS + expression::VALUE;
+        match statement {
+            Statement::Limit(limit) => {
+                let most = limit.bucket().map_or(0, |bucket| bucket.most);
+                let empty_at = now.wrapping_sub(most);
+                put(value, empty_at);
+            }
+            Statement::Last {
+                used: Some(used), ..
+            } => put(
+                value,
+                now.saturating_sub(used.saturating_mul(MILLISECOND)).max(1),
+            ),
+            _ => {}
         }
     }
     Ok(out)
@@ -446,7 +455,7 @@ pub fn decode(set: &Set, key: &[u32], words: &Words, now: u64) -> Option<Element
     let statements = [0u32, 1].into_iter().filter_map(|number| {
         let what = (get(word::KINDS) >> (8 * number)) as u8;
         let get = |word: u32| get(word::FIRST + number * expression::WORDS + word);
-        statement(what, &get)
+        statement(what, &get, now)
     });
     Some(Element {
         key: value(set, key)?,
@@ -462,7 +471,7 @@ pub fn decode(set: &Set, key: &[u32], words: &Words, now: u64) -> Option<Element
 /// The identity of what an element's statement keeps: none.
 const IN_ELEMENT: StateId = StateId(u64::MAX);
 
-fn statement(what: u8, get: &dyn Fn(u32) -> u64) -> Option<Statement> {
+fn statement(what: u8, get: &dyn Fn(u32) -> u64, now: u64) -> Option<Statement> {
     let over = what & kind::OVER != 0;
     Some(match what & !kind::OVER {
         kind::COUNTER => Statement::Counter(Counter {
@@ -485,6 +494,13 @@ fn statement(what: u8, get: &dyn Fn(u32) -> u64) -> Option<Statement> {
             used: get(expression::VALUE).min(get(expression::RATE)),
             over,
         }),
+        kind::LAST => Statement::Last {
+            id: IN_ELEMENT,
+            used: match get(expression::VALUE) {
+                0 => None,
+                at => Some(now.saturating_sub(at) / MILLISECOND),
+            },
+        },
         _ => return None,
     })
 }

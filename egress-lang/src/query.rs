@@ -399,7 +399,7 @@ fn of_statement(statement: &Statement, out: &mut Vec<StateId>) {
     match statement {
         Statement::Counter(counter) => out.push(counter.id),
         Statement::Quota(quota) => out.push(quota.id),
-        Statement::Last { id } => out.push(*id),
+        Statement::Last { id, .. } => out.push(*id),
         other => other.in_braces().for_each(|one| of_statement(one, out)),
     }
 }

@@ -98,7 +98,6 @@ beforehand. A test loads each line, so that this list is what is refused.
     fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals
     ip daddr @others drop                               # `*` that expires
-    update @s { ip daddr last }                         # `last` in elements
     update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements
 
 On ingress, where alone nft's hook has them:

@@ -279,6 +279,24 @@ fn elements_in_tables_expire() {
 }
 
 #[test]
+fn elements_tell_when_they_were_used_last() {
+    let text = table(
+        "set s { type ipv4_addr; flags dynamic; last; elements = { 10.0.0.9 } }",
+        "udp dport 1 add @s { ip daddr }\nudp dport 2 update @s { ip daddr last counter }\nudp dport 3 ip daddr @s drop",
+    );
+    let packets = [(1, 1, 0), (2, 2, 1), (1, 3, 5), (3, 3, 5), (4, 1, 9)]
+        .map(|(host, port, time)| packet(host, port, 60, time * SECOND + 7));
+    let (dropped, listing) = run(&text, &packets);
+    assert_eq!(dropped, [false, false, true, false, false]);
+    assert_eq!(
+        elements(&listing),
+        "10.0.0.1 last used 4s, 10.0.0.2 last used 8s counter packets 1 bytes 60, 10.0.0.4 last used 0s, \
+         10.0.0.9 last used never"
+    );
+    assert!(listing.contains("\t\tlast\n"), "{listing}");
+}
+
+#[test]
 fn elements_in_braces_carry_statements() {
     let text = table(
         "",

@@ -327,6 +327,45 @@ fn elements_keep_their_comments() {
 }
 
 #[test]
+fn elements_tell_when_they_were_used_last() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let rules = table(
+        "set s { type ipv4_addr; flags dynamic; last; elements = { 198.18.0.9 }; }",
+        "udp dport 1 add @s { ip daddr }\nudp dport 2 ip daddr @s counter drop",
+    );
+    let run = runner(&machine, &wire);
+    run(&["load", "-"], &rules);
+    // The rules are others, the elements stay.
+    wire.sender().send(&to(3, 1, 20));
+    run(&["nft", "add rule netdev t c counter"], "");
+    std::thread::sleep(Duration::from_millis(1100));
+    let list = ["nft", "list", "set", "netdev", "t", "s"];
+    let listing = run(&list, "");
+    assert!(listing.contains("198.18.0.3 last used 1s"), "{listing}");
+    assert!(listing.contains("198.18.0.9 last used never"), "{listing}");
+    assert!(!wire.sender().send(&to(3, 2, 20)));
+    assert!(!wire.sender().send(&to(9, 2, 20)));
+    let listing = run(&list, "");
+    assert!(!listing.contains("used 1s"), "{listing}");
+    assert!(!listing.contains("never"), "{listing}");
+    let stateless = run(&[&["nft", "-s"], &list[1..]].concat(), "");
+    assert!(
+        stateless.contains("{ 198.18.0.3 last, 198.18.0.9 last }"),
+        "{stateless}"
+    );
+    let json = run(&[&["nft", "-j"], &list[1..]].concat(), "");
+    assert!(json.contains("\"last\""), "{json}");
+    // What is listed can be loaded.
+    run(&["nft", "flush ruleset"], "");
+    run(
+        &["load", "-"],
+        &rules.replace("198.18.0.9 }", "198.18.0.9 last used 5s }"),
+    );
+    machine.egress(&wire.near, &["detach", "--all"]).success();
+}
+
+#[test]
 fn elements_expire() {
     if !common::is_root() {
         return;

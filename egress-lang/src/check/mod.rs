@@ -72,7 +72,7 @@ impl Shared {
             }
             Statement::Limit(limit) => Statement::Limit(crate::checked::Limit { id, ..limit }),
             Statement::Quota(quota) => Statement::Quota(crate::checked::Quota { id, ..quota }),
-            Statement::Last { .. } => Statement::Last { id },
+            Statement::Last { used, .. } => Statement::Last { id, used },
             other => other,
         }
     }

@@ -267,6 +267,7 @@ impl<'t> RuleChecker<'_, 't> {
             })),
             StatementKind::Last => Ok(Statement::Last {
                 id: self.state_id(),
+                used: None,
             }),
             _ => self.fail(statement.span, "only stateful statements can stand here"),
         }

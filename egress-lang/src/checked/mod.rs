@@ -431,7 +431,7 @@ impl Ruleset {
         self.each_statement(&mut |statement| {
             match statement {
                 Statement::Limit(limit) => states.push((limit.id, Start::full(limit))),
-                Statement::Last { id } => states.push((*id, Start::Value(0))),
+                Statement::Last { id, .. } => states.push((*id, Start::Value(0))),
                 // Keeps nothing, but its slot is its number.
                 Statement::Log(log) => states.push((log.id, Start::Value(0))),
                 _ => {}

@@ -39,6 +39,8 @@ pub enum Statement {
     Last {
         /// Identity of its state.
         id: StateId,
+        /// Of an element: how many milliseconds ago a packet came by, if one did.
+        used: Option<u64>,
     },
     /// `log ...`.
     Log(Log),

@@ -39,7 +39,7 @@ impl Lower<'_> {
         Ok(Some(match statement {
             Statement::Limit(limit) => Step::Act(self::limit(limit)?),
             Statement::Quota(quota) => Step::Act(vec![self::quota(quota)]),
-            Statement::Last { id } => Step::Act(vec![Act::Last { id: *id }]),
+            Statement::Last { id, .. } => Step::Act(vec![Act::Last { id: *id }]),
             Statement::Set { target, value } => self.set(target, value)?,
             Statement::Log(log) => Step::Act(vec![self::log(log)?]),
             Statement::Dup { device } => {
