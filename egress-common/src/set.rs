@@ -52,6 +52,8 @@ pub mod kind {
     pub const BYTES: u8 = 3;
     /// `quota`.
     pub const QUOTA: u8 = 4;
+    /// `last`.
+    pub const LAST: u8 = 5;
     /// Beside a limit or a quota: `over`.
     pub const OVER: u8 = 0x80;
 }
@@ -68,7 +70,8 @@ pub mod expression {
     pub const MOST: u32 = 2;
     /// Of a limit: packets or bytes, as it was given.
     pub const BURST: u32 = 3;
-    /// Of a counter: packets. Of a limit or quota: as [`State::value`](crate::layout::State::value).
+    /// Of a counter: packets. Of a limit or quota: as [`State::value`](crate::layout::State::value). Of `last`: when a
+    /// packet came by, 0 for never.
     pub const VALUE: u32 = 4;
     /// Of a counter: bytes.
     pub const MORE: u32 = 5;
@@ -312,6 +315,10 @@ pub fn expression<P: Packet, M: Maps>(
         kind::QUOTA => {
             let used = maps.element_add(element, value, len).wrapping_add(len);
             (used > get(expression::RATE)) == over
+        }
+        kind::LAST => {
+            maps.element_set(element, value, now);
+            true
         }
         _ => true,
     }

@@ -1,6 +1,8 @@
 //! Elements of sets that change while packets flow, as they stand in their map
 //! ([`egress_common::set`]).
 
+use std::collections::HashSet;
+
 use egress_common::act::KEY_WORDS;
 use egress_common::set::{UNFINISHED, WORDS, expression, kind, word};
 
@@ -8,7 +10,7 @@ use crate::checked::{
     Bucket, Counter, Element, ElementData, Limit, MapData, Quota, Ruleset, Set, StateId, Statement,
     TypePart, Value,
 };
-use crate::datatype::DataType;
+use crate::datatype::{DataType, NO_INTERFACE, interfaces::Interfaces};
 
 /// The words of an element.
 pub type Words = [u64; WORDS as usize];
@@ -17,7 +19,7 @@ pub type Words = [u64; WORDS as usize];
 pub type Key = Vec<u32>;
 
 /// Statements that an element carries at most (`NFT_SET_EXPR_MAX`).
-const MOST_STATEMENTS: usize = 2;
+pub(crate) const MOST_STATEMENTS: usize = 2;
 
 /// Nanoseconds of a millisecond.
 const MILLISECOND: u64 = 1_000_000;
@@ -67,6 +69,36 @@ impl Set {
     /// The same, or where they should be and cannot.
     pub fn is_looked_up(&self) -> bool {
         self.is_dynamic() || self.changes()
+    }
+
+    /// Knows interfaces by their indexes, as the map has them: of elements that were read where nobody told which
+    /// there are.
+    ///
+    /// # Errors
+    ///
+    /// Names an interface that is not there.
+    pub fn number_interfaces(&mut self, interfaces: &Interfaces) -> Result<()> {
+        if !self.holds_interfaces() {
+            return Ok(());
+        }
+        let mut elements = std::mem::take(&mut self.elements);
+        let mut each = elements.iter_mut();
+        let numbered = each.try_for_each(|one| number_interfaces(self, one, interfaces));
+        // One that is named by its name and by its index is one.
+        let mut known = HashSet::with_capacity(elements.len());
+        elements.retain(|element| known.insert(element.key.clone()));
+        self.elements = elements;
+        numbered
+    }
+
+    /// Whether there are interfaces by index in its elements.
+    fn holds_interfaces(&self) -> bool {
+        let is_index = |part: &TypePart| part.data_type == DataType::IfaceIndex;
+        let in_data = match &self.data {
+            Some(MapData::Value { parts, .. }) => parts.iter().any(is_index),
+            _ => false,
+        };
+        in_data || self.key.iter().any(is_index)
     }
 
     /// Elements it may have.
@@ -131,20 +163,62 @@ impl Ruleset {
         }
     }
 
-    /// What is declared of the elements of such sets, at a time of the monotonic clock.
+    /// What is declared of the elements of such sets, at a time of the monotonic clock; but what is of interfaces
+    /// that are not there.
     ///
     /// # Errors
     ///
     /// Says what cannot be in such a set.
-    pub fn elements(&self, now: u64) -> Result<Vec<(StateId, Key, Words)>> {
+    pub fn elements(
+        &self,
+        interfaces: &Interfaces,
+        now: u64,
+    ) -> Result<Vec<(StateId, Key, Words)>> {
         let mut all = Vec::new();
         for set in self.changing_sets() {
             for element in &set.elements {
-                all.push((set.id, key(set, &element.key)?, encode(set, element, now)?));
+                let mut element = element.clone();
+                // No packet is at an interface that is not there.
+                if number_interfaces(set, &mut element, interfaces).is_ok() {
+                    let key = key(set, &element.key)?;
+                    all.push((set.id, key, encode(set, &element, now)?));
+                }
             }
         }
         Ok(all)
     }
+}
+
+/// Puts indexes in place of the names of interfaces.
+///
+/// # Errors
+///
+/// Names the interface that is not there.
+fn number_interfaces(set: &Set, element: &mut Element, interfaces: &Interfaces) -> Result<()> {
+    number(&mut element.key, &set.key, interfaces)?;
+    match (&mut element.data, &set.data) {
+        (Some(ElementData::Value(value)), Some(MapData::Value { parts, .. })) => {
+            number(value, parts, interfaces)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn number(value: &mut Value, parts: &[TypePart], interfaces: &Interfaces) -> Result<()> {
+    let values = match value {
+        Value::Concat(values) => values.as_mut_slice(),
+        one => std::slice::from_mut(one),
+    };
+    for (value, part) in values.iter_mut().zip(parts) {
+        if let Value::Name { text, .. } = value
+            && part.data_type == DataType::IfaceIndex
+        {
+            let index = interfaces.index(text);
+            let index = index.ok_or_else(|| format!("interface {text}: {NO_INTERFACE}"))?;
+            *value = Value::Int(index.into());
+        }
+    }
+    Ok(())
 }
 
 /// Whether the elements of a set can change while packets flow.
@@ -156,21 +230,13 @@ pub fn supported(set: &Set) -> Result<()> {
     if set.interval {
         return Err("an interval set whose elements change".to_owned());
     }
-    for part in &set.key {
-        if part.data_type == DataType::IfaceIndex {
-            return Err("interfaces by their index in a set whose elements change".to_owned());
-        }
-    }
     if key_words(set) > KEY_WORDS {
         return Err("a set of such wide keys whose elements change".to_owned());
     }
     match &set.data {
         None => {}
         Some(MapData::Value { parts, .. }) => match parts.as_slice() {
-            [part]
-                if part.width <= 64
-                    && !part.data_type.is_string()
-                    && part.data_type != DataType::IfaceIndex => {}
+            [part] if part.width <= 64 && !part.data_type.is_string() => {}
             _ => return Err("a map to such data whose elements change".to_owned()),
         },
         Some(MapData::Verdict) => {
@@ -211,6 +277,9 @@ pub fn key(set: &Set, key: &Value) -> Result<Key> {
                 text,
                 prefix: false,
             } if part.data_type.is_string() => name_as_number(text),
+            Value::Name { text, .. } if part.data_type == DataType::IfaceIndex => {
+                return Err(format!("interface {text}: {NO_INTERFACE}"));
+            }
             Value::Any => return Err("* in a set whose elements change".to_owned()),
             _ => return Err("such an element in a set whose elements change".to_owned()),
         };
@@ -311,7 +380,7 @@ pub fn template(timeout: u64, statements: &[Statement]) -> Result<Words> {
                 put(first + expression::VALUE, quota.used);
                 kind::QUOTA | if quota.over { kind::OVER } else { 0 }
             }
-            Statement::Last { .. } => return Err("last in an element of a set".to_owned()),
+            Statement::Last { .. } => kind::LAST,
             _ => return Err("such a statement in an element of a set".to_owned()),
         };
         kinds |= u64::from(what) << (8 * number);
@@ -348,11 +417,20 @@ pub fn encode(set: &Set, element: &Element, now: u64) -> Result<Words> {
     put(word::EXPIRES, expires);
     put(word::DATA, data);
     for (number, statement) in (0u32..).zip(&element.statements) {
-        if let Statement::Limit(limit) = statement {
-            let most = limit.bucket().map_or(0, |bucket| bucket.most);
-            let empty_at = now.wrapping_sub(most);
-            let first = word::FIRST + number * expression::WORDS;
-            put(first + expression::VALUE, empty_at);
+        let value = word::FIRST + number * expression::WORDS + expression::VALUE;
+        match statement {
+            Statement::Limit(limit) => {
+                let most = limit.bucket().map_or(0, |bucket| bucket.most);
+                let empty_at = now.wrapping_sub(most);
+                put(value, empty_at);
+            }
+            Statement::Last {
+                used: Some(used), ..
+            } => put(
+                value,
+                now.saturating_sub(used.saturating_mul(MILLISECOND)).max(1),
+            ),
+            _ => {}
         }
     }
     Ok(out)
@@ -377,7 +455,7 @@ pub fn decode(set: &Set, key: &[u32], words: &Words, now: u64) -> Option<Element
     let statements = [0u32, 1].into_iter().filter_map(|number| {
         let what = (get(word::KINDS) >> (8 * number)) as u8;
         let get = |word: u32| get(word::FIRST + number * expression::WORDS + word);
-        statement(what, &get)
+        statement(what, &get, now)
     });
     Some(Element {
         key: value(set, key)?,
@@ -393,7 +471,7 @@ pub fn decode(set: &Set, key: &[u32], words: &Words, now: u64) -> Option<Element
 /// The identity of what an element's statement keeps: none.
 const IN_ELEMENT: StateId = StateId(u64::MAX);
 
-fn statement(what: u8, get: &dyn Fn(u32) -> u64) -> Option<Statement> {
+fn statement(what: u8, get: &dyn Fn(u32) -> u64, now: u64) -> Option<Statement> {
     let over = what & kind::OVER != 0;
     Some(match what & !kind::OVER {
         kind::COUNTER => Statement::Counter(Counter {
@@ -416,6 +494,13 @@ fn statement(what: u8, get: &dyn Fn(u32) -> u64) -> Option<Statement> {
             used: get(expression::VALUE).min(get(expression::RATE)),
             over,
         }),
+        kind::LAST => Statement::Last {
+            id: IN_ELEMENT,
+            used: match get(expression::VALUE) {
+                0 => None,
+                at => Some(now.saturating_sub(at) / MILLISECOND),
+            },
+        },
         _ => return None,
     })
 }

@@ -9,7 +9,7 @@ use crate::print::{PrintOptions, Printer};
 pub fn changes(before: &Ruleset, after: &Ruleset, options: &PrintOptions) -> Vec<String> {
     let mut changes = Changes {
         lines: Vec::new(),
-        options: *options,
+        options: options.clone(),
     };
     for table in &before.tables {
         if same(table, after).is_none() {
@@ -214,7 +214,7 @@ fn keyword(set: &Set) -> &'static str {
 fn block(options: &PrintOptions, write: impl FnOnce(&mut Printer<'_>)) -> Vec<String> {
     let options = PrintOptions {
         handles: false,
-        ..*options
+        ..options.clone()
     };
     let mut printer = Printer::new(&Initial, &options);
     write(&mut printer);

@@ -36,7 +36,7 @@ pub fn answer(
     states: &dyn StateValues,
     options: &PrintOptions,
 ) -> Result<Option<Answer>> {
-    let asker = Asker { ruleset };
+    let asker = Asker { ruleset, options };
     let found = match &command.kind {
         CommandKind::List(what) | CommandKind::Reset(what) => asker.find(what)?,
         CommandKind::GetElements(path, elements) => asker.elements(path, elements)?,
@@ -86,6 +86,7 @@ enum Part<'r> {
 
 struct Asker<'r> {
     ruleset: &'r Ruleset,
+    options: &'r PrintOptions,
 }
 
 fn missing<'n>(name: &Name, what: &str, known: impl Iterator<Item = &'n str>) -> Diagnostic {
@@ -236,7 +237,8 @@ impl<'r> Asker<'r> {
 
     fn elements(&self, path: &Path, elements: &crate::ast::Expr) -> Result<Found<'r>> {
         let (table, set) = self.set(path, None)?;
-        let found = crate::check::find_elements(table, set, elements)?;
+        let interfaces = self.options.interfaces.clone();
+        let found = crate::check::find_elements(table, set, elements, interfaces)?;
         let only = Set {
             elements: found,
             ..set.clone()
@@ -390,13 +392,15 @@ fn of_object(object: &Object, out: &mut Vec<StateId>) {
 }
 
 fn of_statements(statements: &[Statement], out: &mut Vec<StateId>) {
-    for statement in statements {
-        match statement {
-            Statement::Counter(counter) => out.push(counter.id),
-            Statement::Quota(quota) => out.push(quota.id),
-            Statement::Last { id } => out.push(*id),
-            _ => {}
-        }
+    statements.iter().for_each(|one| of_statement(one, out));
+}
+
+fn of_statement(statement: &Statement, out: &mut Vec<StateId>) {
+    match statement {
+        Statement::Counter(counter) => out.push(counter.id),
+        Statement::Quota(quota) => out.push(quota.id),
+        Statement::Last { id, .. } => out.push(*id),
+        other => other.in_braces().for_each(|one| of_statement(one, out)),
     }
 }
 

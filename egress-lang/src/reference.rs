@@ -105,9 +105,7 @@ beforehand. A test loads each line, so that this list is what is refused.
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals
-    ip daddr { 10.0.0.1 counter, 10.0.0.2 } drop        # statements of elements of sets without a name
     ip daddr @others drop                               # `*` that expires
-    update @s { ip daddr last }                         # `last` in elements
     update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements
 
 On ingress, where nft's hook has it:
@@ -129,6 +127,9 @@ holds: here, it would drop packets from port 22, too (`nft --debug=netlink -c` s
 Behind a match that leaves several protocols, fields of `th` and raw ones keep those names in listings, also where one
 protocol was fixed before (`tcp flags syn meta l4proto { tcp, udp } th sport 1`): nft 1.0.6 lists such a rule with `tcp
 sport`, and does not read that.
+
+What elements of sets in braces carry is done (`ip daddr { 10.0.0.1 counter, 10.0.0.2 }`). nft 1.0.6 drops it where there is but
+one element, and the kernel's hook does not do it where keys have at most two bytes (`tcp dport { 22 counter, 80 }`).
 
 A word that is no traffic class (`meta priority fast`, `none-root`) is an error; nft 1.0.6 takes it for 0.
 

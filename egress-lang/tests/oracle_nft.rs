@@ -94,6 +94,8 @@ const EXCUSES: &[Excuse] = &[
     Excuse("which number an interface has is not known where rules are checked",
         |d| d.has_any(&["iif", "oif"]) && !d.has("name") && (d.ours.contains("a number is needed here")
             || d.is(Kind::List) && d.nft_has("\"lo\""))),
+    Excuse("nft drops what the only element of a set in braces carries",
+        |d| d.is(Kind::List) && d.rule == "ip daddr { 1.2.3.4 counter }"),
     Excuse("newer than nft 1.0.6: last, fib check",
         |d| d.is(Kind::Accept) && (d.rule.starts_with("last") || d.has(" check "))),
     Excuse("nft reads the word behind `set` as a header",

@@ -10,6 +10,7 @@ use egress_common::engine::Outcome;
 use egress_common::set::Key;
 use egress_lang::check::CheckOptions;
 use egress_lang::checked::{Hook, Initial, Ruleset};
+use egress_lang::datatype::interfaces::Interfaces;
 use egress_lang::diagnostic::{Diagnostics, SourceFile};
 use egress_lang::element;
 use egress_lang::image::Device;
@@ -46,6 +47,11 @@ fn device() -> Device {
     }
 }
 
+/// Those of the namespace of [`device`].
+fn interfaces() -> Interfaces {
+    Interfaces::from_iter([("lo".to_owned(), 1), ("foo".to_owned(), 7)])
+}
+
 fn table(sets: &str, rules: &str) -> String {
     format!(
         "table netdev t {{\n{sets}\nchain c {{\n\
@@ -80,8 +86,9 @@ fn run(text: &str, packets: &[SimPacket]) -> (Vec<bool>, String) {
     let starts = ruleset.states().into_iter();
     let mut states: States = starts.map(|(id, start)| (id, start.value(0))).collect();
     let mut sets = simulate::Sets::default();
-    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
-    for (id, key, words) in ruleset.elements(0).expect("they can be") {
+    let starts = states.values.iter();
+    let mut counts: BTreeMap<u32, u64> = starts.map(|(id, start)| (id.0 as u32, *start)).collect();
+    for (id, key, words) in ruleset.elements(&interfaces(), 0).expect("they can be") {
         sets.insert(id.0 as u32, &key, words);
         states.elements.insert((id, key), words);
         *counts.entry(id.0 as u32).or_default() += 1;
@@ -272,17 +279,87 @@ fn elements_in_tables_expire() {
 }
 
 #[test]
+fn elements_tell_when_they_were_used_last() {
+    let text = table(
+        "set s { type ipv4_addr; flags dynamic; last; elements = { 10.0.0.9 } }",
+        "udp dport 1 add @s { ip daddr }\nudp dport 2 update @s { ip daddr last counter }\nudp dport 3 ip daddr @s drop",
+    );
+    let packets = [(1, 1, 0), (2, 2, 1), (1, 3, 5), (3, 3, 5), (4, 1, 9)]
+        .map(|(host, port, time)| packet(host, port, 60, time * SECOND + 7));
+    let (dropped, listing) = run(&text, &packets);
+    assert_eq!(dropped, [false, false, true, false, false]);
+    assert_eq!(
+        elements(&listing),
+        "10.0.0.1 last used 4s, 10.0.0.2 last used 8s counter packets 1 bytes 60, 10.0.0.4 last used 0s, \
+         10.0.0.9 last used never"
+    );
+    assert!(listing.contains("\t\tlast\n"), "{listing}");
+}
+
+#[test]
+fn elements_in_braces_carry_statements() {
+    let text = table(
+        "",
+        "ip daddr { 10.0.0.1 counter, 10.0.0.2 limit rate 1/hour burst 1 packets, 10.0.0.3 } drop\n\
+         ip daddr != { 10.0.0.1 counter, 10.0.0.2 } udp dport { 5 counter } drop",
+    );
+    let packets = [(1, 1), (2, 1), (2, 1), (3, 1), (4, 1), (4, 5)]
+        .map(|(host, port)| packet(host, port, 60, 0));
+    let (dropped, listing) = run(&text, &packets);
+    assert_eq!(dropped, [true, true, false, true, false, true]);
+    assert!(listing.contains("10.0.0.1 counter packets 0 bytes 0, 10.0.0.2 limit rate 1/hour burst 1 packets, 10.0.0.3 }"), "{listing}");
+    for (rule, what) in [
+        (
+            "ip daddr vmap { 10.0.0.1 counter : drop }",
+            "missing statement in map declaration",
+        ),
+        (
+            "meta mark set ip daddr map { 10.0.0.1 : 1, 10.0.0.2 counter : 2 }",
+            "missing statement in map declaration",
+        ),
+        (
+            "ip daddr { 10.0.0.1 timeout 1h, 10.0.0.2 }",
+            "Invalid argument",
+        ),
+        (
+            "ip daddr { 10.0.0.1 counter counter counter, 10.0.0.2 }",
+            "Argument list too long",
+        ),
+        (
+            "numgen inc mod 2 { 0 counter, 1 } drop",
+            "carry statements here",
+        ),
+    ] {
+        let error = load(&table("", rule)).unwrap_err().to_string();
+        assert!(error.contains(what), "{rule}\n{error}");
+    }
+}
+
+#[test]
+fn interfaces_are_known_by_index() {
+    let text = table(
+        "set s { type iface_index; policy memory; elements = { \"foo\", 1, \"nosuch\" }; }\n\
+         set t { typeof meta oif . udp dport; flags dynamic; }\n\
+         map m { type ipv4_addr : iface_index; policy memory; elements = { 10.0.0.2 : foo, 10.0.0.3 : lo }; }\n\
+         map n { type iface_index : mark; policy memory; elements = { 7 : 9 }; }",
+        "udp dport 1 oif @s drop\nudp dport 2 iif @s drop\nudp dport 3 add @t { oif . udp dport }\n\
+         udp dport 3-4 oif . udp dport @t drop\nudp dport 5 meta mark set oif map @n\nmeta mark 9 drop\n\
+         udp dport 6 fwd to ip daddr map @m\nudp dport 6 drop",
+    );
+    let packets = [(1, 1), (1, 2), (1, 4), (1, 3), (2, 5), (3, 6), (4, 6)]
+        .map(|(host, port)| packet(host, port, 60, 0));
+    let (dropped, _) = run(&text, &packets);
+    let expected = [true, false, false, true, true, false, true];
+    assert_eq!(dropped, expected);
+}
+
+#[test]
 fn what_cannot_change_is_refused() {
     for (sets, rules, what) in [
         (
             "set s { type ipv4_addr; flags dynamic,interval; }",
             "ip daddr @s drop",
             "an interval set whose elements change",
-        ),
-        (
-            "set s { type iface_index; flags dynamic; }",
-            "oif @s drop",
-            "interfaces by their index in a set whose elements change",
         ),
         (
             "map m { type ipv4_addr : verdict; flags dynamic; }",

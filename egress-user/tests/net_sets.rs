@@ -110,6 +110,41 @@ const CASES: &[(&str, &str, &[&str])] = &[
             "flush set netdev t s",
         ],
     ),
+    (
+        // What elements of sets in braces carry.
+        "",
+        "ip daddr { 198.18.0.2 counter, 198.18.0.3 } counter\n\
+         ip daddr { 198.18.0.2 limit rate 1/hour burst 2 packets counter, 198.18.0.5 counter limit rate over 1/hour burst 1 packets, \
+         198.18.0.9 } counter drop\n\
+         ip daddr != { 198.18.0.4 counter, 198.18.0.9 } udp dport 3 counter\n\
+         ip daddr { 198.18.0.4/31 counter, 198.18.0.6, * counter packets 5 bytes 7 } counter\n\
+         ip6 daddr { fd00:9::2 counter, fd00:9::/126 counter, fd00:9::5-fd00:9::7 counter } counter\n\
+         oifname { \"egt0\" counter, \"x*\" counter } counter\n\
+         ip daddr . udp dport { 198.18.0.0/30 . 1-2 counter, 198.18.0.5 . 1 } counter drop\n\
+         meta l4proto . ip daddr { udp . 198.18.0.4 counter comment \"it\", udp . 198.18.0.5 } ip daddr 198.18.0.4 counter drop",
+        &[
+            "add rule netdev t c ip daddr { 198.18.0.2 counter, 198.18.0.3 counter packets 5 bytes 7 } counter",
+            "delete rule netdev t c handle 3",
+        ],
+    ),
+    (
+        // `egt0` is number 77, which is what elements are.
+        "set s { type iface_index; flags dynamic,timeout; timeout 1h; size 100; elements = { \"egt0\", 99 timeout 2h } }\n\
+         set t { typeof meta oif . udp dport; size 100; flags dynamic; counter; }\n\
+         set i { typeof meta iif; size 100; flags dynamic; }\n\
+         set p { type iface_index; policy memory; elements = { 1, 98 comment \"none\" } }\n\
+         map m { typeof ip daddr : meta oif; flags dynamic; size 100; elements = { 198.18.0.9 : lo, 198.18.0.4 : 99 } }\n\
+         map n { type iface_index : mark; policy memory; elements = { \"egt0\" : 0x4d } }",
+        "udp dport 1 add @t { oif . udp dport }\nadd @i { iif }\noif @s counter\niif @s counter\niif @i counter\n\
+         oif != @p counter\noif . udp dport @t counter drop\nudp dport 4 update @m { ip daddr : oif }\n\
+         meta mark set oif map @n\nmeta mark 0x4d udp dport 3 counter drop\n\
+         ip daddr 198.18.0.9 fwd to ip daddr map @m",
+        &[
+            "add element netdev t s { \"lo\", 98 }; delete element netdev t s { 77 }",
+            "add element netdev t s { 77 }; add element netdev t s { \"egt0\" }; delete element netdev t s { \"lo\" }",
+            "add element netdev t p { \"egt0\", 2 }; delete element netdev t n { 77 }",
+        ],
+    ),
 ];
 
 fn rounds() -> Vec<Vec<u8>> {
@@ -288,6 +323,45 @@ fn elements_keep_their_comments() {
     let elements = "elements = { 198.18.0.2 counter packets 0 bytes 0 timeout 30m comment \"two\", \
                     198.18.0.3, 198.18.0.4 comment \"four\" }";
     assert!(listing.contains(elements), "{listing}");
+    machine.egress(&wire.near, &["detach", "--all"]).success();
+}
+
+#[test]
+fn elements_tell_when_they_were_used_last() {
+    needs_root!();
+    let (machine, wire) = (Machine::new(), Wire::new());
+    let rules = table(
+        "set s { type ipv4_addr; flags dynamic; last; elements = { 198.18.0.9 }; }",
+        "udp dport 1 add @s { ip daddr }\nudp dport 2 ip daddr @s counter drop",
+    );
+    let run = runner(&machine, &wire);
+    run(&["load", "-"], &rules);
+    // The rules are others, the elements stay.
+    wire.sender().send(&to(3, 1, 20));
+    run(&["nft", "add rule netdev t c counter"], "");
+    std::thread::sleep(Duration::from_millis(1100));
+    let list = ["nft", "list", "set", "netdev", "t", "s"];
+    let listing = run(&list, "");
+    assert!(listing.contains("198.18.0.3 last used 1s"), "{listing}");
+    assert!(listing.contains("198.18.0.9 last used never"), "{listing}");
+    assert!(!wire.sender().send(&to(3, 2, 20)));
+    assert!(!wire.sender().send(&to(9, 2, 20)));
+    let listing = run(&list, "");
+    assert!(!listing.contains("used 1s"), "{listing}");
+    assert!(!listing.contains("never"), "{listing}");
+    let stateless = run(&[&["nft", "-s"], &list[1..]].concat(), "");
+    assert!(
+        stateless.contains("{ 198.18.0.3 last, 198.18.0.9 last }"),
+        "{stateless}"
+    );
+    let json = run(&[&["nft", "-j"], &list[1..]].concat(), "");
+    assert!(json.contains("\"last\""), "{json}");
+    // What is listed can be loaded.
+    run(&["nft", "flush ruleset"], "");
+    run(
+        &["load", "-"],
+        &rules.replace("198.18.0.9 }", "198.18.0.9 last used 5s }"),
+    );
     machine.egress(&wire.near, &["detach", "--all"]).success();
 }
 

@@ -54,7 +54,10 @@ impl Applier {
         let Some(set) = found.sets.get(at) else {
             return Err(Failed);
         };
-        let mut all = self.shared.set_elements(found, index, set, elements)?;
+        let by_index = set.changes();
+        let mut all = self
+            .shared
+            .set_elements(found, index, set, by_index, elements)?;
         if op == AddOp::Create
             && let Some((_, span)) = all
                 .iter()
@@ -102,6 +105,10 @@ impl Applier {
                 .map(|element| (element, span))
                 .collect();
             merged.append(&mut added);
+            let merge = match merge {
+                true => set::Merge::Plain,
+                false => set::Merge::Nothing,
+            };
             match set::normalize(merged, &parts, interval, merge) {
                 Ok(elements) if size.is_some_and(|size| elements.len() > size as usize) => {
                     self.shared.error(
@@ -132,7 +139,9 @@ impl Applier {
         let (found, index) = (self.ruleset.tables.get(table)?, self.indexes.get(table)?);
         let set = found.sets.get(at).filter(|set| set.changes())?;
         let (keys_only, named) = keys_only(set, elements);
-        let named = self.shared.set_elements(found, index, &keys_only, &named);
+        let named = self
+            .shared
+            .set_elements(found, index, &keys_only, true, &named);
         let keys = named.ok()?.into_iter();
         let keys = keys.map(|(element, _)| element::key(set, &element.key).ok());
         Some((set.id, keys.collect::<Option<_>>()?))
@@ -153,7 +162,10 @@ impl Applier {
             return Err(Failed);
         };
         let (keys_only, named) = keys_only(set, elements);
-        let gone = self.shared.set_elements(found, index, &keys_only, &named)?;
+        let by_index = set.changes();
+        let gone = self
+            .shared
+            .set_elements(found, index, &keys_only, by_index, &named)?;
         let mut missing = None;
         if let Some(set) = self.set_mut(table, at) {
             let mut keys: std::collections::BTreeMap<_, _> = gone

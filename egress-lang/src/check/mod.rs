@@ -27,9 +27,11 @@ pub(crate) use value::prefix_mask;
 
 pub(crate) use crate::check::remove::uses_set;
 
+use std::sync::Arc;
+
 use crate::ast;
 use crate::checked::{Ruleset, StateId};
-use crate::datatype::names::Names;
+use crate::datatype::{interfaces::Interfaces, names::Names};
 use crate::diagnostic::{Diagnostic, Diagnostics, MAX_ERRORS, SourceFile, Span};
 use crate::element::Key;
 use crate::parse::{ParseOptions, parse};
@@ -71,7 +73,7 @@ impl Shared {
             }
             Statement::Limit(limit) => Statement::Limit(crate::checked::Limit { id, ..limit }),
             Statement::Quota(quota) => Statement::Quota(crate::checked::Quota { id, ..quota }),
-            Statement::Last { .. } => Statement::Last { id },
+            Statement::Last { used, .. } => Statement::Last { id, used },
             other => other,
         }
     }
@@ -87,9 +89,12 @@ pub(crate) fn find_elements(
     table: &crate::checked::Table,
     set: &crate::checked::Set,
     named: &ast::Expr,
+    interfaces: Option<Arc<Interfaces>>,
 ) -> Result<Vec<crate::checked::Element>, Diagnostic> {
+    let mut options = CheckOptions::default();
+    options.names.indexes = interfaces;
     let mut shared = Shared {
-        options: CheckOptions::default(),
+        options,
         errors: Vec::new(),
         state_ids: 0,
         meters: Vec::new(),
@@ -101,7 +106,7 @@ pub(crate) fn find_elements(
         let first = shared.errors.into_iter().next();
         first.unwrap_or_else(|| Diagnostic::new(named.span, "these are no elements of this set"))
     };
-    let Ok(wanted) = shared.set_elements(table, &index, &keys, named) else {
+    let Ok(wanted) = shared.set_elements(table, &index, &keys, set.changes(), named) else {
         return Err(failed(shared));
     };
     let width = set.key.first().map_or(0, |part| part.width);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::context::Context;
 use super::expr::Typed;
-use super::{CheckOptions, Shared, bits, order, set};
+use super::{CheckOptions, Shared, bits, order};
 use crate::ast::{self, Expr as Ast, ExprKind, StatementKind};
 use crate::checked::{
     Counter, Expr, FibResult, Hook, Limit, Lookup, MapData, Match, MatchOp, ObjectChoice,
@@ -39,6 +39,8 @@ pub(super) struct RuleChecker<'c, 't> {
     pub(super) hook: Option<Hook>,
     /// Whether only types are asked for: of `typeof`, which may name what no rule here could read.
     pub(super) declares: bool,
+    /// Whether the values are elements of a set that knows interfaces by index.
+    pub(super) by_index: bool,
     /// What is known of the packets inside of tunnels, by the tunnel's word.
     pub(super) inside: HashMap<&'static str, Context>,
 }
@@ -55,6 +57,7 @@ impl<'c, 't> RuleChecker<'c, 't> {
             masked: Vec::new(),
             hook: None,
             declares: false,
+            by_index: false,
             inside: HashMap::new(),
         }
     }
@@ -265,6 +268,7 @@ impl<'t> RuleChecker<'_, 't> {
             })),
             StatementKind::Last => Ok(Statement::Last {
                 id: self.state_id(),
+                used: None,
             }),
             _ => self.fail(statement.span, "only stateful statements can stand here"),
         }
@@ -337,24 +341,8 @@ impl<'t> RuleChecker<'_, 't> {
                 Ok(Lookup::Named(name.clone()))
             }
             ExprKind::Set(elements) => {
-                let mut checked = Vec::new();
-                self.elements(elements, &key.parts, data.as_ref(), &mut checked)?;
-                if checked.is_empty() {
-                    return self.fail(set.span, "Set is empty");
-                }
-                let interval = set::has_intervals(&checked)
-                    || checked.iter().any(|(element, _)| element.key == Value::Any);
-                match set::normalize(checked, &key.parts, interval, true) {
-                    Ok(elements) => Ok(Lookup::Anonymous(Box::new(Set {
-                        key: key.parts.clone(),
-                        data,
-                        constant: true,
-                        interval,
-                        elements,
-                        ..Set::default()
-                    }))),
-                    Err((span, message)) => self.fail(span, message),
-                }
+                let set = self.in_braces(elements, &key.parts, data, set.span)?;
+                Ok(Lookup::Anonymous(Box::new(set)))
             }
             _ => self.fail(set.span, "a set is needed here"),
         }

@@ -8,6 +8,7 @@ use crate::ast::{Expr as Ast, ExprKind, SetElement};
 use crate::boxes::Boxes;
 use crate::checked::{Element, ElementData, MapData, Set, TypePart, Value};
 use crate::diagnostic::Span;
+use crate::element::MOST_STATEMENTS;
 
 const CONFLICTING_DATA: &str = "conflicting data for one element";
 
@@ -58,6 +59,48 @@ impl RuleChecker<'_, '_> {
             }
         }
         if failed { Err(Failed) } else { Ok(()) }
+    }
+
+    /// A set that stands in a rule.
+    pub(super) fn in_braces(
+        &mut self,
+        elements: &[SetElement],
+        key: &[TypePart],
+        data: Option<MapData>,
+        span: Span,
+    ) -> Result<Set> {
+        let mut checked = Vec::new();
+        self.elements(elements, key, data.as_ref(), &mut checked)?;
+        if checked.is_empty() {
+            return self.fail(span, "Set is empty");
+        }
+        for (element, span) in &checked {
+            // What the kernel, or nft for it, says to such elements where no declaration asks for them.
+            let refused = match element {
+                _ if element.statements.len() > MOST_STATEMENTS => {
+                    "Could not process rule: Argument list too long"
+                }
+                _ if data.is_some() && !element.statements.is_empty() => {
+                    "missing statement in map declaration"
+                }
+                _ if element.timeout.is_some() => "Could not process rule: Invalid argument",
+                _ => continue,
+            };
+            return self.fail(*span, refused);
+        }
+        let interval =
+            has_intervals(&checked) || checked.iter().any(|(element, _)| element.key == Value::Any);
+        match normalize(checked, key, interval, Merge::Keys) {
+            Ok(elements) => Ok(Set {
+                key: key.to_vec(),
+                data,
+                constant: true,
+                interval,
+                elements,
+                ..Set::default()
+            }),
+            Err((span, message)) => self.fail(span, message),
+        }
     }
 
     fn element(
@@ -159,6 +202,27 @@ pub(super) fn has_intervals(elements: &[(Element, Span)]) -> bool {
     elements.iter().any(|(element, _)| interval(&element.key))
 }
 
+/// Which intervals that overlap or touch become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Merge {
+    /// None.
+    Nothing,
+    /// Those that carry no statements (`auto-merge`).
+    Plain,
+    /// In braces: all. The first one's statements stay, as nft has it.
+    Keys,
+}
+
+impl Merge {
+    fn takes(self, element: &Element, other: &Element) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Plain => element.statements.is_empty() && other.statements.is_empty(),
+            Self::Keys => true,
+        }
+    }
+}
+
 /// Sorts the elements and unites those that are the same; with intervals in a set of single parts,
 /// also those that overlap or touch, where that loses nothing.
 ///
@@ -169,7 +233,7 @@ pub(super) fn normalize(
     mut elements: Vec<(Element, Span)>,
     parts: &[TypePart],
     interval: bool,
-    merge: bool,
+    merge: Merge,
 ) -> std::result::Result<Vec<Element>, (Span, &'static str)> {
     let width = parts.first().map_or(0, |part| part.width);
     let numeric = parts.len() == 1 && !parts.iter().any(|part| part.data_type.is_string());
@@ -188,17 +252,15 @@ pub(super) fn normalize(
             if let (Some((low, high)), Some((last, Some(before)))) = (range, out.last_mut()) {
                 let same = last.data == element.data;
                 let overlaps = low <= before.1;
-                if overlaps && !merge && *before != (low, high) {
+                if overlaps && merge == Merge::Nothing && *before != (low, high) {
                     return Err((span, "conflicting intervals specified"));
                 }
                 if overlaps && !same {
                     return Err((span, "conflicting intervals specified"));
                 }
-                let touches = merge
+                let touches = merge.takes(last, &element)
                     && same
                     && low <= before.1.saturating_add(1)
-                    && last.statements.is_empty()
-                    && element.statements.is_empty()
                     && (last.timeout, last.until) == (element.timeout, element.until)
                     && last.comment == element.comment
                     && element.data.is_none();
@@ -310,7 +372,7 @@ impl Set {
     pub fn sort_elements(&mut self) {
         let elements = std::mem::take(&mut self.elements).into_iter();
         let elements = elements.map(|element| (element, Span::default())).collect();
-        self.elements = normalize(elements, &self.key, false, false).unwrap_or_default();
+        self.elements = normalize(elements, &self.key, false, Merge::Nothing).unwrap_or_default();
     }
 
     /// Takes over the elements of a set before this one, whose elements expire in tables as its do: those that are
@@ -345,7 +407,7 @@ impl Set {
         let all = self.elements.iter().cloned().chain(kept);
         let all = all.map(|element| (element, Span::default())).collect();
         // Concatenations that overlap are all told apart by which is first.
-        if let Ok(elements) = normalize(all, &self.key, self.interval, false) {
+        if let Ok(elements) = normalize(all, &self.key, self.interval, Merge::Nothing) {
             self.elements = elements;
         }
     }

@@ -257,18 +257,21 @@ impl Shared {
         Ok(set)
     }
 
-    /// The elements that a declaration or a command names, checked against their set.
+    /// The elements that a declaration or a command names, checked against their set. `by_index`: interfaces are
+    /// known by index in it, as the map of elements of sets that change has them.
     pub(super) fn set_elements(
         &mut self,
         table: &Table,
         index: &super::rule::Index,
         set: &Set,
+        by_index: bool,
         elements: &ast::Expr,
     ) -> Result<Vec<(Element, Span)>> {
         let ast::ExprKind::Set(elements) = &elements.kind else {
             return self.fail(elements.span, "elements stand between braces");
         };
         let mut checker = RuleChecker::new(self, table, index);
+        checker.by_index = by_index;
         let mut checked = Vec::new();
         checker.elements(elements, &set.key, set.data.as_ref(), &mut checked)?;
         if !set.interval && set::has_intervals(&checked) {

@@ -3,10 +3,13 @@
 use super::rule::{Failed, RuleChecker};
 use crate::ast::{Expr as Ast, ExprKind};
 use crate::checked::{BitOp, TypePart, Value};
-use crate::datatype::DataType;
+use crate::datatype::{DataType, NO_INTERFACE};
 use crate::diagnostic::nearest;
 
 type Result<T> = std::result::Result<T, Failed>;
+
+/// What is said of a name in the place of a number.
+const A_NUMBER: &str = "a number is needed here";
 
 /// All bits of a value of this width.
 pub(super) fn full(width: u32) -> u128 {
@@ -52,17 +55,37 @@ impl RuleChecker<'_, '_> {
             ExprKind::Symbol(text) | ExprKind::Quoted(text)
                 if part.data_type == DataType::IfaceIndex =>
             {
-                match part.data_type.parse(text, &self.options().names) {
-                    Ok(Value::Name { text, .. }) => Ok(Value::Name {
-                        text,
-                        prefix: false,
-                    }),
-                    Ok(Value::Int(_)) => Ok(Value::Int(self.scalar(expr, part)?)),
-                    Ok(_) => self.fail(expr.span, "Interface does not exist"),
-                    Err(message) => self.fail(expr.span, message),
-                }
+                self.interface(expr, text, part)
             }
             _ => Ok(Value::Int(self.scalar(expr, part)?)),
+        }
+    }
+
+    /// An interface: its index where that is what is known of it, else its name, whose index may change.
+    fn interface(&mut self, expr: &Ast, text: &str, part: &TypePart) -> Result<Value> {
+        let name = match part.data_type.parse(text, &self.options().names) {
+            Ok(Value::Name { text, .. }) => text,
+            Ok(Value::Int(_)) => return Ok(Value::Int(self.scalar(expr, part)?)),
+            Ok(_) => return self.fail(expr.span, NO_INTERFACE),
+            Err(message) => return self.fail(expr.span, message),
+        };
+        if self.by_index && self.options().names.indexes.is_some() {
+            return Ok(Value::Int(self.index(expr, text)?));
+        }
+        Ok(Value::Name {
+            text: name,
+            prefix: false,
+        })
+    }
+
+    /// The index that an interface has now.
+    fn index(&mut self, expr: &Ast, name: &str) -> Result<u128> {
+        let Some(indexes) = &self.options().names.indexes else {
+            return self.fail(expr.span, A_NUMBER);
+        };
+        match indexes.index(name) {
+            Some(index) => Ok(index.into()),
+            None => self.fail(expr.span, NO_INTERFACE),
         }
     }
 
@@ -126,7 +149,8 @@ impl RuleChecker<'_, '_> {
             ExprKind::Symbol(text) | ExprKind::Quoted(text) => {
                 match part.data_type.parse(text, &self.options().names) {
                     Ok(Value::Int(value)) => value,
-                    Ok(_) => return self.fail(expr.span, "a number is needed here"),
+                    Ok(_) if part.data_type == DataType::IfaceIndex => self.index(expr, text)?,
+                    Ok(_) => return self.fail(expr.span, A_NUMBER),
                     Err(mut message) => {
                         let symbols = part.data_type.symbol_names();
                         if let Some(near) = nearest(text, symbols) {

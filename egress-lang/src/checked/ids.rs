@@ -70,7 +70,7 @@ impl Statement {
             Self::Counter(counter) => each(Identity::State(&mut counter.id)),
             Self::Limit(limit) => each(Identity::State(&mut limit.id)),
             Self::Quota(quota) => each(Identity::State(&mut quota.id)),
-            Self::Last { id } => each(Identity::State(id)),
+            Self::Last { id, .. } => each(Identity::State(id)),
             Self::Log(log) => each(Identity::State(&mut log.id)),
             Self::VerdictMap { key, map }
             | Self::Object {
@@ -171,7 +171,7 @@ impl Statement {
             (Self::Counter(new), Self::Counter(old)) => new.id = old.id,
             (Self::Limit(new), Self::Limit(old)) if new.is_like(old) => new.id = old.id,
             (Self::Quota(new), Self::Quota(old)) if new.is_like(old) => new.id = old.id,
-            (Self::Last { id }, Self::Last { id: old }) => *id = *old,
+            (Self::Last { id, .. }, Self::Last { id: old, .. }) => *id = *old,
             _ => {}
         }
     }

@@ -431,7 +431,7 @@ impl Ruleset {
         self.each_statement(&mut |statement| {
             match statement {
                 Statement::Limit(limit) => states.push((limit.id, Start::full(limit))),
-                Statement::Last { id } => states.push((*id, Start::Value(0))),
+                Statement::Last { id, .. } => states.push((*id, Start::Value(0))),
                 // Keeps nothing, but its slot is its number.
                 Statement::Log(log) => states.push((log.id, Start::Value(0))),
                 _ => {}
@@ -451,11 +451,14 @@ impl Ruleset {
         states
     }
 
-    /// Those of rules, and those that elements carry.
+    /// Those of rules, and those that elements carry, of sets in braces, too.
     pub fn each_statement<'r>(&'r self, each: &mut dyn FnMut(&'r Statement)) {
         for table in &self.tables {
             for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
-                rule.statements.iter().for_each(&mut *each);
+                for statement in &rule.statements {
+                    each(statement);
+                    statement.in_braces().for_each(&mut *each);
+                }
             }
             for element in table.sets.iter().flat_map(|set| &set.elements) {
                 element.statements.iter().for_each(&mut *each);
@@ -466,21 +469,11 @@ impl Ruleset {
     /// Every counter, in rules, elements and objects, with its initial values.
     pub fn counters(&self) -> Vec<Counter> {
         let mut counters = Vec::new();
-        let mut collect = |statements: &[Statement]| {
-            for statement in statements {
-                if let Statement::Counter(counter) = statement {
-                    counters.push(*counter);
-                }
+        self.each_statement(&mut |statement| {
+            if let Statement::Counter(counter) = statement {
+                counters.push(*counter);
             }
-        };
-        for table in &self.tables {
-            for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
-                collect(&rule.statements);
-            }
-            for element in table.sets.iter().flat_map(|set| &set.elements) {
-                collect(&element.statements);
-            }
-        }
+        });
         let objects = self.tables.iter().flat_map(|table| &table.objects);
         counters.extend(objects.filter_map(|object| match object.state {
             ObjectState::Counter(counter) => Some(counter),

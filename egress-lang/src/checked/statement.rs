@@ -39,6 +39,8 @@ pub enum Statement {
     Last {
         /// Identity of its state.
         id: StateId,
+        /// Of an element: how many milliseconds ago a packet came by, if one did.
+        used: Option<u64>,
     },
     /// `log ...`.
     Log(Log),
@@ -593,6 +595,18 @@ pub enum ObjectChoice {
 }
 
 impl Statement {
+    /// Those that the elements of a set carry that stands in it.
+    pub fn in_braces(&self) -> impl Iterator<Item = &Self> {
+        let elements = match self {
+            Self::Match(Match {
+                right: Right::Set(Lookup::Anonymous(set)),
+                ..
+            }) => set.elements.as_slice(),
+            _ => &[],
+        };
+        elements.iter().flat_map(|element| &element.statements)
+    }
+
     /// Every expression in it, those within expressions included.
     pub fn each_expr<'s>(&'s self, each: &mut dyn FnMut(&'s Expr)) {
         match self {

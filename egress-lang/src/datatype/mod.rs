@@ -1,6 +1,7 @@
 //! nft's data types: how constants are read and printed (nft(8), DATA TYPES).
 
 pub mod addr;
+pub mod interfaces;
 pub mod names;
 pub mod symbols;
 pub mod time;
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::checked::Value;
 use names::Names;
 use symbols::Symbols;
+
+/// What nft says of a name that no interface has.
+pub(crate) const NO_INTERFACE: &str = "Interface does not exist";
 
 /// What a number looks like where no symbol names it, and what may be done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +206,7 @@ impl DataType {
                     // The kernel's numbers of interfaces are signed.
                     Some(number) if i32::try_from(number).is_ok() => number,
                     None if names.interface_exists(text) => return Ok(parse_name(text)),
-                    _ => return Err("Interface does not exist".to_owned()),
+                    _ => return Err(NO_INTERFACE.to_owned()),
                 },
                 Self::Uid => match number.or_else(|| names.user(text).map(u128::from)) {
                     Some(number) => number,

@@ -1,6 +1,9 @@
 //! Names that the system gives to numbers: protocols, services, users, groups, interfaces.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::interfaces::Interfaces;
 
 /// What the caller knows of the system. Protocols and the well-known services are built in.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +18,9 @@ pub struct Names {
     pub groups: HashMap<String, u32>,
     /// The interfaces there are, where `iif` and `oif` should be refused for others.
     pub interfaces: Option<HashSet<String>>,
+    /// The same with their indexes, which elements of sets that change are known by. Where the caller does not tell,
+    /// such elements keep their interfaces' names.
+    pub indexes: Option<Arc<Interfaces>>,
 }
 
 impl Names {

@@ -164,6 +164,10 @@ fn evaluate(words: &mut Words, len: u64, now: u64) -> bool {
                 put(words, first + expression::VALUE, value + len);
                 (value + len > of(words, expression::RATE)) == over
             }
+            kind::LAST => {
+                put(words, first + expression::VALUE, now);
+                true
+            }
             _ => true,
         }
     })

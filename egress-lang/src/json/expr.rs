@@ -223,7 +223,13 @@ impl Writer<'_> {
         let numeric = self.options.numeric;
         match data_type {
             DataType::Boolean => return json!(value != 0),
-            DataType::IfaceIndex => return json!(value.to_string()),
+            DataType::IfaceIndex => {
+                let interfaces = self.options.interfaces.as_ref();
+                return match interfaces.and_then(|all| all.name(value)) {
+                    Some(name) => json!(name),
+                    None => json!(value.to_string()),
+                };
+            }
             _ => {}
         }
         if data_type.is_bitmask() {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::checked::{
     Chain, Element, ElementData, MapData, Object, ObjectState, Policy, Rule, Ruleset, Set,
-    StateValues, Table, TypePart,
+    StateValues, Statement, Table, TypePart,
 };
 use crate::print::PrintOptions;
 
@@ -80,7 +80,7 @@ impl<'w> Writer<'w> {
     pub(crate) fn new(states: &'w dyn StateValues, options: &PrintOptions) -> Self {
         Self {
             states,
-            options: *options,
+            options: options.clone(),
         }
     }
 }
@@ -221,11 +221,21 @@ impl Writer<'_> {
                             entries.push(("limit", value));
                         } else if name == "quota" {
                             entries.push(("quota", value));
+                        } else if name == "last" {
+                            entries.push(("last", value));
                         }
                     }
                 }
             }
-            key = entry("elem", object(entries));
+            let mut value = object(entries);
+            // That a packet is still to come is no value.
+            let never = |one: &Statement| matches!(one, Statement::Last { used: None, .. });
+            if let Value::Object(value) = &mut value
+                && element.statements.iter().any(never)
+            {
+                value.insert("last".to_owned(), Value::Null);
+            }
+            key = entry("elem", value);
         }
         match (&element.data, &set.data) {
             (None, _) => key,

@@ -654,7 +654,7 @@ fn expr(value: &Value, depth: u32) -> Result<String> {
                     ("comment", Value::String(c)) => {
                         out.push_str(&format!(" comment {}", quoted(c)?))
                     }
-                    ("counter" | "limit" | "quota", inner) => {
+                    ("counter" | "limit" | "quota" | "last", inner) => {
                         let one =
                             Value::Object([(key.clone(), inner.clone())].into_iter().collect());
                         out.push_str(&format!(" {}", statement(&one)?));

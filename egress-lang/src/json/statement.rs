@@ -82,6 +82,9 @@ impl Writer<'_> {
             }
             Statement::Limit(limit) => entry("limit", object(limit_entries(limit))),
             Statement::Quota(quota) => entry("quota", self.quota(quota)),
+            Statement::Last {
+                used: Some(used), ..
+            } if !self.options.stateless => json!({ "last": { "used": used } }),
             Statement::Last { .. } => json!({ "last": null }),
             Statement::Log(log) => entry("log", log_value(log)),
             Statement::Set { target, value } => {

@@ -40,7 +40,7 @@ impl Lower<'_> {
         Ok(Some(match statement {
             Statement::Limit(limit) => Step::Act(self::limit(limit)?),
             Statement::Quota(quota) => Step::Act(vec![self::quota(quota)]),
-            Statement::Last { id } => Step::Act(vec![Act::Last { id: *id }]),
+            Statement::Last { id, .. } => Step::Act(vec![Act::Last { id: *id }]),
             Statement::Set { target, value } => self.set(target, value)?,
             Statement::Log(log) => Step::Act(vec![self::log(log)?]),
             Statement::Dup { device } => {
@@ -219,6 +219,12 @@ impl Lower<'_> {
                 vec![Act::Selected]
             }
             Expr::Meta(MetaKey::Iifgroup) if self.hook == Hook::Egress => vec![Act::Selected],
+            Expr::Meta(MetaKey::Iif) if self.hook == Hook::Egress => {
+                vec![Act::Constant { to, value: 0 }]
+            }
+            Expr::Meta(MetaKey::Oif) if self.hook == Hook::Ingress => {
+                vec![Act::Constant { to, value: 0 }]
+            }
             Expr::Meta(_) => read(expr, to)?,
             Expr::Numgen {
                 random: true,

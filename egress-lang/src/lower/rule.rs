@@ -43,11 +43,7 @@ pub(super) fn unsupported_match(matched: &Match) -> Option<String> {
 
 fn set_of<'s>(table: &'s Table, lookup: &'s Lookup) -> Result<&'s Set> {
     match lookup {
-        Lookup::Anonymous(set) => {
-            // What they keep would be nobody's: a list of states knows named sets alone.
-            test::constant(set)?;
-            Ok(set)
-        }
+        Lookup::Anonymous(set) => Ok(set),
         Lookup::Named(name) => table
             .set(name)
             .ok_or_else(|| format!("the missing set {name}")),

@@ -111,10 +111,7 @@ pub(super) fn constant(set: &Set) -> Result<()> {
 
 /// A match against a set: one step for all of its elements.
 pub(super) fn in_set(matched: &Match, set: &Set, hook: Hook) -> Result<Vec<Step>> {
-    match matched.right {
-        Right::Set(Lookup::Anonymous(_)) => constant(set)?,
-        _ => in_tables(set)?,
-    }
+    in_tables(set)?;
     let mut keys: Vec<_> = set
         .elements
         .iter()

@@ -361,19 +361,21 @@ impl Printer<'_> {
         self.value(value, data_type);
     }
 
-    /// What the system calls a port, user or group, where that is asked for.
-    fn system_name(&self, number: u128, data_type: DataType) -> Option<&'static str> {
+    /// What the system calls a port, user or group, where that is asked for, or an interface.
+    fn system_name(&self, number: u128, data_type: DataType) -> Option<&str> {
         match data_type {
             DataType::InetService => self.options.services?.service_name(number),
             DataType::Uid => self.options.users?.user_name(number),
             DataType::Gid => self.options.users?.group_name(number),
+            DataType::IfaceIndex => self.options.interfaces.as_ref()?.name(number),
             _ => None,
         }
     }
 
     fn number(&mut self, number: u128, data_type: DataType) {
         if let Some(name) = self.system_name(number, data_type) {
-            self.fmt(format_args!("\"{name}\""));
+            let quoted = format!("\"{name}\"");
+            self.push(&quoted);
             return;
         }
         let protocol = data_type == DataType::InetProto && self.options.numeric_protocol;

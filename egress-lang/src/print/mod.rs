@@ -5,14 +5,16 @@ mod set;
 pub(crate) mod statement;
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use crate::checked::{
     Base, Chain, Initial, Object, ObjectState, Policy, Rule, Ruleset, Set, StateValues, Table,
 };
+use crate::datatype::interfaces::Interfaces;
 use crate::datatype::names::Names;
 
 /// What listings show.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PrintOptions {
     /// `-a`: handles.
     pub handles: bool,
@@ -32,6 +34,8 @@ pub struct PrintOptions {
     pub services: Option<&'static Names>,
     /// `-u`: names of users and groups, from here.
     pub users: Option<&'static Names>,
+    /// What interfaces are called of which only the index is known.
+    pub interfaces: Option<Arc<Interfaces>>,
 }
 
 /// Where a listing is written to, and how.
@@ -69,7 +73,7 @@ impl<'p> Printer<'p> {
         Self {
             out: String::new(),
             states,
-            options: *options,
+            options: options.clone(),
         }
     }
 

@@ -53,7 +53,14 @@ impl Printer<'_> {
                 self.push("quota ");
                 self.quota_config(quota);
             }
-            Statement::Last { .. } => self.push("last used never"),
+            Statement::Last { .. } if self.options.stateless => self.push("last"),
+            Statement::Last {
+                used: Some(used), ..
+            } => {
+                let used = self.span(*used);
+                self.fmt(format_args!("last used {used}"));
+            }
+            Statement::Last { used: None, .. } => self.push("last used never"),
             Statement::Log(log) => self.log(log),
             Statement::Set { target, value } => {
                 self.expr(target);

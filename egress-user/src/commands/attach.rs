@@ -7,7 +7,7 @@ use crate::{
     cli::{AttachArgs, SettingsArgs},
     commands::source::{Reading, Source},
     generation,
-    kernel::{bpffs::Pins, netns::Netns},
+    kernel::{bpffs::Pins, device::Devices, netns::Netns},
     settings::Settings,
 };
 
@@ -33,12 +33,12 @@ pub fn run(args: &AttachArgs) -> Result<()> {
     interfaces.sort_unstable();
     interfaces.dedup();
     let netns = Netns::open(args.netns.netns.as_deref())?;
-    // Before anything is locked or made: most mistakes are found here.
-    let read = |beginning: &Ruleset| match &rules {
-        Some(rules) => rules.apply(beginning, &interfaces, &Reading::default()),
+    let read = |beginning: &Ruleset, devices: Option<&Devices>| match &rules {
+        Some(rules) => rules.apply(beginning, &interfaces, devices, &Reading::default()),
         None => Ok(beginning.clone()),
     };
-    let first = read(&Ruleset::default())?;
+    // Before anything is locked or made: most mistakes are found here.
+    let first = read(&Ruleset::default(), None)?;
 
     args.expedite.expedite.choose()?;
     let pins = Pins::open_or_create()?;
@@ -53,7 +53,7 @@ pub fn run(args: &AttachArgs) -> Result<()> {
             if beginning == Ruleset::default() {
                 return Ok(first);
             }
-            read(&beginning)
+            read(&beginning, Some(devices))
         })
     })
 }

@@ -35,7 +35,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let source = Source::read(&args.file)?;
     let reading = Reading::default();
     let script = source.parse(&reading)?;
-    let ruleset = apply(&script, &Ruleset::default(), &args.interfaces)?;
+    let ruleset = apply(&script, &Ruleset::default(), &args.interfaces, None)?;
     let (built, warned) = thread::scope(|scope| {
         // Of many rules, both take their time.
         let warned = (!args.no_warnings).then(|| scope.spawn(|| warnings(&ruleset, &script)));

@@ -15,7 +15,7 @@ use crate::{
         self,
         state::{Scope, State},
     },
-    kernel::{bpffs::Pins, netns::Netns},
+    kernel::{bpffs::Pins, device::Devices, netns::Netns},
 };
 
 /// Which scope commands are about: the global one, but for commands about elements of sets that only
@@ -80,9 +80,9 @@ pub fn load(
     let pins = Pins::open_or_create()?;
     generation::recover_all(&pins);
     let script = source.parse(reading)?;
-    let named = |state: &State| {
+    let named = |state: &State, devices: &Devices| {
         let scope = state.scopes.get(scope_of(&script, state))?;
-        let named = source::named_elements(&scope.ruleset, &script.commands)?;
+        let named = source::named_elements(&scope.ruleset, &script.commands, devices)?;
         let whose = named.into_iter();
         Some(whose.map(|(id, keys)| ((scope.id, id), keys)).collect())
     };
@@ -93,7 +93,7 @@ pub fn load(
             return Ok(());
         };
         let known: BTreeSet<_> = global.ruleset.hooked_devices().into_iter().collect();
-        let ruleset = source::apply(&script, &global.ruleset, &[])?;
+        let ruleset = source::apply(&script, &global.ruleset, &[], Some(devices))?;
         for (device, hook) in ruleset.hooked_devices() {
             if !known.contains(&(device.clone(), hook)) {
                 devices.get(&device)?;

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     io::{self, BufRead as _},
     path::PathBuf,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Result, bail};
@@ -28,7 +28,7 @@ use crate::{
         source::{self, Reading, Source},
     },
     generation::{self, elements, state::State, store::Store},
-    kernel::{bpffs::Pins, netns::Netns},
+    kernel::{bpffs::Pins, device::Devices, netns::Netns},
 };
 
 mod listing;
@@ -117,7 +117,7 @@ fn define(text: &str) -> Result<(String, String), String> {
 }
 
 impl Options {
-    fn print_options(&self) -> PrintOptions {
+    fn print_options(&self, devices: &Devices) -> PrintOptions {
         PrintOptions {
             handles: self.handle,
             stateless: self.stateless,
@@ -128,6 +128,7 @@ impl Options {
             numeric_time: self.numeric_time,
             services: self.service.then(system_names),
             users: self.guid.then(system_names),
+            interfaces: Some(Arc::new(devices.interfaces())),
         }
     }
 
@@ -205,19 +206,20 @@ fn run_source(source: &Source, options: &Options) -> Result<()> {
     let script = source.parse(&reading)?;
     let netns = Netns::open(options.netns.netns.as_deref())?;
     let (questions, changes): (Vec<_>, Vec<_>) = script.commands.iter().partition(|c| asks(c));
+    let devices = netns.run(Devices::read)?;
     if options.check {
-        let ruleset = source.apply(&running(&netns), &[], &reading)?;
+        let ruleset = source.apply(&running(&netns), &[], Some(&devices), &reading)?;
         if !changes.is_empty() {
             check::compile(&ruleset, &ImageOptions::default())?;
         }
     } else if !changes.is_empty() {
         let changed = load::load(source, &reading, &SettingsArgs::default(), &netns)?;
         if options.echo {
-            echo(&changed, options)?;
+            echo(&changed, &devices, options)?;
         }
     }
     if !questions.is_empty() {
-        answer(&questions, &script, &netns, options)?;
+        answer(&questions, &script, (&netns, &devices), options)?;
     }
     Ok(())
 }
@@ -238,9 +240,9 @@ fn from_json(source: &Source) -> Result<Option<Source>> {
 }
 
 /// `-e`: what was added.
-fn echo(changed: &load::Changed, options: &Options) -> Result<()> {
+fn echo(changed: &load::Changed, devices: &Devices, options: &Options) -> Result<()> {
     let (before, after) = (&changed.before, &changed.after);
-    let print = options.print_options();
+    let print = options.print_options(devices);
     let text = if options.json {
         let items = changes::added_json(before, after, &Initial, &print);
         format!("{}\n", serde_json::json!({ "nftables": items }))
@@ -295,11 +297,11 @@ fn running(netns: &Netns) -> Ruleset {
 }
 
 /// The elements that are asked for, where that is all.
-fn named(questions: &[&Command], state: &State) -> Option<elements::Named> {
+fn named(questions: &[&Command], state: &State, devices: &Devices) -> Option<elements::Named> {
     let mut all = elements::Named::new();
     for scope in &state.scopes {
         let asked = questions.iter().copied();
-        if let Some(named) = source::named_elements(&scope.ruleset, asked) {
+        if let Some(named) = source::named_elements(&scope.ruleset, asked, devices) {
             let whose = named.into_iter();
             all.extend(whose.map(|(id, keys)| ((scope.id, id), keys)));
         }
@@ -307,7 +309,13 @@ fn named(questions: &[&Command], state: &State) -> Option<elements::Named> {
     (!all.is_empty()).then_some(all)
 }
 
-fn answer(questions: &[&Command], script: &Script, netns: &Netns, options: &Options) -> Result<()> {
+fn answer(
+    questions: &[&Command],
+    script: &Script,
+    (netns, devices): (&Netns, &Devices),
+    options: &Options,
+) -> Result<()> {
+    let print = options.print_options(devices);
     let pins = Pins::open()?;
     if let Some(pins) = &pins {
         generation::recover_all(pins);
@@ -318,7 +326,7 @@ fn answer(questions: &[&Command], script: &Script, netns: &Netns, options: &Opti
     };
     let current = match current {
         Some((store, mut state)) => {
-            let named = named(questions, &state);
+            let named = named(questions, &state, devices);
             let looked_up = match named {
                 Some(named) => elements::Live::look_up(&store, &state, named)?,
                 None => None,
@@ -333,14 +341,13 @@ fn answer(questions: &[&Command], script: &Script, netns: &Netns, options: &Opti
         None => None,
     };
     for command in questions {
-        let answer = listing::answer(current.as_ref(), command, &options.print_options()).map_err(
-            |failed| match failed {
+        let answer =
+            listing::answer(current.as_ref(), command, &print).map_err(|failed| match failed {
                 listing::Failed::Missing(error) => {
                     Diagnostics::new(vec![*error], script.sources.clone()).into()
                 }
                 listing::Failed::Other(error) => error,
-            },
-        )?;
+            })?;
         if let (Some((store, state)), false) = (&current, options.check) {
             listing::reset(store, state, &answer.reset)?;
         }

@@ -83,7 +83,7 @@ fn restore(args: &RestoreArgs, namespace: &Namespace, until: Instant) -> Result<
     }
     let wanted = scopes
         .iter()
-        .map(Read::scope)
+        .map(|scope| scope.scope(&devices))
         .collect::<Result<Vec<Scope>>>()?;
     args.expedite.expedite.choose()?;
     let pins = Pins::open_or_create()?;
@@ -94,7 +94,7 @@ fn restore(args: &RestoreArgs, namespace: &Namespace, until: Instant) -> Result<
         }
         state.replace_scopes(wanted, |at, beginning| {
             let scope = scopes.get(at).context("a scope is missing")?;
-            source::apply(&scope.script, beginning, &[])
+            source::apply(&scope.script, beginning, &[], Some(devices))
         })
     })?;
     if !changed {
@@ -145,11 +145,11 @@ impl Read<'_> {
         });
     }
 
-    fn scope(&self) -> Result<Scope> {
+    fn scope(&self, devices: &Devices) -> Result<Scope> {
         Ok(Scope {
             // Whether it is the global one; the others are given new numbers.
             id: u64::from(self.saved.by == By::Attach),
-            ruleset: source::apply(&self.script, &Ruleset::default(), &[])?,
+            ruleset: source::apply(&self.script, &Ruleset::default(), &[], Some(devices))?,
             hooks: self.hooks.clone(),
             settings: self.saved.settings()?,
         })

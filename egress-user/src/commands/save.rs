@@ -1,6 +1,6 @@
 //! `egress save`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ffi::OsStr, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use egress_lang::print::{self, PrintOptions};
@@ -15,7 +15,7 @@ use crate::{
         state::State,
         store::{Generation, Store},
     },
-    kernel::{bpffs::Pins, netns::Netns},
+    kernel::{bpffs::Pins, device::Devices, netns::Netns},
     saved::{self, FORM, Namespace, Saved, SavedScope},
 };
 
@@ -83,7 +83,12 @@ impl Saving {
         if !self.names.insert(prefix.clone()) {
             bail!("two network namespaces would be saved as `{prefix}`; save them apart (--netns)");
         }
-        let scopes = self.scopes(&state, &generation, &prefix)?;
+        let netns = match own {
+            true => Netns::own()?,
+            false => Netns::open(Some(OsStr::new(&label)))?,
+        };
+        let devices = netns.run(Devices::read)?;
+        let scopes = self.scopes(&state, &generation, &devices, &prefix)?;
         self.namespaces.push(Namespace {
             netns: (!own).then_some(label),
             scopes,
@@ -95,11 +100,14 @@ impl Saving {
         &mut self,
         state: &State,
         generation: &Generation,
+        devices: &Devices,
         prefix: &str,
     ) -> Result<Vec<SavedScope>> {
         let live = Live::read(state, generation)?;
         let options = PrintOptions {
             stateless: !self.counters,
+            // Indexes are others after the next start.
+            interfaces: Some(Arc::new(devices.interfaces())),
             ..PrintOptions::default()
         };
         let mut scopes = Vec::new();

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
@@ -17,6 +18,8 @@ use egress_lang::{
     element::Key,
     parse::{Loader, ParseOptions, parse},
 };
+
+use crate::kernel::device::Devices;
 
 /// Where nft looks for what is included, besides the working directory.
 const INCLUDE_PATH: &str = "/etc";
@@ -52,7 +55,8 @@ impl Source {
         Ok(Self { name, text })
     }
 
-    /// `ruleset` after these commands; base chains without a device are bound to `devices`.
+    /// `ruleset` after these commands; base chains without a device are bound to `hooked`. `devices` are those
+    /// that there are, where that is known.
     ///
     /// # Errors
     ///
@@ -60,10 +64,11 @@ impl Source {
     pub fn apply(
         &self,
         ruleset: &Ruleset,
-        devices: &[String],
+        hooked: &[String],
+        devices: Option<&Devices>,
         reading: &Reading,
     ) -> Result<Ruleset> {
-        apply(&self.parse(reading)?, ruleset, devices)
+        apply(&self.parse(reading)?, ruleset, hooked, devices)
     }
 
     /// The commands in it.
@@ -89,11 +94,16 @@ impl Source {
 /// # Errors
 ///
 /// Everything that is wrong with them, in nft's form.
-pub fn apply(script: &Script, ruleset: &Ruleset, devices: &[String]) -> Result<Ruleset> {
+pub fn apply(
+    script: &Script,
+    ruleset: &Ruleset,
+    hooked: &[String],
+    devices: Option<&Devices>,
+) -> Result<Ruleset> {
     let check = CheckOptions {
-        default_devices: devices.to_vec(),
+        default_devices: hooked.to_vec(),
         enforceable: true,
-        names: names(),
+        names: names_with(devices),
     };
     Ok(ruleset.apply(script, &check)?)
 }
@@ -103,9 +113,10 @@ pub fn apply(script: &Script, ruleset: &Ruleset, devices: &[String]) -> Result<R
 pub fn named_elements<'c>(
     ruleset: &Ruleset,
     commands: impl IntoIterator<Item = &'c Command>,
+    devices: &Devices,
 ) -> Option<Vec<(StateId, Vec<Key>)>> {
     let check = CheckOptions {
-        names: names(),
+        names: names_with(Some(devices)),
         ..CheckOptions::default()
     };
     ruleset.named_elements(commands, &check)
@@ -223,6 +234,14 @@ fn glob(pattern: &OsStr, name: &OsStr) -> bool {
         }
     }
     pattern.iter().skip(p).all(|byte| *byte == b'*')
+}
+
+/// What the system names, its interfaces included.
+fn names_with(devices: Option<&Devices>) -> Names {
+    Names {
+        indexes: devices.map(|devices| Arc::new(devices.interfaces())),
+        ..names()
+    }
 }
 
 /// What the system names. A file that is missing names nothing.

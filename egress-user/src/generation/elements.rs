@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use egress_common::{act::KEY_WORDS, set::word};
 use egress_lang::{
     checked::{Element, Set, StateId, Value},
+    datatype::interfaces::Interfaces,
     element::{self, Key, Words},
     lower::refused,
 };
@@ -196,10 +197,12 @@ impl Live {
     /// # Errors
     ///
     /// Where something cannot be in such a set.
-    pub fn compare(&self, state: &mut State) -> Result<()> {
+    pub fn compare(&self, state: &mut State, interfaces: &Interfaces) -> Result<()> {
         for scope in &mut state.scopes {
             scope.ruleset.begin_timeouts(elements::now());
             for set in scope.ruleset.changing_sets_mut() {
+                let numbered = set.number_interfaces(interfaces);
+                numbered.map_err(|what| anyhow!("set {}: {what}", set.name))?;
                 let commented = set.elements.iter();
                 let commented = commented
                     .filter_map(|element| Some((element.key.clone(), element.comment.clone()?)));

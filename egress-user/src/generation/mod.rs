@@ -40,7 +40,7 @@ pub fn change(
     netns: &Netns,
     change: impl FnOnce(&mut State, &Devices) -> Result<()> + Send,
 ) -> Result<()> {
-    change_elements(pins, netns, |_| None, change)
+    change_elements(pins, netns, |_, _| None, change)
 }
 
 /// The same, where `named` may say that nothing but these elements of sets matters: no others are read.
@@ -51,7 +51,7 @@ pub fn change(
 pub fn change_elements(
     pins: &Pins,
     netns: &Netns,
-    named: impl FnOnce(&State) -> Option<Named> + Send,
+    named: impl FnOnce(&State, &Devices) -> Option<Named> + Send,
     change: impl FnOnce(&mut State, &Devices) -> Result<()> + Send,
 ) -> Result<()> {
     let store = Store::new(pins.of_netns(netns.identity.cookie));
@@ -61,7 +61,7 @@ pub fn change_elements(
         let mut state = before
             .clone()
             .unwrap_or_else(|| State::new(netns.identity.clone()));
-        let looked_up = match before.as_ref().and_then(|b| Some((b, named(b)?))) {
+        let looked_up = match before.as_ref().and_then(|b| Some((b, named(b, &devices)?))) {
             Some((before, named)) => elements::Live::look_up(&store, before, named)?,
             None => None,
         };
@@ -72,7 +72,7 @@ pub fn change_elements(
         live.fill(&mut state);
         scopes::refresh(&mut state, &store, &devices);
         change(&mut state, &devices)?;
-        live.compare(&mut state)?;
+        live.compare(&mut state, &devices.interfaces())?;
         if let Some(before) = &before
             && elements::has_sets(before)
             && elements::stripped(&state).is_like(before)
@@ -109,7 +109,7 @@ pub fn ensure(
         live.fill(&mut state);
         scopes::refresh(&mut state, &store, &devices);
         change(&mut state, &devices)?;
-        live.compare(&mut state)?;
+        live.compare(&mut state, &devices.interfaces())?;
         if state == *before.as_ref().unwrap_or(&nothing) && converge::is_in_force(&store, &state) {
             return Ok(false);
         }

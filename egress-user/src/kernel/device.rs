@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use anyhow::{Context as _, Result, bail};
+use egress_lang::datatype::interfaces::Interfaces;
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkLayerType};
 
@@ -99,6 +100,13 @@ impl Devices {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Device> {
         self.0.iter()
+    }
+
+    /// Their names and indexes.
+    pub fn interfaces(&self) -> Interfaces {
+        let each = self.iter();
+        each.map(|device| (device.name.clone(), device.ifindex))
+            .collect()
     }
 
     /// The interface with this name.

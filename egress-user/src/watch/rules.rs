@@ -122,7 +122,7 @@ impl Rules {
         for script in &self.scripts {
             let mut script = script.clone();
             choose(&mut script, devices, |_, _, _| {});
-            ruleset = source::apply(&script, &ruleset, &[])?;
+            ruleset = source::apply(&script, &ruleset, &[], Some(devices))?;
         }
         Ok(ruleset)
     }

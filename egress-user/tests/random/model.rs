@@ -6,6 +6,7 @@ use egress_common::{engine::Outcome, packet::Packet as _};
 use egress_lang::{
     check::CheckOptions,
     checked::{Hook, Ruleset, StateId, StateValues},
+    datatype::interfaces::Interfaces,
     diagnostic::SourceFile,
     image::{self, Device, Image},
     interpret::{States, trace},
@@ -63,6 +64,10 @@ fn device() -> Device {
         iftype: 1,
         kind: Some("veth".into()),
     }
+}
+
+fn interfaces() -> Interfaces {
+    Interfaces::from_iter([(DEVICE.to_owned(), IFINDEX)])
 }
 
 fn unsupported(ruleset: &Ruleset, error: LowerError) -> Refusal {
@@ -133,7 +138,7 @@ impl Model {
         let states = states.map(|(id, start)| (slot(id), start.value(0)));
         let mut states: simulate::States = states.collect();
         let mut sets = simulate::Sets::default();
-        for (id, key, words) in self.ruleset.elements(0).unwrap() {
+        for (id, key, words) in self.ruleset.elements(&interfaces(), 0).unwrap() {
             sets.insert(slot(id), &key, words);
             *states.entry(slot(id)).or_default() += 1;
         }
@@ -161,7 +166,7 @@ impl Model {
         let (device, mut counted, mut dropped) = (device(), Counted::default(), Vec::new());
         let states = self.ruleset.states().into_iter();
         let mut states: States = states.map(|(id, start)| (id, start.value(0))).collect();
-        for (id, key, words) in self.ruleset.elements(0).unwrap() {
+        for (id, key, words) in self.ruleset.elements(&interfaces(), 0).unwrap() {
             states.elements.insert((id, key), words);
         }
         for packet in packets {

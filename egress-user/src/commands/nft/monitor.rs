@@ -15,7 +15,7 @@ use super::Options;
 use crate::{
     commands::monitor::{print, tell_way},
     generation::state::State,
-    kernel::netns::Netns,
+    kernel::{device::Devices, netns::Netns},
     listen::{self, Follower, Listener},
 };
 
@@ -93,8 +93,8 @@ pub fn run(words: &[Cow<'_, str>], options: &Options) -> Result<()> {
     if options.json {
         bail!("nft: monitor prints text only");
     }
-    let print = options.print_options();
     let netns = options.netns.netns.as_deref();
+    let print = options.print_options(&Netns::open(netns)?.run(Devices::read)?);
     crate::block_on(async {
         let listener = match wanted.trace {
             true => match Listener::new(Netns::open(netns)?) {

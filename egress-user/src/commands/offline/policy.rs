@@ -7,6 +7,7 @@ use egress_common::engine::Outcome;
 use egress_lang::{
     ast::Script,
     checked::{Hook, Ruleset, StateId, StateValues},
+    datatype::interfaces::Interfaces,
     image::{self, Device, Image, Options},
     interpret::{self, Event, trace},
     ir, lower,
@@ -154,7 +155,8 @@ impl Rules {
     pub fn read(args: &OfflineArgs) -> Result<Self> {
         let hook = Hook::from(args.hook);
         let script = Source::read(&args.rules)?.parse(&Reading::default())?;
-        let checked = |device: &str| apply(&script, &Ruleset::default(), &[device.to_owned()]);
+        let checked =
+            |device: &str| apply(&script, &Ruleset::default(), &[device.to_owned()], None);
         let device = match &args.device {
             Some(name) => valid(name)?.to_owned(),
             None => the_device(&checked(UNNAMED)?, hook)?,
@@ -215,7 +217,8 @@ impl Rules {
         let mut of_tables: simulate::States = of_tables.collect();
         let mut of_rules: interpret::States = states.collect();
         let mut sets = simulate::Sets::default();
-        let elements = self.ruleset.elements(START);
+        let interfaces = Interfaces::from_iter([(self.device.clone(), IFINDEX)]);
+        let elements = self.ruleset.elements(&interfaces, START);
         for (id, key, words) in elements.map_err(anyhow::Error::msg)? {
             sets.insert(slot(id), &key, words);
             of_rules.elements.insert((id, key), words);
