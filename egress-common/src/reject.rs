@@ -154,7 +154,6 @@ const QUOTED_IPV6: u32 = 1220;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
-const IPPROTO_DCCP: u8 = 33;
 const IPPROTO_GRE: u8 = 47;
 const IPPROTO_ESP: u8 = 50;
 const IPPROTO_AH: u8 = 51;
@@ -205,12 +204,12 @@ pub fn answer_ipv4<P: Packet>(packet: &P, how: How) -> bool {
     }
     let summed = packet.summed();
     let transport = ETH_HLEN.wrapping_add(ip.header);
-    if !summed.is_known() && is_summed(packet, ip.protocol, transport) {
+    let end = ETH_HLEN.wrapping_add(ip.total);
+    if !summed.is_known() && is_summed(packet, ip.protocol, transport, end) {
         let pseudo = match ip.protocol {
             IPPROTO_TCP | IPPROTO_UDP => ip.pseudo(ip.total.wrapping_sub(ip.header), ip.protocol),
             _ => 0,
         };
-        let end = ETH_HLEN.wrapping_add(ip.total);
         if !is_right(packet, ETH_HLEN, end, pseudo) {
             return false;
         }
@@ -269,7 +268,7 @@ pub fn answer_ipv6<P: Packet>(packet: &P, how: How) -> bool {
             return false;
         }
         let pseudo = ip.pseudo(ip.end.wrapping_sub(at), next);
-        if is_summed(packet, next, at) && !is_right(packet, at, ip.end, pseudo) {
+        if is_summed(packet, next, at, ip.end) && !is_right(packet, at, ip.end, pseudo) {
             return false;
         }
     }
@@ -350,14 +349,14 @@ fn is_right<P: Packet>(packet: &P, at: u32, end: u32, pseudo: u32) -> bool {
     fold(packet.total(at, end).wrapping_add(fold(pseudo))) == 0xffff
 }
 
-/// Whether a protocol's checksum is a sum of all its bytes, and there is one (`nf_reject_verify_csum()`).
+/// Whether a protocol's checksum is a sum of all its bytes, and there is one (`nf_reject_verify_csum()`, where DCCP was on
+/// the list before Linux 6.16). The packet ends at `end`, whatever is behind it.
 #[inline(always)]
-fn is_summed<P: Packet>(packet: &P, protocol: u8, at: u32) -> bool {
+fn is_summed<P: Packet>(packet: &P, protocol: u8, at: u32, end: u32) -> bool {
     match protocol {
+        IPPROTO_UDP if at.wrapping_add(8) > end => true,
         IPPROTO_UDP => packet.far(at, 8).is_none_or(|header| header as u16 != 0),
-        IPPROTO_GRE | IPPROTO_AH | IPPROTO_ESP | IPPROTO_SCTP | IPPROTO_UDPLITE | IPPROTO_DCCP => {
-            false
-        }
+        IPPROTO_GRE | IPPROTO_AH | IPPROTO_ESP | IPPROTO_SCTP | IPPROTO_UDPLITE => false,
         _ => true,
     }
 }
@@ -422,7 +421,7 @@ impl Ipv4 {
 
 /// What is needed of an IPv6 header.
 struct Ipv6 {
-    /// Where the packet ends, by its header.
+    /// Where the packet ends: by its header, which may leave that open (a jumbogram).
     end: u32,
     next: u8,
     from: (u64, u64),
@@ -439,8 +438,12 @@ impl Ipv6 {
         let left = packet.len().wrapping_sub(ETH_HLEN);
         let sound = first >> 60 == 6 && payload.wrapping_add(IPV6_HLEN) <= left;
         let (from, to) = ((word(1)?, word(2)?), (word(3)?, word(4)?));
+        let end = match payload {
+            0 => packet.len(),
+            payload => ETH_HLEN.wrapping_add(IPV6_HLEN).wrapping_add(payload),
+        };
         sound.then_some(Self {
-            end: ETH_HLEN.wrapping_add(IPV6_HLEN).wrapping_add(payload),
+            end,
             next: (first >> 8) as u8,
             from,
             to,

@@ -4,6 +4,8 @@
 //! `corpus/rules.txt`. Needs nft and the right to make a network namespace; says so where it has not.
 
 mod nft;
+#[path = "oracle_nft/protocols.rs"]
+mod protocols;
 
 use egress_lang::check::CheckOptions;
 use egress_lang::checked::Ruleset;
@@ -328,93 +330,6 @@ fn forms(left: &str, data_type: DataType, width: u32, out: &mut Vec<String>) {
     ));
 }
 
-/// What says which protocols there are, by one value, by several in any order, and otherwise.
-const SAYS: &[(&str, u32, &[&str])] = &[
-    (
-        "ether type",
-        16,
-        &["ip", "ip6", "arp", "8021q", "8021ad", "0x22f0"],
-    ),
-    (
-        "vlan type",
-        16,
-        &["ip", "ip6", "arp", "8021q", "8021ad", "0x22f0"],
-    ),
-    (
-        "meta protocol",
-        16,
-        &["ip", "ip6", "arp", "8021q", "8021ad", "0x22f0"],
-    ),
-    ("meta l4proto", 8, &["tcp", "udp", "icmp", "gre", "55"]),
-    ("ip protocol", 8, &["tcp", "udp", "icmp", "55"]),
-    ("ip6 nexthdr", 8, &["tcp", "udp", "icmpv6", "55"]),
-    ("meta iiftype", 16, &["ether", "loopback", "65535"]),
-    ("icmp type", 8, &["echo-request", "redirect", "9"]),
-];
-
-/// What needs to know which protocols there are.
-const NEEDS: &[&str] = &[
-    "vlan id 5",
-    "vlan pcp set 7",
-    "ether daddr 00:00:00:00:00:01",
-    "ip ttl 5",
-    "ip6 hoplimit 5",
-    "arp htype 1",
-    "tcp dport 5",
-    "udp dport 5",
-    "icmp code 5",
-    "icmp id 7",
-    "icmp mtu 9",
-    "icmpv6 code 1",
-    "th dport 5",
-    "ether type ip",
-    "vlan type arp",
-    "ip protocol udp",
-    "ah spi 5",
-    "tcp flags syn",
-    "frag exists",
-    "tcp option maxseg exists",
-    "ip option rr exists",
-];
-
-/// What is known of protocols in front of what needs it.
-fn protocols() -> Vec<String> {
-    let mut rules = Vec::new();
-    for &(key, width, values) in SAYS {
-        let (first, second) = (values[0], values[1]);
-        let mut said = Vec::new();
-        for (at, a) in values.iter().enumerate() {
-            said.extend([
-                format!("{key} {a}"),
-                format!("{key} {{ {a} }}"),
-                format!("{key} {a}/{width}"),
-                format!("{key} {a}-{a}"),
-                format!("{key} {{ {a}-{a} }}"),
-                format!("{key} != {a}"),
-                format!("{key} {a} {key} {first}"),
-                format!("{key} {a} {key} {{ {first}, {second} }}"),
-                format!("{key} {{ {a}, {second} }} {key} {first}"),
-            ]);
-            for (place, b) in values.iter().enumerate().filter(|(place, _)| *place != at) {
-                said.push(format!("{key} {{ {a}, {b} }}"));
-                let others = values.iter().enumerate();
-                let mut others = others.filter(|(other, _)| *other != at && *other != place);
-                // One in three, each value in each place.
-                let c = others.nth((at + place) % values.len().saturating_sub(2).max(1));
-                said.extend(c.map(|(_, c)| format!("{key} {{ {a}, {b}, {c} }}")));
-            }
-        }
-        let both = |said: &String| {
-            NEEDS
-                .iter()
-                .map(move |needs| format!("{said} {needs}"))
-                .collect::<Vec<_>>()
-        };
-        rules.extend(said.iter().flat_map(both));
-    }
-    rules
-}
-
 /// Tunnels and what is inside of them are newer than nft 1.0.6.
 fn is_newer(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Vxlan | Protocol::Geneve | Protocol::Gre)
@@ -469,37 +384,6 @@ fn corpus() -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
     rules.retain(|rule| seen.insert(rule.clone()));
     rules
-}
-
-/// What nft knows of protocols decides what it takes. How it lists rules that contradict themselves, or say of several
-/// protocols what only one has, is not compared: as raw payload, or in a form that it does not read.
-#[test]
-fn protocols_are_known_as_to_nft() {
-    if !nft::is_there() {
-        return;
-    }
-    let (base, rules) = (base(), protocols());
-    let (mut alike, mut other_listings, mut differ) = (0, 0, Vec::new());
-    for (rule, theirs) in rules.iter().zip(ask(&rules)) {
-        let ours = ours(&base, rule);
-        // Of a prefix of all bits nft learns nothing, and takes what contradicts it.
-        let is_whole_prefix = rule.contains("/8 ") || rule.contains("/16 ");
-        match (&theirs, &ours) {
-            (Some(theirs), Ok(ours)) if theirs != ours => other_listings += 1,
-            (Some(_), Err(_)) if is_whole_prefix => {}
-            // nft 1.0.6 aborts where it lists this.
-            (None, Ok(_))
-                if rule.ends_with("} ip6 hoplimit 5") && rule.contains(" meta protocol {") => {}
-            (Some(_), Err(error)) => differ.push(format!("only nft takes `{rule}`: {error}")),
-            (None, Ok(_)) => differ.push(format!("only we take `{rule}`")),
-            _ => alike += 1,
-        }
-    }
-    println!(
-        "{} rules: {alike} alike, {other_listings} listed otherwise",
-        rules.len()
-    );
-    assert!(differ.is_empty() && alike > 5000, "{}", differ.join("\n"));
 }
 
 /// What nft says to rules, by two threads.

@@ -52,6 +52,45 @@ fn what_says_several_protocols_can_be_read() {
     }
 }
 
+/// As nft lists it, and in a form that says all of the rule where nft's does not.
+#[test]
+fn rules_of_several_protocols_keep_what_they_say() {
+    for (rule, listing) in [
+        (
+            "ether type { arp, 8021q } vlan id 5",
+            "ether type { arp, 8021q } @ll,112,16 & 0xfff == 0x5",
+        ),
+        (
+            "ether type { arp, 8021q } vlan pcp set 3",
+            "ether type { arp, 8021q } @ll,112,8 set @ll,112,8 & 0x7f | 0x60",
+        ),
+        (
+            "ether type { arp, ip } ip saddr 10.0.0.0/8",
+            "ether type { ip, arp } @nh,96,8 0xa",
+        ),
+        (
+            "ip protocol { tcp, 55 } tcp flags syn",
+            "ip protocol { tcp, 55 } @th,104,8 & 0x2 != 0x0",
+        ),
+        // nft lists `vlan pcp 0` and so on, of the bytes of the address.
+        (
+            "ether type 8021q ether daddr 00:00:00:00:00:01",
+            "ether type 8021q ether daddr 00:00:00:00:00:01",
+        ),
+        // nft leaves `meta iiftype ether` out, and then refuses what it listed.
+        (
+            "meta iiftype loopback meta iiftype ether ip ttl 5",
+            "meta iiftype loopback meta iiftype ether ip ttl 5",
+        ),
+    ] {
+        let text = |rule: &str| format!("table netdev t {{\n\tchain c {{\n\t\t{rule}\n\t}}\n}}\n");
+        let once = load(&Ruleset::default(), text(rule).as_bytes()).expect(rule);
+        assert_eq!(list(&once), text(listing));
+        let again = load(&Ruleset::default(), list(&once).as_bytes()).expect(listing);
+        assert_eq!(list(&again), text(listing));
+    }
+}
+
 /// nft leaves `meta l4proto tcp` out, and then refuses what it listed.
 #[test]
 fn layer_4_behind_arp_stays_in_the_listing() {

@@ -4,6 +4,7 @@
 //! copy is thrown away where any of them fails.
 
 mod action;
+mod again;
 mod apply;
 mod bits;
 mod context;
@@ -11,7 +12,9 @@ mod elements;
 mod expr;
 mod graph;
 mod handles;
+mod listing;
 mod order;
+mod place;
 mod readable;
 pub(crate) mod reject;
 mod remove;
@@ -19,6 +22,7 @@ mod rename;
 mod rule;
 mod set;
 mod table;
+mod unnamed;
 mod value;
 
 pub(crate) use action::level_name;

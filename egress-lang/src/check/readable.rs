@@ -1,174 +1,196 @@
-//! Listings that can be read. Where several matches of a rule, or several values of one, say what protocol there is,
-//! the last one counts; a listing has the values of a set in their order, and leaves matches out that fields imply. So what
-//! was clear as it was written may be a contradiction as it is listed (`ether type { ip6, ip } ip ttl 5`). Such matches are
-//! listed after all then, and such fields as raw payload, as by nft.
+//! Listings that can be read. What nft lists is not always read as the rule that it is of, or not read at all
+//! (`again`). Such a rule is listed with the names that it was written with; where that contradicts itself, too, matches
+//! are listed after all that fields imply, and at last fields as raw payload.
 
+use super::again::{self, Read, Written};
 use super::context::Context;
-use crate::checked::{
-    Expr, Lookup, Match, MatchOp, ObjectChoice, OptionFamily, RawBase, Right, Set, Statement, Value,
-};
+use super::listing::{Names, Renamed, name_all, undo};
+use super::place::{each_place, raw};
+use super::unnamed::{match_of_raw, write_of_raw};
+use crate::checked::{Expr, Lookup, Match, MatchOp, Right, Statement};
 use crate::datatype::DataType;
-use crate::field::Protocol;
-use crate::ir::Base;
-use crate::meta::MetaKey;
 
-/// Makes it so, in statements as they are listed.
-pub(super) fn make_readable(statements: &mut [Statement]) {
-    if !says_several(statements) || read(statements, false) {
+/// Names what statements read, and marks what the listing leaves out.
+pub(super) fn list(statements: &mut [Statement]) {
+    let listing = name_all(statements, Names::Found);
+    leave_out(statements, &listing.implied, true);
+    let written = Written::Raw(&listing.unnamed_targets);
+    if !listing.broken && again::read(statements, written) == Read::Same {
+        show_raw(statements, &listing.renamed);
+        for &at in &listing.unnamed_targets {
+            statements.get_mut(at).map(write_of_raw);
+        }
         return;
     }
-    // One match may be enough. Where fields become raw, nothing implies what they need.
-    for at in 0..statements.len() {
-        if imply(statements, at, false) {
-            if read(statements, false) {
-                return;
-            }
-            imply(statements, at, true);
+    leave_out(statements, &listing.implied, false);
+    let found = (
+        listing.broken,
+        listing.implied.clone(),
+        listing.renamed.len(),
+    );
+    undo(statements, listing.renamed);
+    let listing = name_all(statements, Names::Written);
+    leave_out(statements, &listing.implied, true);
+    // nft's own listing may be read as another rule; where it is this one, it stays so.
+    let is_nfts = found == (false, listing.implied.clone(), listing.renamed.len());
+    match read(statements) {
+        Read::Same => {}
+        Read::Other if is_nfts && again::stays(statements) => {}
+        found => search(statements, &listing.implied, found),
+    }
+}
+
+/// Finds the forms of what lost its name.
+fn show_raw(statements: &mut [Statement], renamed: &[Renamed]) {
+    for &(at, ..) in renamed {
+        if let Some(Statement::Match(matched)) = statements.get_mut(at) {
+            match_of_raw(matched);
         }
     }
+}
+
+fn leave_out(statements: &mut [Statement], matches: &[usize], implied: bool) {
+    for &at in matches {
+        imply(statements, at, implied);
+    }
+}
+
+/// What is written keeps its name, also where that contradicts: no checksum is mended where it is raw.
+fn read(statements: &[Statement]) -> Read {
+    again::read(statements, Written::Named)
+}
+
+/// Shows more than a listing should, or less: best so that the rule is read, else so that any rule is.
+fn search(statements: &mut [Statement], hidden: &[usize], found: Read) {
+    if hide_one(statements) {
+        return;
+    }
+    for wanted in [Read::Same, Read::Other] {
+        if wanted <= found
+            || show_one(statements, hidden, wanted)
+            || show_all(statements, hidden, wanted)
+        {
+            return;
+        }
+    }
+}
+
+/// One match that is shown may be put in front again when the listing is read.
+fn hide_one(statements: &mut [Statement]) -> bool {
     for at in 0..statements.len() {
+        let Some(Statement::Match(matched)) = statements.get_mut(at) else {
+            continue;
+        };
+        if matched.implied || !again::says_protocol(&matched.left) {
+            continue;
+        }
+        matched.implied = true;
+        if read(statements) == Read::Same {
+            return true;
+        }
         imply(statements, at, false);
     }
-    read(statements, true);
+    false
 }
 
-/// Says of a match whether it is implied; whether that was otherwise. What says of what type the interface is, stays as it
-/// is.
-fn imply(statements: &mut [Statement], at: usize, implied: bool) -> bool {
-    match statements.get_mut(at) {
-        Some(Statement::Match(Match {
-            left: Expr::Inner { .. } | Expr::Meta(MetaKey::Iiftype),
-            ..
-        })) => false,
-        Some(Statement::Match(matched)) => {
-            std::mem::replace(&mut matched.implied, implied) != implied
+/// One match may be enough.
+fn show_one(statements: &mut [Statement], hidden: &[usize], wanted: Read) -> bool {
+    hidden.iter().any(|&at| {
+        imply(statements, at, false);
+        let found = read(statements) >= wanted;
+        if !found {
+            imply(statements, at, true);
         }
-        _ => false,
+        found
+    })
+}
+
+/// All matches; and raw payload instead of the fields that contradict them still, as nothing implies what those need.
+fn show_all(statements: &mut [Statement], hidden: &[usize], wanted: Read) -> bool {
+    leave_out(statements, hidden, false);
+    if read(statements) >= wanted || hide_one(statements) {
+        return true;
+    }
+    let mended = mend(statements);
+    if read(statements) >= wanted {
+        show_raw(statements, &mended);
+        return true;
+    }
+    undo(statements, mended);
+    leave_out(statements, hidden, true);
+    false
+}
+
+/// Says of a match whether it is implied.
+fn imply(statements: &mut [Statement], at: usize, implied: bool) {
+    if let Some(Statement::Match(matched)) = statements.get_mut(at) {
+        matched.implied = implied;
     }
 }
 
-/// Whether more than one protocol may be said of a layer.
-fn says_several(statements: &[Statement]) -> bool {
-    let mut said = [0; 4];
-    for statement in statements {
-        let Statement::Match(Match {
+/// Makes raw payload of the fields that contradict what is said in front of them.
+fn mend(statements: &mut [Statement]) -> Vec<Renamed> {
+    let mut mender = Mender::default();
+    for (at, statement) in statements.iter_mut().enumerate() {
+        (mender.at, mender.place) = (at, 0);
+        mender.statement(statement);
+    }
+    mender.renamed
+}
+
+/// Reads statements of which all are shown.
+#[derive(Default)]
+struct Mender {
+    context: Context,
+    /// Which statement is read, and which of its places.
+    at: usize,
+    place: usize,
+    renamed: Vec<Renamed>,
+}
+
+impl Mender {
+    fn statement(&mut self, statement: &mut Statement) {
+        let is_written = matches!(statement, Statement::Set { .. });
+        each_place(statement, &mut |expr| {
+            // Only the first place may be what is written.
+            if !is_written || self.place > 0 {
+                self.expr(expr);
+            }
+            self.place += 1;
+        });
+        match statement {
+            Statement::Match(Match {
+                left,
+                right: Right::Set(lookup),
+                ..
+            })
+            | Statement::VerdictMap {
+                key: left,
+                map: lookup,
+            } => plain(left, lookup),
+            _ => {}
+        }
+        if let Statement::Match(Match {
             left,
             op: MatchOp::Eq,
             right,
             ..
         }) = statement
-        else {
-            continue;
-        };
-        let layer = match left {
-            Expr::Meta(MetaKey::Iiftype) => 0,
-            Expr::Meta(MetaKey::Protocol) => 1,
-            Expr::Meta(MetaKey::L4proto) => 2,
-            Expr::Field { id, .. } => {
-                let field = id.get();
-                let row = field.protocol.row();
-                match row.base {
-                    Base::Link if row.next == Some(field.keyword) => 1,
-                    Base::Network if row.next == Some(field.keyword) => 2,
-                    // The type of ICMP, of which its other fields are.
-                    Base::Transport if field.keyword == "type" => 3,
-                    _ => continue,
-                }
-            }
-            _ => continue,
-        };
-        said[layer] += if matches!(right, Right::Set(_)) { 2 } else { 1 };
-    }
-    said.iter().any(|&said| said > 1)
-}
-
-/// Reads the statements as a listing is read; whether nothing contradicts. With `mend`, what does becomes raw payload.
-fn read(statements: &mut [Statement], mend: bool) -> bool {
-    let mut reader = Reader {
-        context: Context::default(),
-        mend,
-        agrees: true,
-    };
-    for statement in statements {
-        reader.statement(statement);
-    }
-    reader.agrees
-}
-
-struct Reader {
-    context: Context,
-    mend: bool,
-    agrees: bool,
-}
-
-impl Reader {
-    fn statement(&mut self, statement: &mut Statement) {
-        match statement {
-            Statement::Match(Match { implied: true, .. }) => {}
-            Statement::Match(matched) => {
-                self.expr(&mut matched.left);
-                if let Right::Set(lookup) = &mut matched.right {
-                    plain(&matched.left, lookup);
-                }
-                if matched.op == MatchOp::Eq {
-                    self.context.learn(&matched.left, &values(&matched.right));
-                }
-            }
-            Statement::VerdictMap { key, map } => {
-                self.expr(key);
-                plain(key, map);
-            }
-            // What is written keeps its name: no checksum is mended where it is raw.
-            Statement::Set { value, .. } => self.expr(value),
-            Statement::SetUpdate(update) => self.expr(&mut update.key),
-            Statement::Fwd { device, .. }
-            | Statement::Dup { device }
-            | Statement::Redirect { device } => self.expr(device),
-            Statement::Object {
-                object: ObjectChoice::Map { key, .. },
-                ..
-            } => self.expr(key),
-            _ => {}
+        {
+            again::learn(&mut self.context, left, right);
         }
     }
 
     fn expr(&mut self, expr: &mut Expr) {
-        match expr {
-            Expr::Field { id, shift } => {
-                if self.context.field(*id, &mut Vec::new()).is_ok() {
-                    return;
-                }
-                self.agrees = false;
-                let field = id.get();
-                let base = match field.protocol.row().base {
-                    Base::Link => RawBase::Link,
-                    Base::Network => RawBase::Network,
-                    Base::Transport => RawBase::Transport,
-                    Base::Inner => return,
-                };
-                if self.mend {
-                    *expr = Expr::Raw {
-                        base,
-                        offset: field.offset + *shift,
-                        length: field.width,
-                    };
-                }
-            }
-            Expr::Option(option) => {
-                let protocol = match option.family {
-                    OptionFamily::Tcp => Protocol::Tcp,
-                    OptionFamily::SctpChunk => Protocol::Sctp,
-                    OptionFamily::Ip => Protocol::Ip,
-                    OptionFamily::Exthdr => Protocol::Ip6,
-                };
-                // There is no raw form of these.
-                self.agrees &= self.context.protocol(protocol, &mut Vec::new()).is_ok();
-            }
-            Expr::Binary { left, .. } => self.expr(left),
-            Expr::Concat(items) => items.iter_mut().for_each(|item| self.expr(item)),
-            Expr::Map { key, .. } => self.expr(key),
-            Expr::Jhash { of, .. } => self.expr(of),
-            _ => {}
+        let Expr::Field { id, .. } = expr else {
+            return;
+        };
+        if self.context.field(*id, &mut Vec::new()).is_ok() {
+            return;
+        }
+        if let Some(raw) = raw(expr) {
+            let old = std::mem::replace(expr, raw);
+            self.renamed.push((self.at, self.place, old));
         }
     }
 }
@@ -178,26 +200,6 @@ fn plain(left: &Expr, lookup: &mut Lookup) {
     if let (Expr::Raw { .. }, Lookup::Anonymous(set)) = (left, lookup)
         && let [part] = set.key.as_mut_slice()
     {
-        part.data_type = DataType::Integer;
+        part.data_type = DataType::HexInteger;
     }
-}
-
-/// The single values that a match is about, in the order of listings.
-fn values(right: &Right) -> Vec<u128> {
-    match right {
-        Right::Value(Value::Int(value)) => vec![*value],
-        Right::Set(Lookup::Anonymous(set)) => in_order(set),
-        _ => Vec::new(),
-    }
-}
-
-fn in_order(set: &Set) -> Vec<u128> {
-    let single = |value: &Value| match value {
-        Value::Int(value) => Some(*value),
-        _ => None,
-    };
-    let keys = set.elements.iter().map(|element| &element.key);
-    let mut values: Vec<u128> = keys.filter_map(single).collect();
-    values.sort_unstable();
-    values
 }

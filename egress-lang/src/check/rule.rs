@@ -397,7 +397,7 @@ impl<'t> RuleChecker<'_, 't> {
             };
             let value = Value::Int(u128::from(word == "exists"));
             let part = present.parts.first().cloned().ok_or(Failed)?;
-            return self.compare(present, &part, op, value, right.span);
+            return self.compare(present, &part, op, value, right);
         }
         let Some(part) = typed.single().cloned() else {
             let message = "Use concatenations with sets and maps, not singleton values";
@@ -406,11 +406,11 @@ impl<'t> RuleChecker<'_, 't> {
             return Err(Failed);
         };
         if let ExprKind::Flags(value, mask) = &right.kind {
-            return self.flags(typed, &part, op, value, mask, right.span);
+            return self.flags(typed, &part, op, value, mask, right);
         }
         let op = self.prefix_op(op, right)?;
         let value = self.value(right, &part)?;
-        self.compare(typed, &part, op, value, right.span)
+        self.compare(typed, &part, op, value, right)
     }
 
     /// What an unwritten operator is before a prefix. Of flags it asks for equality, also where all bits are in
@@ -447,7 +447,7 @@ impl<'t> RuleChecker<'_, 't> {
         {
             let op = self.prefix_op(op, &only.key)?;
             let value = self.value(&only.key, &part)?;
-            return self.compare(typed, &part, op, value, right.span);
+            return self.compare(typed, &part, op, value, &only.key);
         }
         let lookup = self.lookup(&typed, right, None)?;
         if !negated
@@ -505,10 +505,10 @@ impl<'t> RuleChecker<'_, 't> {
         op: Option<MatchOp>,
         value: &Ast,
         mask: &Ast,
-        span: Span,
+        written: &Ast,
     ) -> Result<()> {
         if !matches!(op, None | Some(MatchOp::Eq | MatchOp::Ne)) {
-            return self.fail(span, "either == or != is allowed");
+            return self.fail(written.span, "either == or != is allowed");
         }
         if !part.data_type.is_bitmask() {
             let message = format!(
@@ -528,7 +528,7 @@ impl<'t> RuleChecker<'_, 't> {
             parts: vec![part.clone()],
         };
         let op = op.unwrap_or(MatchOp::Eq);
-        self.compare(typed, part, Some(op), Value::Int(number), span)
+        self.compare(typed, part, Some(op), Value::Int(number), written)
     }
 
     fn compare(
@@ -537,8 +537,9 @@ impl<'t> RuleChecker<'_, 't> {
         part: &TypePart,
         op: Option<MatchOp>,
         value: Value,
-        span: Span,
+        written: &Ast,
     ) -> Result<()> {
+        let span = written.span;
         let is_plain = matches!(value, Value::Int(_));
         let bitmask = part.data_type.is_bitmask();
         let op = match op {
@@ -568,7 +569,10 @@ impl<'t> RuleChecker<'_, 't> {
                 return self.fail(span, message);
             }
         }
+        // Of a prefix nft learns nothing, also of one of all bits: it is a mask.
+        let is_prefix = matches!(written.kind, ExprKind::Prefix(..));
         if op == MatchOp::Eq
+            && !is_prefix
             && let Value::Int(value) = value
         {
             self.learn(&typed.expr, &[value]);
@@ -585,7 +589,7 @@ impl<'t> RuleChecker<'_, 't> {
             }
             value => (op, value),
         };
-        if bits::has_mask(&typed.expr) {
+        if is_prefix || bits::has_mask(&typed.expr) {
             self.masked.push(self.out.len());
         }
         let (left, op, value) = bits::simplify(typed.expr, part, op, value);

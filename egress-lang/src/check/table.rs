@@ -162,7 +162,7 @@ impl Shared {
                     let mut checker = RuleChecker::new(self, table, &index);
                     checker.declares = true;
                     let mut typed = checker.read(item)?;
-                    super::order::name(&mut typed.expr);
+                    super::listing::name(&mut typed.expr);
                     parts.extend(typed.parts);
                     exprs.push(typed.expr);
                 }
