@@ -86,6 +86,31 @@ fn on_the_hosts_end() {
     assert_eq!(status["interfaces"][0]["packets_dropped"], 2);
 }
 
+/// With `reject` in place of `drop`, as the page says.
+#[test]
+fn the_container_is_told_at_once() {
+    needs_root!();
+    let scene = Scene::new();
+    let line = "counter reject with icmpx admin-prohibited";
+    assert!(include_str!("../../docs/containers.md").contains(line));
+    let policy = tenant().replace("counter comment", &format!("{line} comment"));
+    let attach = ["attach", "veth-blue", "--hook", "ingress", "--rules", "-"];
+    let said = scene
+        .machine
+        .egress_with(&scene.host, &attach, policy.as_bytes());
+    said.success();
+    let socket = PacketSocket::open(&scene.container, "eth0");
+    let refused = ip4("10.1.0.2", "192.0.2.1", 17, 0, &udp(1234, 54, b"question"));
+    socket.send(&refused);
+    let answers = socket.receive_all(1);
+    let [answer] = answers.as_slice() else {
+        panic!("{answers:?}");
+    };
+    // ICMP's type and code, and the beginning of what was sent.
+    assert_eq!(answer.get(34..36), Some(&[3, 13][..]));
+    assert_eq!(answer.get(42..62), refused.get(14..34));
+}
+
 #[test]
 fn in_the_containers_namespace() {
     needs_root!();

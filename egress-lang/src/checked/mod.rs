@@ -323,6 +323,10 @@ pub trait StateValues {
     fn elements(&self, _set: StateId) -> Option<u64> {
         None
     }
+    /// How many milliseconds ago a packet came by a `last`; `None` where none did.
+    fn last_used(&self, _id: StateId) -> Option<u64> {
+        None
+    }
     /// Bytes used of a quota.
     fn quota_used(&self, _id: StateId) -> Option<u64> {
         None

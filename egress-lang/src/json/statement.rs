@@ -82,10 +82,13 @@ impl Writer<'_> {
             }
             Statement::Limit(limit) => entry("limit", object(limit_entries(limit))),
             Statement::Quota(quota) => entry("quota", self.quota(quota)),
-            Statement::Last {
-                used: Some(used), ..
-            } if !self.options.stateless => json!({ "last": { "used": used } }),
-            Statement::Last { .. } => json!({ "last": null }),
+            Statement::Last { id, used } => {
+                let used = used.or_else(|| self.states.last_used(*id));
+                match used.filter(|_| !self.options.stateless) {
+                    Some(used) => json!({ "last": { "used": used } }),
+                    None => json!({ "last": null }),
+                }
+            }
             Statement::Log(log) => entry("log", log_value(log)),
             Statement::Set { target, value } => {
                 json!({ "mangle": { "key": self.expr(target), "value": self.expr(value) } })

@@ -54,13 +54,13 @@ impl Printer<'_> {
                 self.quota_config(quota);
             }
             Statement::Last { .. } if self.options.stateless => self.push("last"),
-            Statement::Last {
-                used: Some(used), ..
-            } => {
-                let used = self.span(*used);
-                self.fmt(format_args!("last used {used}"));
-            }
-            Statement::Last { used: None, .. } => self.push("last used never"),
+            Statement::Last { id, used } => match used.or_else(|| self.states.last_used(*id)) {
+                Some(used) => {
+                    let used = self.span(used);
+                    self.fmt(format_args!("last used {used}"));
+                }
+                None => self.push("last used never"),
+            },
             Statement::Log(log) => self.log(log),
             Statement::Set { target, value } => {
                 self.expr(target);

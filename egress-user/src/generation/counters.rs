@@ -250,6 +250,8 @@ pub fn reset_states(
 pub struct Live {
     counters: HashMap<(u64, StateId), Count>,
     states: HashMap<(u64, StateId), u64>,
+    /// When they were read: nanoseconds of the monotonic clock.
+    now: u64,
 }
 
 impl Live {
@@ -259,10 +261,11 @@ impl Live {
     ///
     /// Where the maps cannot be read.
     pub fn read(state: &State, generation: &Generation) -> Result<Self> {
-        let states = states::read(state, generation)?;
+        let (states, now) = (states::read(state, generation)?, bpf::monotonic_clock());
         if state.counters.entries.is_empty() {
             return Ok(Self {
                 states,
+                now,
                 ..Self::default()
             });
         }
@@ -283,6 +286,7 @@ impl Live {
         Ok(Self {
             counters: counts,
             states,
+            now,
         })
     }
 
@@ -307,6 +311,13 @@ impl checked::StateValues for LiveScope<'_> {
 
     fn elements(&self, set: StateId) -> Option<u64> {
         self.live.states.get(&(self.scope, set)).copied()
+    }
+
+    fn last_used(&self, id: StateId) -> Option<u64> {
+        const MILLISECOND: u64 = 1_000_000;
+        let at = self.live.states.get(&(self.scope, id)).copied();
+        let at = at.filter(|&at| at != 0)?;
+        Some(self.live.now.saturating_sub(at) / MILLISECOND)
     }
 
     fn quota_used(&self, id: StateId) -> Option<u64> {
