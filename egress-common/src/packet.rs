@@ -208,6 +208,10 @@ pub trait Packet {
     fn mend_crc(&self, header: u32) -> bool;
     /// What is known of its transport checksum. This and what follows is for [`crate::reject`].
     fn summed(&self) -> Summed;
+    /// The sum of `LEN` bytes of the linear part, where the kernel has a faster way to it.
+    fn near_sum<const LEN: u32>(&self, _at: u32) -> Option<u32> {
+        None
+    }
     /// Sums bytes to the end of a way over them; like [`Packet::walk`].
     #[inline(always)]
     fn add(&self, walk: &mut SumWalk)

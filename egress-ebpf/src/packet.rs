@@ -6,8 +6,8 @@ use aya_ebpf::{
         bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_loop,
         bpf_skb_load_bytes, bpf_skb_load_bytes_relative,
         generated::{
-            bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_type,
-            bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+            bpf_clone_redirect, bpf_csum_diff, bpf_redirect, bpf_redirect_neigh,
+            bpf_skb_change_type, bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
         },
     },
     programs::TcContext,
@@ -443,6 +443,18 @@ impl Packet for SkBuff<'_> {
     #[inline(always)]
     fn summed(&self) -> Summed {
         reject::summed(self.ctx.skb.skb)
+    }
+
+    #[inline(always)]
+    fn near_sum<const LEN: u32>(&self, at: u32) -> Option<u32> {
+        if at > MAX_NEAR {
+            return None;
+        }
+        let start = self.near(bounded(at), LEN as usize)?;
+        // SAFETY: the helper reads as many bytes, which are there, and nothing of what is null.
+        let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, start as *mut _, LEN, 0) };
+        // In the order of memory.
+        (sum >= 0).then(|| u16::from_be(fold(sum as u32) as u16).into())
     }
 
     #[inline(always)]
