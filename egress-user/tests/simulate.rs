@@ -51,6 +51,65 @@ fn explain(packet: &str) -> String {
     egress(&arguments, RULES.as_bytes()).success()
 }
 
+/// What rules make of a packet, and what they send of it.
+#[test]
+fn changes_are_told() {
+    let said = |rule: &str, arguments: &[&str]| {
+        let hook = if rule.contains("reject") {
+            "ingress"
+        } else {
+            "egress"
+        };
+        let rules = format!(
+            "table netdev t {{\n chain c {{\n type filter hook {hook} device eth0 priority 0\n {rule}\n }}\n}}\n"
+        );
+        let arguments = [&["explain", "--rules", "-", "--hook", hook], arguments].concat();
+        egress(&arguments, rules.as_bytes()).success()
+    };
+    let udp = "ip 10.0.0.1 > 10.0.0.2 udp 1000 > 53";
+    let text = said(
+        "ip dscp set ef udp dport set 54 meta mark set 7 meta priority set 1:2 dup to eth0 fwd to eth0",
+        &[udp],
+    );
+    for part in [
+        "\nchanged: ip dscp cs0 -> ef, ip checksum ",
+        ", udp dport 53 -> 54, udp checksum ",
+        ", meta mark 0x00000000 -> 0x00000007, meta priority none -> 1:2\n",
+        "\nsent by dup: ip 10.0.0.1 > 10.0.0.2 udp 1000 > 54\n",
+        "\nsent by fwd: ip 10.0.0.1 > 10.0.0.2 udp 1000 > 54\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let text = said("vlan id 5 vlan id set 7", &[&format!("vlan 5 {udp}")]);
+    assert!(text.contains("\nchanged: vlan id 5 -> 7\n"), "{text}");
+    let text = said("@th,80,16 set 0x1234", &[&format!("{udp} length 50")]);
+    assert!(text.contains("bytes 44-45 0000 -> 1234"), "{text}");
+    let text = said("counter", &[udp]);
+    assert!(!text.contains("changed"), "{text}");
+    let text = said("reject", &[udp]);
+    assert!(
+        text.ends_with("\nsent by reject: ip 10.0.0.2 > 10.0.0.1 icmp type 3 code 3\n"),
+        "{text}"
+    );
+    assert!(!text.contains("changed"), "{text}");
+    let text = said(
+        "reject with tcp reset",
+        &["ip6 fe80::1 > fe80::2 tcp 5 > 6 flags ack"],
+    );
+    assert!(
+        text.ends_with("\nsent by reject: ip6 fe80::2 > fe80::1 tcp 6 > 5 flags rst\n"),
+        "{text}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&said("ip ttl set 5 dup to eth0", &["-j", udp])).unwrap();
+    assert_eq!(json["changes"][0]["what"], "ip ttl");
+    assert_eq!(
+        (&json["changes"][0]["from"], &json["changes"][0]["to"]),
+        (&"64".into(), &"5".into())
+    );
+    assert_eq!(json["sent"][0]["by"], "dup");
+}
+
 #[test]
 fn explanations() {
     assert_eq!(

@@ -12,7 +12,7 @@ use crate::{
     cli::ExplainArgs,
     commands::{
         offline::{
-            Link,
+            Link, changes,
             describe::describe,
             policy::{Rules, START},
             spelled,
@@ -43,6 +43,11 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
     packet.clock = u64::try_from(since.as_nanos())?;
     let answer = policy.run(&packet)?;
+    let made = changes::changes(link, &packet, &answer);
+    let sent = answer.after.sent.borrow();
+    let sent = sent
+        .iter()
+        .map(|sending| (changes::sent(link, sending), sending));
     let reader = Reader::new(&rules);
     let steps = reader.steps(&answer.events);
     // The last base chain that saw it.
@@ -51,19 +56,25 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     let verdict = answer.fate.verdict();
     let hook = rules.hook.keyword();
     if args.offline.json {
-        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sent: Vec<_> = sent
+            .map(|((how, what), sending)| {
+                json!({ "by": how, "packet": what, "frame": changes::hex(&sending.bytes) })
+            })
+            .collect();
         let by = decision.map(|decision| reader.decider_json(decision.by));
         return print(&format!(
             "{:#}\n",
             json!({
                 "packet": what,
-                "frame": hex,
+                "frame": changes::hex(&frame),
                 "length": frame.len(),
                 "hook": hook,
                 "device": rules.device,
                 "way": reader.json(&steps),
                 "verdict": verdict,
                 "by": by,
+                "changes": changes::to_json(&made),
+                "sent": sent,
             })
         ));
     }
@@ -71,8 +82,15 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
         Some(decision) => format!("by {}", reader.decider(decision.by)),
         None => "as there is no base chain".to_owned(),
     };
+    let mut more = String::new();
+    if !made.is_empty() {
+        more.push_str(&format!("changed: {}\n", changes::text(&made)));
+    }
+    for ((how, what), _) in sent {
+        more.push_str(&format!("sent by {how}: {what}\n"));
+    }
     print(&format!(
-        "{what}, {} bytes, {hook} of {}\n{}{verdict} {by}\n",
+        "{what}, {} bytes, {hook} of {}\n{}{verdict} {by}\n{more}",
         frame.len(),
         rules.device,
         reader.text(&steps)

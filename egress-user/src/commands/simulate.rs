@@ -15,6 +15,7 @@ use crate::{
         offline::{
             Link,
             capture::{Capture, Captured, Output},
+            changes::{self, Change},
             describe::describe,
             policy::{Fate, Policy, Rules, START, Total},
             way::{Decision, Reader},
@@ -132,7 +133,7 @@ impl Run<'_> {
         let what = describe(self.link, &bytes);
         let Some(mut packet) = self.link.packet(&bytes, self.rules.hook) else {
             self.sums.unseen += 1;
-            self.line(captured, &what, "-", None, "comes to no hook");
+            self.line(captured, &what, "-", None, ("comes to no hook", &[]));
             return Ok(None);
         };
         packet.set_name(&self.rules.device);
@@ -158,7 +159,8 @@ impl Run<'_> {
             || "no base chain".to_owned(),
             |decision| self.reader.decider(decision.by),
         );
-        self.line(captured, &what, answer.fate.verdict(), last, &by);
+        let made = changes::changes(self.link, &packet, &answer);
+        self.line(captured, &what, answer.fate.verdict(), last, (&by, &made));
         let mut left = answer.bytes;
         left.truncate(captured.bytes.len());
         Ok((answer.fate == Fate::Passes).then_some(left))
@@ -170,7 +172,7 @@ impl Run<'_> {
         what: &str,
         verdict: &str,
         decision: Option<Decision>,
-        by: &str,
+        (by, made): (&str, &[Change]),
     ) {
         let number = self.sums.packets;
         let length = captured.length;
@@ -183,6 +185,7 @@ impl Run<'_> {
                 "length": length,
                 "verdict": verdict,
                 "by": by,
+                "changes": changes::to_json(made),
             });
             let _ = writeln!(self.out, "{line}");
             return;
@@ -192,6 +195,9 @@ impl Run<'_> {
             self.out,
             "{number:>5} {time:>12}  {what}, {length} bytes  {verdict:<6}  {by}"
         );
+        if !made.is_empty() {
+            let _ = writeln!(self.out, "{:>20}changed: {}", "", changes::text(made));
+        }
     }
 
     fn summary(&mut self) {

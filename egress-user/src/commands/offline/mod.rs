@@ -2,6 +2,7 @@
 //! rules one after the other give the way to it, and both have to agree.
 
 pub mod capture;
+pub mod changes;
 pub mod describe;
 pub mod policy;
 pub mod spelled;

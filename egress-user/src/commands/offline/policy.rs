@@ -98,6 +98,8 @@ pub struct Answer {
     pub fate: Fate,
     /// The packet as rules left it.
     pub bytes: Vec<u8>,
+    /// The same, with its metadata and what was sent of it.
+    pub after: SimPacket,
     /// Packets and bytes by counter.
     pub counted: Counted,
     /// The way to it.
@@ -297,6 +299,7 @@ impl Policy<'_> {
         Ok(Answer {
             fate,
             bytes,
+            after: written,
             counted,
             events,
         })

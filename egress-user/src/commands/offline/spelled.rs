@@ -192,12 +192,16 @@ impl<'t> Words<'t> {
                 let mut header = [&fixed[..], &source.octets(), &target.octets()].concat();
                 let sum = checksum(&header).to_be_bytes();
                 header.splice(10..12, sum);
+                let pseudo = [&source.octets()[..], &target.octets()].concat();
+                complete(protocol, &pseudo, &mut payload);
                 Ok([header, payload].concat())
             }
             (IpAddr::V6(source), IpAddr::V6(target)) if six => {
                 let [high, low] = length.to_be_bytes();
                 let fixed = [0x60, 0, 0, 0, high, low, protocol, 64];
                 let header = [&fixed[..], &source.octets(), &target.octets()];
+                let pseudo = [&source.octets()[..], &target.octets()].concat();
+                complete(protocol, &pseudo, &mut payload);
                 Ok([&header.concat()[..], &payload].concat())
             }
             _ => bail!("ip takes IPv4 addresses, ip6 takes IPv6 addresses"),
@@ -294,6 +298,32 @@ impl<'t> Words<'t> {
             &target.octets(),
         ];
         Ok(parts.concat())
+    }
+}
+
+/// Writes the checksum, as a receiver wants it; `addresses` are those of the pseudo header.
+fn complete(protocol: u8, addresses: &[u8], payload: &mut [u8]) {
+    let (at, is_alone) = match protocol {
+        1 => (2, true),
+        6 => (16, false),
+        17 | 136 => (6, false),
+        58 => (2, false),
+        _ => return,
+    };
+    let mut covered = payload.to_vec();
+    covered.resize(covered.len().next_multiple_of(2), 0);
+    if !is_alone {
+        let [high, low] = (payload.len() as u16).to_be_bytes();
+        covered.extend(addresses);
+        covered.extend([high, low, 0, protocol]);
+    }
+    // UDP's 0 says that there is none (RFC 768).
+    let sum = match checksum(&covered) {
+        0 if matches!(protocol, 17 | 136) => u16::MAX,
+        sum => sum,
+    };
+    if let Some(place) = payload.get_mut(at..at + 2) {
+        place.copy_from_slice(&sum.to_be_bytes());
     }
 }
 
