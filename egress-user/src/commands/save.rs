@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, ffi::OsStr, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use egress_lang::print::{self, PrintOptions};
+use egress_lang::{
+    datatype::interfaces::Interfaces,
+    print::{self, PrintOptions},
+};
 use log::warn;
 
 use crate::{
@@ -83,12 +86,8 @@ impl Saving {
         if !self.names.insert(prefix.clone()) {
             bail!("two network namespaces would be saved as `{prefix}`; save them apart (--netns)");
         }
-        let netns = match own {
-            true => Netns::own()?,
-            false => Netns::open(Some(OsStr::new(&label)))?,
-        };
-        let devices = netns.run(Devices::read)?;
-        let scopes = self.scopes(&state, &generation, &devices, &prefix)?;
+        let interfaces = interfaces_of((!own).then_some(label.as_str()));
+        let scopes = self.scopes(&state, &generation, interfaces, &prefix)?;
         self.namespaces.push(Namespace {
             netns: (!own).then_some(label),
             scopes,
@@ -100,14 +99,14 @@ impl Saving {
         &mut self,
         state: &State,
         generation: &Generation,
-        devices: &Devices,
+        interfaces: Option<Arc<Interfaces>>,
         prefix: &str,
     ) -> Result<Vec<SavedScope>> {
         let live = Live::read(state, generation)?;
         let options = PrintOptions {
             stateless: !self.counters,
             // Indexes are others after the next start.
-            interfaces: Some(Arc::new(devices.interfaces())),
+            interfaces,
             ..PrintOptions::default()
         };
         let mut scopes = Vec::new();
@@ -124,6 +123,23 @@ impl Saving {
             scopes.push(SavedScope::new(scope, name));
         }
         Ok(scopes)
+    }
+}
+
+/// The interfaces of a network namespace; nothing where it has not the name that it had.
+fn interfaces_of(label: Option<&str>) -> Option<Arc<Interfaces>> {
+    let read = || match label {
+        None => Netns::own()?.run(Devices::read),
+        Some(label) => Netns::open(Some(OsStr::new(label)))?.run(Devices::read),
+    };
+    match read() {
+        Ok(devices) => Some(Arc::new(devices.interfaces())),
+        Err(error) => {
+            warn!(
+                "interfaces in sets are saved by their numbers, as they cannot be named: {error:#}"
+            );
+            None
+        }
     }
 }
 
