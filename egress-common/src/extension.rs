@@ -27,13 +27,13 @@ pub(crate) fn is_extension(next: u8) -> bool {
 #[repr(C)]
 pub struct ExtensionWalk {
     /// Number of the header that comes next.
-    pub(crate) next: u32,
+    next: u32,
     /// Its offset; [`NO_TRANSPORT`] where the way ended in nothing.
-    pub(crate) offset: u32,
+    offset: u32,
     /// 1 where it ended in a fragment that is not the first.
-    pub(crate) fragment: u32,
+    fragment: u32,
     /// 1 where it ended.
-    pub(crate) ended: u32,
+    ended: u32,
     /// 1 where an authentication header is not its end.
     over_all: u32,
 }

@@ -536,10 +536,10 @@ impl Headers {
         let behind = start.wrapping_add(IPV6_HLEN);
         let mut walk = ExtensionWalk::from((first >> 8) as u8, behind);
         packet.walk(&mut walk);
-        if walk.ended == 0 {
-            return none;
+        match walk.end() {
+            Some((offset, next, here)) => Self::with_transport(offset, next, !here),
+            None => none,
         }
-        Self::with_transport(walk.offset, walk.next as u8, walk.fragment != 0)
     }
 
     /// A load wherever in the packet it is, left-aligned.

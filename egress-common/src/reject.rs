@@ -230,106 +230,96 @@ pub fn answer_ipv4<P: Packet>(packet: &P, how: How) -> bool {
         return false;
     }
     let summed = packet.summed();
-    let transport = ETH_HLEN.wrapping_add(ip.header);
     let end = ETH_HLEN.wrapping_add(ip.total);
-    if !summed.is_known() && is_summed(packet, ip.protocol, transport, end) {
+    let mut quote = Quote::of(packet, QUOTED_IPV4, icmp);
+    let checked = !summed.is_known() && is_summed(packet, ip.protocol, ip.transport(), end);
+    if checked {
         let pseudo = match ip.protocol {
             IPPROTO_TCP | IPPROTO_UDP => ip.pseudo(ip.total.wrapping_sub(ip.header), ip.protocol),
             _ => 0,
         };
-        if !is_right(packet, ETH_HLEN, end, pseudo) {
+        if !is_right(quote.sum_all(packet, end), pseudo) {
             return false;
         }
+    } else {
+        quote.sum_quoted(packet);
     }
-    let quoted = less(QUOTED_IPV4, packet.len().wrapping_sub(ETH_HLEN));
     let error = ICMP_UNREACHABLE << 8 | how.icmp();
-    Quote { quoted, base: icmp }.make(packet, summed, error, 0)
-        && ip.store(
-            packet,
-            how.ttl(),
-            IPPROTO_ICMP,
-            ICMP_HLEN.wrapping_add(quoted),
-        )
+    quote.make(packet, summed, error, 0) && ip.store(packet, how, IPPROTO_ICMP, quote.len())
 }
 
-/// Makes it into the reset of its connection, likewise.
-#[inline(always)]
-pub fn reset_ipv4<P: Packet>(packet: &P, how: How) -> bool {
-    let Some(ip) = Ipv4::of(packet) else {
-        return false;
-    };
-    let transport = ETH_HLEN.wrapping_add(ip.header);
-    if ip.protocol != IPPROTO_TCP {
-        return false;
-    }
-    let Some(reset) = Reset::of(packet, transport) else {
-        return false;
-    };
-    let summed = packet.summed();
-    let pseudo = ip.pseudo(packet.len().wrapping_sub(transport), IPPROTO_TCP);
-    // The IPv4 header is summed, too, whose sum is 0.
-    if !summed.is_known() && !is_right(packet, ETH_HLEN, packet.len(), pseudo) {
-        return false;
-    }
-    let base = ETH_HLEN.wrapping_add(IPV4_HLEN);
-    reset.make(packet, base, transport, summed)
-        && ip.store(packet, how.ttl(), IPPROTO_TCP, TCP_HLEN)
-        && reset.store(packet, base, ip.pseudo(TCP_HLEN, IPPROTO_TCP), summed)
-}
-
-/// The same as [`answer_ipv4`] of an IPv6 packet.
+/// The same of an IPv6 packet.
 #[inline(always)]
 pub fn answer_ipv6<P: Packet>(packet: &P, how: How) -> bool {
     let Some(ip) = Ipv6::of(packet) else {
         return false;
     };
-    let transport = packet.behind_extensions(ip.next);
+    let transport = packet.behind_extensions(ip.next());
     let (at, next) = (transport as u32, (transport >> 32) as u8);
     if transport != NOWHERE && next == IPPROTO_ICMPV6 && is_of_type(packet, at, ICMPV6_UNREACHABLE)
     {
         return false;
     }
     let summed = packet.summed();
-    if !summed.is_known() {
-        if transport == NOWHERE || at >= ip.end {
-            return false;
-        }
-        let pseudo = ip.pseudo(ip.end.wrapping_sub(at), next);
-        if is_summed(packet, next, at, ip.end) && !is_right(packet, at, ip.end, pseudo) {
-            return false;
-        }
+    if !summed.is_known() && (transport == NOWHERE || at >= ip.end) {
+        return false;
     }
-    let quoted = less(QUOTED_IPV6, packet.len().wrapping_sub(ETH_HLEN));
-    let len = ICMP_HLEN.wrapping_add(quoted);
-    let error = ICMPV6_UNREACHABLE << 8 | how.icmpv6();
-    let pseudo = ip.pseudo(len, IPPROTO_ICMPV6);
     let base = ETH_HLEN.wrapping_add(IPV6_HLEN);
-    Quote { quoted, base }.make(packet, summed, error, pseudo)
-        && ip.store(packet, how.hop_limit(), IPPROTO_ICMPV6, len)
+    let mut quote = Quote::of(packet, QUOTED_IPV6, base);
+    if !summed.is_known() && is_summed(packet, next, at, ip.end) {
+        // Only what is behind the network header is to be right.
+        let pseudo = ip.pseudo(ip.end.wrapping_sub(at), next);
+        let headers = ip.sum(packet, at);
+        let pseudo = fold(pseudo).wrapping_add(!headers & 0xffff);
+        if !is_right(quote.sum_all(packet, ip.end), pseudo) {
+            return false;
+        }
+    } else {
+        quote.sum_quoted(packet);
+    }
+    let error = ICMPV6_UNREACHABLE << 8 | how.icmpv6();
+    let pseudo = ip.pseudo(quote.len(), IPPROTO_ICMPV6);
+    quote.make(packet, summed, error, pseudo) && ip.store(packet, how, IPPROTO_ICMPV6, quote.len())
 }
 
-/// The same as [`reset_ipv4`] of an IPv6 packet.
+/// Makes an IPv4 packet into the reset of its connection, likewise.
+#[inline(always)]
+pub fn reset_ipv4<P: Packet>(packet: &P, how: How) -> bool {
+    let Some(ip) = Ipv4::of(packet) else {
+        return false;
+    };
+    // The network header is summed, too, whose sum is 0.
+    ip.protocol == IPPROTO_TCP && reset(packet, &ip, how, ip.transport(), ETH_HLEN)
+}
+
+/// The same of an IPv6 packet.
 #[inline(always)]
 pub fn reset_ipv6<P: Packet>(packet: &P, how: How) -> bool {
     let Some(ip) = Ipv6::of(packet) else {
         return false;
     };
-    let transport = packet.behind_extensions(ip.next);
+    let transport = packet.behind_extensions(ip.next());
     let at = transport as u32;
-    if transport == NOWHERE || (transport >> 32) as u8 != IPPROTO_TCP {
-        return false;
-    }
+    let is_tcp = transport != NOWHERE && (transport >> 32) as u8 == IPPROTO_TCP;
+    is_tcp && reset(packet, &ip, how, at, at)
+}
+
+/// The reset of the connection whose TCP header is at `at`, where the sum from `summed_from` on is right.
+#[inline(always)]
+fn reset<P: Packet, N: Network>(packet: &P, ip: &N, how: How, at: u32, summed_from: u32) -> bool {
     let Some(reset) = Reset::of(packet, at) else {
         return false;
     };
     let summed = packet.summed();
-    let pseudo = ip.pseudo(packet.len().wrapping_sub(at), IPPROTO_TCP);
-    if !summed.is_known() && !is_right(packet, at, packet.len(), pseudo) {
-        return false;
+    if !summed.is_known() {
+        let pseudo = ip.pseudo(packet.len().wrapping_sub(at), IPPROTO_TCP);
+        if !is_right(packet.total(summed_from, packet.len()), pseudo) {
+            return false;
+        }
     }
-    let base = ETH_HLEN.wrapping_add(IPV6_HLEN);
+    let base = ETH_HLEN.wrapping_add(N::HLEN);
     reset.make(packet, base, at, summed)
-        && ip.store(packet, how.hop_limit(), IPPROTO_TCP, TCP_HLEN)
+        && ip.store(packet, how, IPPROTO_TCP, TCP_HLEN)
         && reset.store(packet, base, ip.pseudo(TCP_HLEN, IPPROTO_TCP), summed)
 }
 
@@ -369,11 +359,30 @@ pub fn total<P: Packet>(packet: &P, at: u32, end: u32) -> u32 {
     fold(((walk.sum >> 32) as u32).wrapping_add(fold(walk.sum as u32)))
 }
 
-/// Whether bytes and a pseudo header have the sum that says that they are as they were sent (`nf_ip_checksum()`,
+/// Whether the sums of bytes and of a pseudo header say that they are as they were sent (`nf_ip_checksum()`,
 /// `nf_ip6_checksum()`, net/netfilter/utils.c).
 #[inline(always)]
-fn is_right<P: Packet>(packet: &P, at: u32, end: u32, pseudo: u32) -> bool {
-    fold(packet.total(at, end).wrapping_add(fold(pseudo))) == 0xffff
+fn is_right(bytes: u32, pseudo: u32) -> bool {
+    fold(bytes.wrapping_add(fold(pseudo))) == 0xffff
+}
+
+/// Eight bytes, mostly of the linear part.
+#[inline(always)]
+fn eight<P: Packet>(packet: &P, at: u32) -> Option<u64> {
+    match packet.near64(at, 8) {
+        None => packet.far(at, 8),
+        near => near,
+    }
+}
+
+/// A network header, and what of it an answer needs.
+trait Network {
+    /// Bytes of an answer's.
+    const HLEN: u32;
+    /// The sum of the pseudo header.
+    fn pseudo(&self, len: u32, protocol: u8) -> u32;
+    /// Writes the answer's header, in front of `len` bytes.
+    fn store<P: Packet>(&self, packet: &P, how: How, protocol: u8, len: u32) -> bool;
 }
 
 /// Whether a protocol's checksum is a sum of all its bytes, and there is one (`nf_reject_verify_csum()`, where DCCP was on
@@ -403,8 +412,8 @@ impl Ipv4 {
     /// Of a sound packet that is no later fragment (`nf_reject_iphdr_validate()`).
     #[inline(always)]
     fn of<P: Packet>(packet: &P) -> Option<Self> {
-        let first = packet.far(ETH_HLEN, 8)?;
-        let second = packet.far(ETH_HLEN.wrapping_add(8), 8)?;
+        let first = eight(packet, ETH_HLEN)?;
+        let second = eight(packet, ETH_HLEN.wrapping_add(8))?;
         let third = packet.far(ETH_HLEN.wrapping_add(16), 4)?;
         let header = ((first >> 56) as u32 & 0xf) << 2;
         let total = (first >> 32) as u32 & 0xffff;
@@ -419,7 +428,16 @@ impl Ipv4 {
         })
     }
 
-    /// The sum of the pseudo header.
+    /// Where the transport header is.
+    #[inline(always)]
+    fn transport(&self) -> u32 {
+        ETH_HLEN.wrapping_add(self.header)
+    }
+}
+
+impl Network for Ipv4 {
+    const HLEN: u32 = IPV4_HLEN;
+
     #[inline(always)]
     fn pseudo(&self, len: u32, protocol: u8) -> u32 {
         let addresses = sum(u64::from(self.from) << 32 | u64::from(self.to));
@@ -428,13 +446,12 @@ impl Ipv4 {
             .wrapping_add(protocol.into())
     }
 
-    /// Writes the answer's header.
     #[inline(always)]
-    fn store<P: Packet>(&self, packet: &P, ttl: u64, protocol: u8, len: u32) -> bool {
+    fn store<P: Packet>(&self, packet: &P, how: How, protocol: u8, len: u32) -> bool {
         /// Version and length of the header, and the flag that it shall not be fragmented.
         const FIRST: u64 = 0x4500_0000_0000_4000;
         let first = FIRST | u64::from(IPV4_HLEN.wrapping_add(len) & 0xffff) << 32;
-        let second = ttl << 56 | u64::from(protocol) << 48 | u64::from(self.to);
+        let second = how.ttl() << 56 | u64::from(protocol) << 48 | u64::from(self.to);
         let third = u64::from(self.from) << 32;
         let sum = sum(first)
             .wrapping_add(sum(second))
@@ -450,7 +467,7 @@ impl Ipv4 {
 struct Ipv6 {
     /// Where the packet ends: by its header, which may leave that open (a jumbogram).
     end: u32,
-    next: u8,
+    first: u64,
     from: (u64, u64),
     to: (u64, u64),
 }
@@ -459,7 +476,7 @@ impl Ipv6 {
     /// Of a sound packet (`nf_reject_ip6hdr_validate()`).
     #[inline(always)]
     fn of<P: Packet>(packet: &P) -> Option<Self> {
-        let word = |number: u32| packet.far(ETH_HLEN.wrapping_add(number << 3), 8);
+        let word = |number: u32| eight(packet, ETH_HLEN.wrapping_add(number << 3));
         let first = word(0)?;
         let payload = (first >> 16) as u32 & 0xffff;
         let left = packet.len().wrapping_sub(ETH_HLEN);
@@ -471,28 +488,53 @@ impl Ipv6 {
         };
         sound.then_some(Self {
             end,
-            next: (first >> 8) as u8,
+            first,
             from,
             to,
         })
     }
 
-    /// The sum of the pseudo header.
+    /// The number of what follows.
     #[inline(always)]
-    fn pseudo(&self, len: u32, protocol: u8) -> u32 {
+    fn next(&self) -> u8 {
+        (self.first >> 8) as u8
+    }
+
+    /// The sum of the addresses.
+    #[inline(always)]
+    fn addresses(&self) -> u32 {
         let from = sum(self.from.0).wrapping_add(sum(self.from.1));
         let to = sum(self.to.0).wrapping_add(sum(self.to.1));
-        let addresses = fold(from).wrapping_add(fold(to));
-        addresses
+        fold(from).wrapping_add(fold(to))
+    }
+
+    /// The sum of the header, and of the extension headers in front of `at`.
+    #[inline(always)]
+    fn sum<P: Packet>(&self, packet: &P, at: u32) -> u32 {
+        let behind = ETH_HLEN.wrapping_add(IPV6_HLEN);
+        let extensions = match at == behind {
+            true => 0,
+            false => packet.total(behind, at),
+        };
+        let header = fold(sum(self.first)).wrapping_add(self.addresses());
+        fold(header.wrapping_add(extensions))
+    }
+}
+
+impl Network for Ipv6 {
+    const HLEN: u32 = IPV6_HLEN;
+
+    #[inline(always)]
+    fn pseudo(&self, len: u32, protocol: u8) -> u32 {
+        self.addresses()
             .wrapping_add(fold(len))
             .wrapping_add(protocol.into())
     }
 
-    /// Writes the answer's header.
     #[inline(always)]
-    fn store<P: Packet>(&self, packet: &P, hop_limit: u64, next: u8, len: u32) -> bool {
+    fn store<P: Packet>(&self, packet: &P, how: How, next: u8, len: u32) -> bool {
         let len = u64::from(len & 0xffff);
-        let first = 6 << 60 | len << 16 | u64::from(next) << 8 | hop_limit;
+        let first = 6 << 60 | len << 16 | u64::from(next) << 8 | how.hop_limit();
         let store =
             |number: u32, value: u64| packet.store(ETH_HLEN.wrapping_add(number << 3), 8, value);
         store(0, first)
@@ -517,8 +559,8 @@ impl Reset {
     fn of<P: Packet>(packet: &P, at: u32) -> Option<Self> {
         /// Bytes of the header in words of four, and the flag.
         const RESET: u64 = (5 << 12 | RST) << 16;
-        let first = packet.far(at, 8)?;
-        let second = packet.far(at.wrapping_add(8), 8)?;
+        let first = eight(packet, at)?;
+        let second = eight(packet, at.wrapping_add(8))?;
         packet.far(at.wrapping_add(16), 4)?;
         let flags = second >> 16;
         if flags & RST != 0 {
@@ -576,27 +618,76 @@ impl Reset {
 
 /// An error with the beginning of the packet in it.
 struct Quote {
-    /// Bytes of that, from the network header on.
-    quoted: u32,
+    /// Where what is quoted ends; it begins with the network header.
+    end: u32,
     /// Where the error's own header goes.
     base: u32,
+    /// The sum of what is quoted.
+    sum: u32,
 }
 
 impl Quote {
+    /// Of so many bytes at most.
+    #[inline(always)]
+    fn of<P: Packet>(packet: &P, most: u32, base: u32) -> Self {
+        let quoted = less(most, packet.len().wrapping_sub(ETH_HLEN));
+        Self {
+            end: ETH_HLEN.wrapping_add(quoted),
+            base,
+            sum: 0,
+        }
+    }
+
+    /// Bytes of the error behind the network header.
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        ICMP_HLEN.wrapping_add(self.end.wrapping_sub(ETH_HLEN))
+    }
+
+    #[inline(always)]
+    fn sum_quoted<P: Packet>(&mut self, packet: &P) {
+        self.sum = packet.total(ETH_HLEN, self.end);
+    }
+
+    /// Sums what is quoted, and returns the sum up to `end`: mostly, these are the same bytes.
+    #[inline(always)]
+    fn sum_all<P: Packet>(&mut self, packet: &P, end: u32) -> u32 {
+        let both = less(end, self.end);
+        let first = packet.total(ETH_HLEN, both);
+        let rest = match end > both {
+            true => packet.total(both, end),
+            false if self.end > both => packet.total(both, self.end),
+            false => 0,
+        };
+        // Behind an odd number of bytes, each is in the other half of its word.
+        let rest = match both & 1 {
+            0 => rest,
+            _ => rest << 8,
+        };
+        let longer = fold(first.wrapping_add(fold(rest)));
+        if end > both {
+            self.sum = first;
+            return longer;
+        }
+        self.sum = longer;
+        first
+    }
+
     /// Makes room for the headers, and writes that of the error: type and code, with the sum of the pseudo header.
     #[inline(always)]
     fn make<P: Packet>(&self, packet: &P, summed: Summed, error: u64, pseudo: u32) -> bool {
-        let end = ETH_HLEN.wrapping_add(self.quoted);
-        let quoted = packet.total(ETH_HLEN, end);
-        let all = fold(pseudo).wrapping_add(quoted).wrapping_add(error as u32);
+        let all = fold(pseudo)
+            .wrapping_add(self.sum)
+            .wrapping_add(error as u32);
         let checksum = u64::from(!fold(all) & 0xffff);
         let room = self.base.wrapping_add(ICMP_HLEN).wrapping_sub(ETH_HLEN);
-        if summed.is_partial() && !leave_as_it_is(packet, (summed.start, summed.place), end) {
+        let place = (summed.start, summed.place);
+        if summed.is_partial() && !leave_as_it_is(packet, place, self.end) {
             return false;
         }
         let shape = Shape {
             cut: 0,
-            len: end,
+            len: self.end,
             room,
             summed,
         };

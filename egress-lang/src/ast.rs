@@ -6,6 +6,7 @@ use crate::diagnostic::{Sources, Span};
 use crate::field::FieldId;
 use crate::meta::MetaKey;
 use crate::options::OptionFieldRow;
+use crate::rarely::{Nothing, Rarely};
 
 /// A text that was read: its commands, and the texts they stood in.
 #[derive(Debug, Clone, Default)]
@@ -628,6 +629,13 @@ impl OptionFieldName {
 pub struct SetElement {
     /// The key.
     pub key: Expr,
+    /// What few elements have.
+    pub more: Rarely<ElementMore>,
+}
+
+/// What may stand behind the key of an element.
+#[derive(Debug, Clone, Default)]
+pub struct ElementMore {
     /// What it maps to.
     pub data: Option<Expr>,
     /// Milliseconds.
@@ -638,6 +646,19 @@ pub struct SetElement {
     pub comment: Option<Name>,
     /// Stateful statements.
     pub statements: Vec<Statement>,
+}
+
+impl Nothing for ElementMore {
+    fn nothing() -> &'static Self {
+        static NOTHING: ElementMore = ElementMore {
+            data: None,
+            timeout: None,
+            expires: None,
+            comment: None,
+            statements: Vec::new(),
+        };
+        &NOTHING
+    }
 }
 
 /// What stands behind `reject with`.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
-use crate::checked::{Chain, Rule, Ruleset, Set, StateValues, Table};
+use crate::checked::{Chain, Elements, Rule, Ruleset, Set, StateValues, Table};
 use crate::json;
 use crate::print::{PrintOptions, Printer};
 
@@ -207,7 +207,7 @@ impl<'a> Added<'a> {
         for (set, is_new, elements) in self.sets() {
             if is_new {
                 let empty = Set {
-                    elements: Vec::new(),
+                    elements: Elements::default(),
                     ..set.clone()
                 };
                 all.push(add(writer.set(self.table, &empty)));

@@ -7,10 +7,11 @@ use egress_common::act::KEY_WORDS;
 use egress_common::set::{UNFINISHED, WORDS, expression, kind, word};
 
 use crate::checked::{
-    Bucket, Counter, Element, ElementData, Limit, MapData, Quota, Ruleset, Set, StateId, Statement,
-    TypePart, Value,
+    Bucket, Counter, Element, ElementData, Limit, MapData, More, Quota, Ruleset, Set, StateId,
+    Statement, TypePart, Value,
 };
 use crate::datatype::{DataType, NO_INTERFACE, interfaces::Interfaces};
+use crate::rarely::Rarely;
 
 /// The words of an element.
 pub type Words = [u64; WORDS as usize];
@@ -50,14 +51,14 @@ impl Set {
 
     /// For how many milliseconds an element is there, if not for ever.
     pub fn timeout_of(&self, element: &Element) -> Option<u64> {
-        let timeout = element.timeout.or(self.timeout);
+        let timeout = element.more.timeout.or(self.timeout);
         timeout.filter(|&timeout| timeout > 0)
     }
 
     /// Whether elements carry statements in tables: those of intervals or with verdicts do, which no map can hold.
     pub fn carries_statements(&self) -> bool {
         let mut elements = self.elements.iter();
-        !self.is_dynamic() && elements.any(|element| !element.statements.is_empty())
+        !self.is_dynamic() && elements.any(|element| !element.more.statements.is_empty())
     }
 
     /// Whether its elements are in a map, not in tables, so that each can be changed by itself: of those that
@@ -136,15 +137,17 @@ impl Ruleset {
     pub fn begin_timeouts(&mut self, now: u64) {
         for set in self.expiring_sets_mut() {
             let mut elements = std::mem::take(&mut set.elements);
-            for element in &mut elements {
-                let left = element.expires.take();
-                let Some(timeout) = set.timeout_of(element) else {
+            for element in elements.iter_mut() {
+                let timeout = set.timeout_of(element);
+                let more = element.more.make();
+                let left = more.expires.take();
+                let Some(timeout) = timeout else {
                     continue;
                 };
                 let left = left.unwrap_or(timeout).saturating_mul(MILLISECOND);
-                element.until.get_or_insert(now.saturating_add(left));
+                more.until.get_or_insert(now.saturating_add(left));
                 // As listings show it: that of the set goes without saying.
-                element.timeout = element.timeout.filter(|_| element.timeout != set.timeout);
+                more.timeout = more.timeout.filter(|_| more.timeout != set.timeout);
             }
             set.elements = elements;
         }
@@ -155,10 +158,13 @@ impl Ruleset {
     pub fn expire(&mut self, now: u64) {
         for set in self.expiring_sets_mut() {
             set.elements
-                .retain(|element| element.until.is_none_or(|until| until > now));
-            for element in &mut set.elements {
-                let left = element.until.map(|until| until.saturating_sub(now));
-                element.expires = left.map(|left| left.div_ceil(MILLISECOND));
+                .retain(|element| element.more.until.is_none_or(|until| until > now));
+            for element in set.elements.iter_mut() {
+                let Some(more) = element.more.get_mut() else {
+                    continue;
+                };
+                let left = more.until.map(|until| until.saturating_sub(now));
+                more.expires = left.map(|left| left.div_ceil(MILLISECOND));
             }
         }
     }
@@ -196,7 +202,7 @@ impl Ruleset {
 /// Names the interface that is not there.
 fn number_interfaces(set: &Set, element: &mut Element, interfaces: &Interfaces) -> Result<()> {
     number(&mut element.key, &set.key, interfaces)?;
-    match (&mut element.data, &set.data) {
+    match (element.data.as_deref_mut(), &set.data) {
         (Some(ElementData::Value(value)), Some(MapData::Value { parts, .. })) => {
             number(value, parts, interfaces)
         }
@@ -395,14 +401,18 @@ pub fn template(timeout: u64, statements: &[Statement]) -> Result<Words> {
 ///
 /// Says what cannot be in such a set.
 pub fn encode(set: &Set, element: &Element, now: u64) -> Result<Words> {
-    let timeout = element.timeout.or(set.timeout).unwrap_or(0);
-    let mut out = template(timeout, &element.statements)?;
-    let left = element.expires.filter(|_| timeout > 0).unwrap_or(timeout);
+    let timeout = element.more.timeout.or(set.timeout).unwrap_or(0);
+    let mut out = template(timeout, &element.more.statements)?;
+    let left = element
+        .more
+        .expires
+        .filter(|_| timeout > 0)
+        .unwrap_or(timeout);
     let expires = match left {
         0 => 0,
         left => now.saturating_add(left.saturating_mul(MILLISECOND)),
     };
-    let data = match &element.data {
+    let data = match element.data.as_deref() {
         None => 0,
         Some(ElementData::Value(Value::Int(number))) => {
             u64::try_from(*number).map_err(|_| "a map to more than 64 bits".to_owned())?
@@ -416,7 +426,7 @@ pub fn encode(set: &Set, element: &Element, now: u64) -> Result<Words> {
     };
     put(word::EXPIRES, expires);
     put(word::DATA, data);
-    for (number, statement) in (0u32..).zip(&element.statements) {
+    for (number, statement) in (0u32..).zip(&element.more.statements) {
         let value = word::FIRST + number * expression::WORDS + expression::VALUE;
         match statement {
             Statement::Limit(limit) => {
@@ -450,7 +460,7 @@ pub fn decode(set: &Set, key: &[u32], words: &Words, now: u64) -> Option<Element
     let timeout = Some(get(word::TIMEOUT) / MILLISECOND).filter(|&timeout| timeout > 0);
     let data = set.data.is_some().then(|| {
         let number = u128::from(get(word::DATA));
-        ElementData::Value(Value::Int(number))
+        Box::new(ElementData::Value(Value::Int(number)))
     });
     let statements = [0u32, 1].into_iter().filter_map(|number| {
         let what = (get(word::KINDS) >> (8 * number)) as u8;
@@ -460,11 +470,12 @@ pub fn decode(set: &Set, key: &[u32], words: &Words, now: u64) -> Option<Element
     Some(Element {
         key: value(set, key)?,
         data,
-        timeout: timeout.filter(|_| timeout != set.timeout),
-        expires,
-        until: None,
-        comment: None,
-        statements: statements.collect(),
+        more: Rarely::new(More {
+            timeout: timeout.filter(|_| timeout != set.timeout),
+            expires,
+            statements: statements.collect(),
+            ..More::default()
+        }),
     })
 }
 

@@ -24,6 +24,7 @@ pub mod places;
 pub mod print;
 pub mod query;
 pub mod ranges;
+pub mod rarely;
 pub mod reference;
 pub mod simulate;
 pub mod warn;

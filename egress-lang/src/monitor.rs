@@ -1,6 +1,6 @@
 //! What became of a ruleset, in the words of `nft monitor`.
 
-use crate::checked::{Chain, Element, Initial, Object, Rule, Ruleset, Set, Table};
+use crate::checked::{Chain, Element, Elements, Initial, Object, Rule, Ruleset, Set, Table};
 use crate::print::{PrintOptions, Printer};
 
 /// A line for everything that is in one ruleset and not in the other, in the order in which nft would have
@@ -47,7 +47,7 @@ fn same_set<'t>(set: &Set, table: &'t Table) -> Option<&'t Set> {
 
 fn without_elements(set: &Set) -> Set {
     Set {
-        elements: Vec::new(),
+        elements: Elements::default(),
         ..set.clone()
     }
 }

@@ -240,7 +240,7 @@ impl<'r> Asker<'r> {
         let interfaces = self.options.interfaces.clone();
         let found = crate::check::find_elements(table, set, elements, interfaces)?;
         let only = Set {
-            elements: found,
+            elements: found.into(),
             ..set.clone()
         };
         let part = Part::Elements(Box::new(only));
@@ -308,7 +308,7 @@ impl Found<'_> {
                     let rules = table.chains.iter().flat_map(|chain| &chain.rules);
                     rules.for_each(|rule| of_statements(&rule.statements, &mut out));
                     let elements = table.sets.iter().flat_map(|set| &set.elements);
-                    elements.for_each(|element| of_statements(&element.statements, &mut out));
+                    elements.for_each(|element| of_statements(&element.more.statements, &mut out));
                 }
             }
             Self::Parts(tables) => {
@@ -368,7 +368,7 @@ impl Part<'_> {
         };
         let of_elements = |set: &Set, out: &mut Vec<StateId>| {
             let elements = set.elements.iter();
-            elements.for_each(|element| of_statements(&element.statements, out));
+            elements.for_each(|element| of_statements(&element.more.statements, out));
         };
         match self {
             Self::ChainHead(_) => {}

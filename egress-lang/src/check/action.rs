@@ -205,7 +205,7 @@ impl RuleChecker<'_, '_> {
             );
         }
         let key = self.update_key(&element.key, &set.key)?;
-        let data = match (&element.data, &set.data) {
+        let data = match (&element.more.data, &set.data) {
             (None, _) => None,
             (Some(data), Some(MapData::Value { parts, .. })) => match parts.as_slice() {
                 [part] => Some(self.argument(data, part)?),
@@ -214,14 +214,14 @@ impl RuleChecker<'_, '_> {
             (Some(data), _) => return self.fail(data.span, "this is not a map of values"),
         };
         let mut statements = Vec::new();
-        for statement in &element.statements {
+        for statement in &element.more.statements {
             statements.push(self.stateful(statement)?);
         }
         Ok(Statement::SetUpdate(Box::new(SetUpdate {
             op,
             set: name.text.clone(),
             key,
-            timeout: element.timeout,
+            timeout: element.more.timeout,
             statements,
             data,
             meter: None,
@@ -244,7 +244,7 @@ impl RuleChecker<'_, '_> {
             return self.fail(element.key.span, "No symbol type information");
         }
         let typed: Typed = self.read(&element.key)?;
-        let statement = match element.statements.as_slice() {
+        let statement = match element.more.statements.as_slice() {
             [one] if is_stateful(one) => self.stateful(one)?,
             [_, second, ..] => {
                 return self.fail(second.span, "syntax error, a meter has one statement");
@@ -259,20 +259,20 @@ impl RuleChecker<'_, '_> {
             id: self.state_id(),
             key: typed.parts,
             dynamic: true,
-            has_timeout: element.timeout.is_some(),
+            has_timeout: element.more.timeout.is_some(),
             size: Some(size),
             meter: true,
             ..Set::default()
         };
         self.shared.meters.push((set, name.span));
         Ok(Statement::SetUpdate(Box::new(SetUpdate {
-            op: match element.timeout {
+            op: match element.more.timeout {
                 Some(_) => SetUpdateOp::Update,
                 None => SetUpdateOp::Add,
             },
             set: name.text.clone(),
             key: typed.expr,
-            timeout: element.timeout,
+            timeout: element.more.timeout,
             statements: vec![statement],
             data: None,
             meter: Some(size),

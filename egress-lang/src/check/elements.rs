@@ -2,11 +2,14 @@
 
 use super::apply::{Applier, EXISTS, NOT_THERE};
 use super::rule::Failed;
-use super::set;
+use super::{insert, set};
 use crate::ast::{self, AddOp, CommandKind, DeleteOp, Path};
 use crate::checked::{ElementData, Set, StateId};
 use crate::diagnostic::Span;
 use crate::element::{self, Key};
+
+/// What the kernel says to a set that is full.
+const TOO_LARGE: &str = "Could not process rule: Too many open files in system";
 
 type Result<T> = std::result::Result<T, Failed>;
 
@@ -68,19 +71,21 @@ impl Applier {
         }
         let span = elements.span;
         for (element, _) in &mut all {
-            if element.statements.is_empty() {
+            if element.more.statements.is_empty() && !set.statements.is_empty() {
                 let templates = set.statements.iter();
-                element.statements = templates.map(|one| self.shared.own_state(one)).collect();
+                let own = templates.map(|one| self.shared.own_state(one));
+                element.more.make().statements = own.collect();
             }
         }
         let mut jumps = false;
         for (element, _) in &all {
-            jumps |= matches!(element.data, Some(ElementData::Verdict(_)));
+            jumps |= matches!(element.data.as_deref(), Some(ElementData::Verdict(_)));
         }
-        self.pending
-            .entry((table, at))
-            .or_default()
-            .append(&mut all);
+        let pending = self.pending.entry((table, at)).or_default();
+        match pending.is_empty() {
+            true => *pending = all,
+            false => pending.append(&mut all),
+        }
         if jumps && let Some(table) = self.ruleset.tables.get(table) {
             self.jumps.insert(table.name.clone(), span);
         }
@@ -97,27 +102,41 @@ impl Applier {
             let Some(set) = self.set_mut(table, at) else {
                 continue;
             };
-            let (parts, interval, merge, size) =
-                (set.key.clone(), set.interval, set.auto_merge, set.size);
+            let size = set.size;
+            let is_too_large = |len: usize| size.is_some_and(|size| len > size as usize);
+            let few = insert::few(set, &added);
+            let len = set.elements.len();
+            match few {
+                Some(Ok(())) if !is_too_large(len) => continue,
+                Some(Ok(())) => {
+                    self.shared.error(span, TOO_LARGE);
+                    failed = true;
+                    continue;
+                }
+                Some(Err((span, message))) => {
+                    self.shared.error(span, message);
+                    failed = true;
+                    continue;
+                }
+                None => {}
+            }
+            let (parts, interval, merge) = (set.key.clone(), set.interval, set.auto_merge);
             // What is there already comes first: of equal elements it stays.
-            let mut merged: Vec<_> = std::mem::take(&mut set.elements)
-                .into_iter()
-                .map(|element| (element, span))
-                .collect();
-            merged.append(&mut added);
+            if !set.elements.is_empty() {
+                let there = std::mem::take(&mut set.elements).into_vec().into_iter();
+                let there = there.map(|element| (element, span));
+                added = there.chain(added).collect();
+            }
             let merge = match merge {
                 true => set::Merge::Plain,
                 false => set::Merge::Nothing,
             };
-            match set::normalize(merged, &parts, interval, merge) {
-                Ok(elements) if size.is_some_and(|size| elements.len() > size as usize) => {
-                    self.shared.error(
-                        span,
-                        "Could not process rule: Too many open files in system",
-                    );
+            match set::normalize(added, &parts, interval, merge) {
+                Ok(elements) if is_too_large(elements.len()) => {
+                    self.shared.error(span, TOO_LARGE);
                     failed = true;
                 }
-                Ok(elements) => set.elements = elements,
+                Ok(elements) => set.elements = elements.into(),
                 Err((span, message)) => {
                     self.shared.error(span, message);
                     failed = true;
@@ -187,13 +206,8 @@ impl Applier {
 fn keys_only(set: &Set, elements: &ast::Expr) -> (Set, ast::Expr) {
     let mut named = elements.clone();
     if let ast::ExprKind::Set(elements) = &mut named.kind {
-        elements.iter_mut().for_each(|element| element.data = None);
+        let more = elements.iter_mut().filter_map(|one| one.more.get_mut());
+        more.for_each(|more| more.data = None);
     }
-    let set = Set {
-        elements: Vec::new(),
-        data: None,
-        comments: Vec::new(),
-        ..set.clone()
-    };
-    (set, named)
+    (set.only_keys(), named)
 }

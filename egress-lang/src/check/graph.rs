@@ -34,7 +34,7 @@ pub(super) fn targets<'t>(table: &'t Table, statement: &'t Statement) -> Vec<&'t
 fn of_set(set: &Set) -> Vec<&str> {
     set.elements
         .iter()
-        .filter_map(|element| match &element.data {
+        .filter_map(|element| match element.data.as_deref() {
             Some(ElementData::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) => {
                 Some(chain.as_str())
             }

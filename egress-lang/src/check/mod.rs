@@ -12,6 +12,7 @@ mod elements;
 mod expr;
 mod graph;
 mod handles;
+mod insert;
 mod listing;
 mod order;
 mod place;
@@ -103,8 +104,7 @@ pub(crate) fn find_elements(
         state_ids: 0,
         meters: Vec::new(),
     };
-    let mut keys = set.clone();
-    keys.data = None;
+    let keys = set.only_keys();
     let index = rule::Index::default();
     let failed = |shared: Shared| {
         let first = shared.errors.into_iter().next();

@@ -1,6 +1,6 @@
 //! A renamed chain keeps its callers.
 
-use crate::checked::{ElementData, Lookup, Set, Statement, Table, Verdict};
+use crate::checked::{ElementData, Lookup, MapData, Set, Statement, Table, Verdict};
 
 pub(super) fn everywhere(table: &mut Table, old: &str, new: &str) {
     for rule in table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
@@ -19,8 +19,11 @@ pub(super) fn everywhere(table: &mut Table, old: &str, new: &str) {
 }
 
 fn in_set(set: &mut Set, old: &str, new: &str) {
-    for element in &mut set.elements {
-        if let Some(ElementData::Verdict(verdict)) = &mut element.data {
+    if !matches!(set.data, Some(MapData::Verdict)) {
+        return;
+    }
+    for element in set.elements.iter_mut() {
+        if let Some(ElementData::Verdict(verdict)) = element.data.as_deref_mut() {
             one(verdict, old, new);
         }
     }

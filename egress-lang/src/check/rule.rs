@@ -442,8 +442,8 @@ impl<'t> RuleChecker<'_, 't> {
         if let (ExprKind::Set(elements), Some(part)) = (&right.kind, typed.single().cloned())
             && let [only] = elements.as_slice()
             && !matches!(only.key.kind, ExprKind::Set(_) | ExprKind::Wildcard)
-            && only.data.is_none()
-            && only.statements.is_empty()
+            && only.more.data.is_none()
+            && only.more.statements.is_empty()
         {
             let op = self.prefix_op(op, &only.key)?;
             let value = self.value(&only.key, &part)?;

@@ -6,11 +6,14 @@ use super::rule::{Failed, RuleChecker};
 use super::value::prefix_bounds;
 use crate::ast::{Expr as Ast, ExprKind, SetElement};
 use crate::boxes::Boxes;
-use crate::checked::{Element, ElementData, MapData, Set, TypePart, Value};
+use crate::checked::{Element, ElementData, MapData, More, Set, TypePart, Value};
 use crate::diagnostic::Span;
 use crate::element::MOST_STATEMENTS;
+use crate::rarely::Rarely;
 
-const CONFLICTING_DATA: &str = "conflicting data for one element";
+pub(super) const CONFLICTING_DATA: &str = "conflicting data for one element";
+/// What it says to intervals that overlap.
+pub(super) const CONFLICTING_INTERVALS: &str = "conflicting intervals specified";
 
 type Result<T> = std::result::Result<T, Failed>;
 
@@ -19,11 +22,7 @@ pub(super) fn plain(key: Value) -> Element {
     Element {
         key,
         data: None,
-        timeout: None,
-        expires: None,
-        until: None,
-        comment: None,
-        statements: Vec::new(),
+        more: Rarely::default(),
     }
 }
 
@@ -47,6 +46,7 @@ impl RuleChecker<'_, '_> {
         out: &mut Vec<(Element, Span)>,
     ) -> Result<()> {
         let mut failed = false;
+        out.reserve(elements.len());
         for element in elements {
             // A variable inside of a set stands for its elements.
             if let ExprKind::Set(inner) = &element.key.kind {
@@ -77,13 +77,13 @@ impl RuleChecker<'_, '_> {
         for (element, span) in &checked {
             // What the kernel, or nft for it, says to such elements where no declaration asks for them.
             let refused = match element {
-                _ if element.statements.len() > MOST_STATEMENTS => {
+                _ if element.more.statements.len() > MOST_STATEMENTS => {
                     "Could not process rule: Argument list too long"
                 }
-                _ if data.is_some() && !element.statements.is_empty() => {
+                _ if data.is_some() && !element.more.statements.is_empty() => {
                     "missing statement in map declaration"
                 }
-                _ if element.timeout.is_some() => "Could not process rule: Invalid argument",
+                _ if element.more.timeout.is_some() => "Could not process rule: Invalid argument",
                 _ => continue,
             };
             return self.fail(*span, refused);
@@ -96,7 +96,7 @@ impl RuleChecker<'_, '_> {
                 data,
                 constant: true,
                 interval,
-                elements,
+                elements: elements.into(),
                 ..Set::default()
             }),
             Err((span, message)) => self.fail(span, message),
@@ -110,7 +110,8 @@ impl RuleChecker<'_, '_> {
         data: Option<&MapData>,
     ) -> Result<Element> {
         let checked_key = self.key(&element.key, key)?;
-        let checked_data = match (&element.data, data) {
+        let more = &element.more;
+        let checked_data = match (&more.data, data) {
             (None, None) => None,
             (Some(found), None) => {
                 return self.fail(found.span, "mapping outside of map context");
@@ -136,17 +137,19 @@ impl RuleChecker<'_, '_> {
             }
         };
         let mut statements = Vec::new();
-        for statement in &element.statements {
+        for statement in &more.statements {
             statements.push(self.stateful(statement)?);
         }
         Ok(Element {
             key: checked_key,
-            data: checked_data,
-            timeout: element.timeout,
-            expires: element.expires,
-            until: None,
-            comment: element.comment.as_ref().map(|comment| comment.text.clone()),
-            statements,
+            data: checked_data.map(Box::new),
+            more: Rarely::new(More {
+                timeout: more.timeout,
+                expires: more.expires,
+                until: None,
+                comment: more.comment.as_ref().map(|comment| comment.text.clone()),
+                statements,
+            }),
         })
     }
 
@@ -217,7 +220,7 @@ impl Merge {
     fn takes(self, element: &Element, other: &Element) -> bool {
         match self {
             Self::Nothing => false,
-            Self::Plain => element.statements.is_empty() && other.statements.is_empty(),
+            Self::Plain => element.more.statements.is_empty() && other.more.statements.is_empty(),
             Self::Keys => true,
         }
     }
@@ -253,16 +256,17 @@ pub(super) fn normalize(
                 let same = last.data == element.data;
                 let overlaps = low <= before.1;
                 if overlaps && merge == Merge::Nothing && *before != (low, high) {
-                    return Err((span, "conflicting intervals specified"));
+                    return Err((span, CONFLICTING_INTERVALS));
                 }
                 if overlaps && !same {
-                    return Err((span, "conflicting intervals specified"));
+                    return Err((span, CONFLICTING_INTERVALS));
                 }
                 let touches = merge.takes(last, &element)
                     && same
                     && low <= before.1.saturating_add(1)
-                    && (last.timeout, last.until) == (element.timeout, element.until)
-                    && last.comment == element.comment
+                    && (last.more.timeout, last.more.until)
+                        == (element.more.timeout, element.more.until)
+                    && last.more.comment == element.more.comment
                     && element.data.is_none();
                 if overlaps && *before == (low, high) {
                     continue;
@@ -273,7 +277,7 @@ pub(super) fn normalize(
                     continue;
                 }
                 if overlaps {
-                    return Err((span, "conflicting intervals specified"));
+                    return Err((span, CONFLICTING_INTERVALS));
                 }
             }
             let mut element = element;
@@ -370,9 +374,10 @@ fn concatenations(
 impl Set {
     /// Puts elements of single values in the order in which nft lists them.
     pub fn sort_elements(&mut self) {
-        let elements = std::mem::take(&mut self.elements).into_iter();
+        let elements = std::mem::take(&mut self.elements).into_vec().into_iter();
         let elements = elements.map(|element| (element, Span::default())).collect();
-        self.elements = normalize(elements, &self.key, false, Merge::Nothing).unwrap_or_default();
+        let sorted = normalize(elements, &self.key, false, Merge::Nothing);
+        self.elements = sorted.unwrap_or_default().into();
     }
 
     /// Takes over the elements of a set before this one, whose elements expire in tables as its do: those that are
@@ -381,12 +386,14 @@ impl Set {
         let old: HashMap<&Value, &Element> =
             before.elements.iter().map(|one| (&one.key, one)).collect();
         let timeout = self.timeout;
-        for element in &mut self.elements {
+        for element in self.elements.iter_mut() {
             // The sets' own timeouts are the same.
             if let Some(old) = old.get(&element.key)
-                && old.timeout.or(timeout) == element.timeout.or(timeout)
+                && old.more.timeout.or(timeout) == element.more.timeout.or(timeout)
             {
-                (element.until, element.expires) = (old.until, old.expires);
+                let (until, expires) = (old.more.until, old.more.expires);
+                let more = element.more.make();
+                (more.until, more.expires) = (until, expires);
             }
         }
         let width = self.key.first().map_or(0, |part| part.width);
@@ -408,7 +415,7 @@ impl Set {
         let all = all.map(|element| (element, Span::default())).collect();
         // Concatenations that overlap are all told apart by which is first.
         if let Ok(elements) = normalize(all, &self.key, self.interval, Merge::Nothing) {
-            self.elements = elements;
+            self.elements = elements.into();
         }
     }
 }
@@ -446,7 +453,7 @@ fn by_memory(key: &Value, parts: &[TypePart]) -> Vec<u8> {
 
 /// nft sorts concatenations by their bytes, and names as the numbers that their bytes form from the
 /// last to the first.
-fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
+pub(super) fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
     match (a, b) {
         (Value::Name { text: a, .. }, Value::Name { text: b, .. }) => {
             name_number(a).cmp(&name_number(b))
@@ -482,7 +489,7 @@ fn name_number(name: &str) -> u128 {
 }
 
 /// A range as listings show it: one value, a prefix where the type has them, or a range.
-fn from_bounds(low: u128, high: u128, parts: &[TypePart]) -> Value {
+pub(super) fn from_bounds(low: u128, high: u128, parts: &[TypePart]) -> Value {
     let Some(part) = parts.first() else {
         return Value::Range(low, high);
     };

@@ -47,11 +47,8 @@ impl Set {
         for statement in &mut self.statements {
             statement.each_id(each);
         }
-        for element in &mut self.elements {
-            for statement in &mut element.statements {
-                statement.each_id(each);
-            }
-        }
+        let each = &mut |statement: &mut Statement| statement.each_id(each);
+        self.elements.each_statement_mut(each);
     }
 }
 

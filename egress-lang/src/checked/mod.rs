@@ -4,6 +4,7 @@
 //! dependency that nft implies (`tcp dport` on `meta l4proto`) stands in the rule as a match of its
 //! own, marked so that it is not printed. Integers are in host order whatever their order on the wire.
 
+mod elements;
 mod ids;
 mod statement;
 
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::datatype::DataType;
 pub use crate::ir::StateId;
+use crate::rarely::{Nothing, Rarely};
+pub use elements::Elements;
 pub use ids::Identity;
 pub use statement::*;
 
@@ -173,7 +176,7 @@ pub struct Set {
     /// Stateful statements that every element gets a copy of.
     pub statements: Vec<Statement>,
     /// Sorted by key.
-    pub elements: Vec<Element>,
+    pub elements: Elements,
     /// Comments of elements that are not among these: where packets change them, the kernel has them.
     pub comments: Vec<(Value, String)>,
 }
@@ -233,7 +236,14 @@ pub struct Element {
     /// What is matched.
     pub key: Value,
     /// What it maps to.
-    pub data: Option<ElementData>,
+    pub data: Option<Box<ElementData>>,
+    /// What few elements have.
+    pub more: Rarely<More>,
+}
+
+/// What may stand behind an element's key.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct More {
     /// `timeout`: milliseconds.
     pub timeout: Option<u64>,
     /// `expires`: milliseconds, as given.
@@ -245,6 +255,39 @@ pub struct Element {
     pub comment: Option<String>,
     /// Stateful statements.
     pub statements: Vec<Statement>,
+}
+
+impl Nothing for More {
+    fn nothing() -> &'static Self {
+        static NOTHING: More = More {
+            timeout: None,
+            expires: None,
+            until: None,
+            comment: None,
+            statements: Vec::new(),
+        };
+        &NOTHING
+    }
+}
+
+impl Set {
+    /// A set of the same keys, with nothing in it.
+    pub(crate) fn only_keys(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            key: self.key.clone(),
+            type_of: self.type_of.clone(),
+            constant: self.constant,
+            dynamic: self.dynamic,
+            interval: self.interval,
+            has_timeout: self.has_timeout,
+            auto_merge: self.auto_merge,
+            timeout: self.timeout,
+            meter: self.meter,
+            statements: self.statements.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What an element maps to.
@@ -465,7 +508,7 @@ impl Ruleset {
                 }
             }
             for element in table.sets.iter().flat_map(|set| &set.elements) {
-                element.statements.iter().for_each(&mut *each);
+                element.more.statements.iter().for_each(&mut *each);
             }
         }
     }

@@ -604,7 +604,7 @@ impl Statement {
             }) => set.elements.as_slice(),
             _ => &[],
         };
-        elements.iter().flat_map(|element| &element.statements)
+        elements.iter().flat_map(|element| &element.more.statements)
     }
 
     /// Every expression in it, those within expressions included.

@@ -202,17 +202,17 @@ impl Writer<'_> {
     /// An element; one with more than a key is an object of its own.
     fn element(&self, set: &Set, element: &Element) -> Value {
         let mut key = self.key(&element.key, &set.key);
-        let bare = (element.timeout, element.expires) == (None, None)
-            && element.comment.is_none()
-            && element.statements.is_empty();
+        let bare = (element.more.timeout, element.more.expires) == (None, None)
+            && element.more.comment.is_none()
+            && element.more.statements.is_empty();
         if !bare {
             let mut entries = vec![
                 ("val", key),
-                ("timeout", json!(element.timeout.map(|ms| ms / 1000))),
-                ("expires", json!(element.expires.map(|ms| ms / 1000))),
-                ("comment", json!(element.comment)),
+                ("timeout", json!(element.more.timeout.map(|ms| ms / 1000))),
+                ("expires", json!(element.more.expires.map(|ms| ms / 1000))),
+                ("comment", json!(element.more.comment)),
             ];
-            for value in self.statements(&element.statements) {
+            for value in self.statements(&element.more.statements) {
                 if let Value::Object(map) = value {
                     for (name, value) in map {
                         if name == "counter" {
@@ -231,13 +231,13 @@ impl Writer<'_> {
             // That a packet is still to come is no value.
             let never = |one: &Statement| matches!(one, Statement::Last { used: None, .. });
             if let Value::Object(value) = &mut value
-                && element.statements.iter().any(never)
+                && element.more.statements.iter().any(never)
             {
                 value.insert("last".to_owned(), Value::Null);
             }
             key = entry("elem", value);
         }
-        match (&element.data, &set.data) {
+        match (element.data.as_deref(), &set.data) {
             (None, _) => key,
             (Some(ElementData::Verdict(verdict)), _) => json!([key, statement::verdict(verdict)]),
             (Some(ElementData::Object(name)), _) => json!([key, name]),

@@ -313,7 +313,7 @@ fn selection(set: &Set, width: u32, from: Register, to: Register) -> Result<Vec<
     let is_rest = |element: &&crate::checked::Element| element.key == Value::Any;
     let elements = set.elements.iter().filter(|element| !is_rest(element));
     for element in elements.chain(set.elements.iter().filter(is_rest)) {
-        let data = element.data.as_ref();
+        let data = element.data.as_deref();
         let data = data.ok_or_else(|| "a map without data".to_owned())?;
         let (low, high) = match &element.key {
             Value::Any => (0, u128::from(u64::MAX)),

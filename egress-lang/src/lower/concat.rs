@@ -58,7 +58,7 @@ impl<'s> Keys<'s> {
     fn until(&self, element: &Element) -> Option<u64> {
         let expires = self.set.expires_in_tables() && self.set.timeout_of(element).is_some();
         // Its time may not have begun, as in what is only checked.
-        expires.then(|| element.until.unwrap_or(u64::MAX - 1))
+        expires.then(|| element.more.until.unwrap_or(u64::MAX - 1))
     }
 
     fn asking(&self, element: &'s Element) -> Asking<'s> {

@@ -221,7 +221,7 @@ impl<'r> Lowering<'r> {
                     }
                     let set = set_of(table, map)?;
                     alternatives = cut(alternatives, rule, out);
-                    let step = |element: &Element| match &element.data {
+                    let step = |element: &Element| match element.data.as_deref() {
                         Some(ElementData::Object(name)) => object(table, *kind, name).map(Some),
                         _ => Err("a map without objects".to_owned()),
                     };
@@ -266,7 +266,7 @@ impl<'r> Lowering<'r> {
                         };
                         let data_type = data_type.map(|part| part.data_type);
                         let step = |element: &Element| {
-                            let data = element.data.as_ref();
+                            let data = element.data.as_deref();
                             set_to(target, data, data_type).map(Some)
                         };
                         alternatives = self.by_map(alternatives, key, set, &step)?;
@@ -508,13 +508,17 @@ fn set_to(
 
 /// The statements that an element carries.
 fn carried(element: &Element) -> Result<Vec<ir::Step>> {
-    let steps = element.statements.iter().map(|statement| match statement {
-        Statement::Counter(counter) => Ok(ir::Step::Counter(counter.id)),
-        other => {
-            let step = ALONE.statement(other)?;
-            step.ok_or_else(|| describe(other).to_owned())
-        }
-    });
+    let steps = element
+        .more
+        .statements
+        .iter()
+        .map(|statement| match statement {
+            Statement::Counter(counter) => Ok(ir::Step::Counter(counter.id)),
+            other => {
+                let step = ALONE.statement(other)?;
+                step.ok_or_else(|| describe(other).to_owned())
+            }
+        });
     steps.collect()
 }
 
@@ -536,7 +540,7 @@ fn is_short(step: &ir::Step) -> bool {
 }
 
 fn verdict_of(element: &Element) -> Result<&Verdict> {
-    match &element.data {
+    match element.data.as_deref() {
         Some(ElementData::Verdict(verdict)) => Ok(verdict),
         _ => Err("a verdict map without verdicts".to_owned()),
     }

@@ -8,6 +8,7 @@ use crate::ast::{Expr, ExprKind, SetElement};
 use crate::checked::{BitOp, RawBase};
 use crate::diagnostic::Span;
 use crate::lex::{Punct, TokenKind};
+use crate::rarely::Rarely;
 
 /// Which primary expressions may stand here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub(super) enum Side {
 
 /// How many expressions variables may be replaced by in all.
 const MAX_EXPANDED: usize = 20_000_000;
+
+/// A set with so many elements mostly has far more.
+const MANY: usize = 1 << 10;
 
 impl Parser<'_, '_> {
     /// What stands left of an operator.
@@ -282,6 +286,10 @@ impl Parser<'_, '_> {
                     return Ok(());
                 }
                 elements.push(parser.set_element()?);
+                if elements.len() == MANY {
+                    // What grows as it goes is moved again and again.
+                    elements.reserve(parser.commas());
+                }
                 parser.skip_newlines();
                 if !parser.eat(Punct::Comma) && !parser.at(Punct::CloseBrace) {
                     return parser.unexpected(&["comma", "'}'"]);
@@ -289,6 +297,13 @@ impl Parser<'_, '_> {
             }
         })?;
         Ok(self.expr(start, ExprKind::Set(elements)))
+    }
+
+    /// Commas up to the next brace.
+    fn commas(&self) -> usize {
+        let rest = self.text.get(self.last.end as usize..).unwrap_or_default();
+        let inside = rest.iter().take_while(|byte| !matches!(byte, b'{' | b'}'));
+        inside.filter(|&&byte| byte == b',').count()
     }
 
     fn set_element(&mut self) -> Parsed<SetElement> {
@@ -305,15 +320,11 @@ impl Parser<'_, '_> {
         };
         let mut element = SetElement {
             key,
-            data: None,
-            timeout: None,
-            expires: None,
-            comment: None,
-            statements: Vec::new(),
+            more: Rarely::default(),
         };
         self.element_options(&mut element)?;
         if self.eat(Punct::Colon) {
-            element.data = Some(self.element_data()?);
+            element.more.make().data = Some(self.element_data()?);
             self.element_options(&mut element)?;
         }
         Ok(element)

@@ -9,6 +9,7 @@ use crate::ast::{
 use crate::checked::{MatchOp, ObjectKind, OptionFamily, SetUpdateOp};
 use crate::diagnostic::Span;
 use crate::lex::{Punct, TokenKind};
+use crate::rarely::Rarely;
 
 impl Parser<'_, '_> {
     pub(super) fn rule(&mut self) -> Parsed<Rule> {
@@ -112,8 +113,8 @@ impl Parser<'_, '_> {
                 };
                 self.expect(Punct::OpenBrace)?;
                 let mut element = self.update_element()?;
-                if element.statements.is_empty() {
-                    element.statements.push(self.statement()?);
+                if element.more.statements.is_empty() {
+                    element.more.make().statements.push(self.statement()?);
                 }
                 self.expect(Punct::CloseBrace)?;
                 let element = Box::new(element);
@@ -531,7 +532,7 @@ impl Parser<'_, '_> {
         self.expect(Punct::OpenBrace)?;
         let mut element = self.update_element()?;
         if self.eat(Punct::Colon) {
-            element.data = Some(self.value_expr()?);
+            element.more.make().data = Some(self.value_expr()?);
         }
         self.expect(Punct::CloseBrace)?;
         let element = Box::new(element);
@@ -542,11 +543,7 @@ impl Parser<'_, '_> {
         let key = self.value_expr()?;
         let mut element = SetElement {
             key,
-            data: None,
-            timeout: None,
-            expires: None,
-            comment: None,
-            statements: Vec::new(),
+            more: Rarely::default(),
         };
         self.element_options(&mut element)?;
         Ok(element)
@@ -558,19 +555,19 @@ impl Parser<'_, '_> {
             match self.word() {
                 "timeout" => {
                     self.advance();
-                    element.timeout = Some(self.time()?);
+                    element.more.make().timeout = Some(self.time()?);
                 }
                 "expires" => {
                     self.advance();
-                    element.expires = Some(self.time()?);
+                    element.more.make().expires = Some(self.time()?);
                 }
                 "comment" => {
                     self.advance();
-                    element.comment = Some(self.comment()?);
+                    element.more.make().comment = Some(self.comment()?);
                 }
                 "counter" | "limit" | "quota" | "last" => {
                     let statement = self.statement()?;
-                    element.statements.push(statement);
+                    element.more.make().statements.push(statement);
                 }
                 _ => return Ok(()),
             }

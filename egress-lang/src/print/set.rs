@@ -136,22 +136,22 @@ impl Printer<'_> {
 
     pub(crate) fn element(&mut self, set: &Set, element: &Element) {
         self.key(&element.key, &set.key);
-        for statement in &element.statements {
+        for statement in &element.more.statements {
             self.push(" ");
             self.statement(statement);
         }
-        if let Some(timeout) = element.timeout {
+        if let Some(timeout) = element.more.timeout {
             let timeout = self.span(timeout);
             self.fmt(format_args!(" timeout {timeout}"));
         }
-        if let Some(expires) = element.expires.filter(|_| !self.options.stateless) {
+        if let Some(expires) = element.more.expires.filter(|_| !self.options.stateless) {
             let expires = self.span(expires);
             self.fmt(format_args!(" expires {expires}"));
         }
-        if let Some(comment) = &element.comment {
+        if let Some(comment) = &element.more.comment {
             self.fmt(format_args!(" comment \"{comment}\""));
         }
-        match (&element.data, &set.data) {
+        match (element.data.as_deref(), &set.data) {
             (Some(ElementData::Verdict(verdict)), _) => {
                 self.push(" : ");
                 self.verdict(verdict);

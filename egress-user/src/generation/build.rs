@@ -225,7 +225,7 @@ fn make(group: &Group, number: u32, next: &Generation) -> Result<Program> {
     let image = compile(group, start::FIRST)?;
     let settings = settings(group, &image);
     let in_place = tables::may_follow(image.tables.len()) && program::may_change(&settings)?;
-    let table_size = tables::create(&next.tables(number), image, in_place)?;
+    let table_size = tables::create(&next.tables(number), &image, in_place)?;
     if !next.own(number).exists() {
         program::create_own(&next.own(number))?;
     }

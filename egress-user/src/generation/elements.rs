@@ -183,8 +183,10 @@ impl Live {
                     live.filter_map(|(key, words)| element::decode(set, key, words, self.now));
                 set.elements = live.collect();
                 let mut comments: HashMap<_, _> = comments.into_iter().collect();
-                for element in &mut set.elements {
-                    element.comment = comments.remove(&element.key);
+                for element in set.elements.iter_mut() {
+                    if let Some(comment) = comments.remove(&element.key) {
+                        element.more.make().comment = Some(comment);
+                    }
                 }
                 set.sort_elements();
             }
@@ -204,8 +206,9 @@ impl Live {
                 let numbered = set.number_interfaces(interfaces);
                 numbered.map_err(|what| anyhow!("set {}: {what}", set.name))?;
                 let commented = set.elements.iter();
-                let commented = commented
-                    .filter_map(|element| Some((element.key.clone(), element.comment.clone()?)));
+                let commented = commented.filter_map(|element| {
+                    Some((element.key.clone(), element.more.comment.clone()?))
+                });
                 set.comments.extend(commented);
                 set.comments.sort();
                 let mut wanted = HashSet::with_capacity(set.elements.len());

@@ -439,16 +439,20 @@ fn copy_ids(from: &Rule, to: &mut Rule) {
 
 /// Gives what elements keep that were there before the identities that it had.
 fn inherit_elements(before: &Set, set: &mut Set) {
-    let old: BTreeMap<_, _> = before
-        .elements
-        .iter()
-        .map(|element| (&element.key, &element.statements))
+    // Of a large set, few elements keep anything, or none.
+    let keeping = before.elements.iter();
+    let keeping = keeping.filter(|element| !element.more.statements.is_empty());
+    let old: BTreeMap<_, _> = keeping
+        .map(|element| (&element.key, &element.more.statements))
         .collect();
-    for element in &mut set.elements {
+    for element in set.elements.iter_mut() {
+        let Some(more) = element.more.get_mut() else {
+            continue;
+        };
         let Some(same) = old.get(&element.key) else {
             continue;
         };
-        for (statement, old) in element.statements.iter_mut().zip(*same) {
+        for (statement, old) in more.statements.iter_mut().zip(*same) {
             statement.inherit(old);
         }
     }

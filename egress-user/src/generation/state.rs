@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Number of this form; another one is not read.
-const ABI: u32 = 9;
+const ABI: u32 = 10;
 
 /// In front of what is written down.
 const MAGIC: [u8; 8] = *b"egress\0\0";

@@ -1,7 +1,7 @@
 //! The map of a program's tables.
 
 use std::{
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -23,28 +23,46 @@ const IN_PLACE: usize = 4 << 20;
 /// # Errors
 ///
 /// Where the kernel has not the memory.
-pub fn create(pin: &Path, image: Image, in_place: bool) -> Result<u32> {
+pub fn create(pin: &Path, image: &Image, in_place: bool) -> Result<u32> {
     let len = image.tables.len();
-    let (len, map_type) = match in_place {
-        true => (start::whole(len), MapType::MappableArray),
-        false => (len, MapType::Array),
+    let len = match in_place {
+        true => start::whole(len),
+        false => len,
     };
     let (value_size, _) = layout::table_map(len).context("the tables are too large")?;
-    let map = bpf::map_create(map_type, "egress_tables", value_size, 1)
+    let map = bpf::map_create(MapType::MappableArray, "egress_tables", value_size, 1)
         .with_context(|| format!("making a map of {value_size} bytes"))?;
-    let mut front = vec![0; start::HEADER as usize];
-    if let Some(first) = front.first_chunk_mut() {
-        *first = start::HEADER.to_ne_bytes();
-    }
-    front.extend(block(&image));
-    let mut value = image.tables;
-    value.resize(value_size as usize, 0);
-    let to = value.get_mut(..front.len());
-    to.context("tables without a block")?
-        .copy_from_slice(&front);
-    bpf::map_update(&map, 0, &value).context("writing the tables")?;
+    let raw = mapped(&map, value_size)?;
+    // Through the mapping: a value for a system call would be a copy of all tables, and as large as the map.
+    write_at(&raw, 0, &start::HEADER.to_ne_bytes())?;
+    write_at(&raw, start::HEADER, &block(image))?;
+    let tables = image.tables.get(start::FIRST as usize..);
+    write_at(&raw, start::FIRST, tables.unwrap_or_default())?;
     bpf::pin(&map, pin).context("pinning the tables")?;
     Ok(value_size)
+}
+
+/// The value of a map.
+fn mapped(map: &OwnedFd, value_size: u32) -> Result<MmapRaw> {
+    let raw = map.as_fd().as_raw_fd();
+    let map = MmapOptions::new().len(value_size as usize).map_raw(raw);
+    map.context("mapping the tables")
+}
+
+/// Writes into it what no packet looks at yet.
+fn write_at(map: &MmapRaw, at: u32, bytes: &[u8]) -> Result<()> {
+    let at = at as usize;
+    let fits = at
+        .checked_add(bytes.len())
+        .is_some_and(|end| end <= map.len());
+    ensure!(fits, "the tables are larger than their map");
+    // SAFETY: there is room in the mapping, and nobody else looks at it there.
+    unsafe {
+        map.as_mut_ptr()
+            .add(at)
+            .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+    }
+    Ok(())
 }
 
 /// What stands in front of the tables of an image.
@@ -91,10 +109,8 @@ impl Tables {
         let map = bpf::get(pin).with_context(|| format!("opening {}", pin.display()))?;
         let value_size = bpf::map_shape(&map)?.value_size;
         ensure!(start::half(value_size) > 0, "the tables have no halves");
-        let raw = map.as_fd().as_raw_fd();
-        let map = MmapOptions::new().len(value_size as usize).map_raw(raw);
         Ok(Self {
-            map: map.context("mapping the tables")?,
+            map: mapped(&map, value_size)?,
             value_size,
         })
     }
@@ -117,21 +133,14 @@ impl Tables {
     /// Where it has not the room.
     pub fn write(&mut self, half: u32, image: &Image) -> Result<()> {
         ensure!(self.has_room(half, image), "the tables outgrew their map");
-        let base = self.base(half) as usize;
-        let tables = image.tables.get(base..).unwrap_or_default();
-        let block = block(image);
-        let at = start::block(half, self.value_size) as usize;
-        // SAFETY: both have room in the mapping there, and nobody else looks at this half.
-        unsafe {
-            let start = self.map.as_mut_ptr();
-            start
-                .add(base)
-                .copy_from_nonoverlapping(tables.as_ptr(), tables.len());
-            start
-                .add(at)
-                .copy_from_nonoverlapping(block.as_ptr(), block.len());
-        }
-        Ok(())
+        let base = self.base(half);
+        let tables = image.tables.get(base as usize..).unwrap_or_default();
+        write_at(&self.map, base, tables)?;
+        write_at(
+            &self.map,
+            start::block(half, self.value_size),
+            &block(image),
+        )
     }
 
     /// Puts a half in force, in one step: packets that come from now on start in it.

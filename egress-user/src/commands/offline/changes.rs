@@ -1,5 +1,9 @@
 //! What rules made of a packet, in nft's words.
 
+use egress_common::{
+    layout::feature,
+    packet::{Headers, Packet as _},
+};
 use egress_lang::{
     datatype::DataType,
     field::{FIELDS, Field, Protocol},
@@ -24,7 +28,8 @@ pub fn changes(link: Link, before: &SimPacket, answer: &Answer) -> Vec<Change> {
     if after.reshaped.borrow().is_some() {
         return Vec::new();
     }
-    let mut found = of_bytes(link, &before.current(), &after.current());
+    let (from, to) = (before.current(), after.current());
+    let mut found = of_bytes(&headers(link, before, &from), &from, &to);
     for (what, data_type, from, to) in [
         ("meta mark", DataType::Mark, &before.mark, &after.mark),
         (
@@ -82,50 +87,28 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The headers of a packet: whose each is, and at which byte it begins.
-fn headers(link: Link, bytes: &[u8]) -> Vec<(Protocol, usize)> {
-    let number = |at: usize| match bytes.get(at..at + 2) {
-        Some(&[high, low]) => Some(u16::from_be_bytes([high, low])),
-        _ => None,
-    };
+/// The headers of a packet: whose each is, and at which byte it begins. `bytes` are all of it, its tag included.
+fn headers(link: Link, packet: &SimPacket, bytes: &[u8]) -> Vec<(Protocol, usize)> {
     let mut found = Vec::new();
-    let (mut at, mut network) = (0, None);
-    match link {
-        Link::Ethernet => {
-            found.push((Protocol::Ether, 0));
-            at = link.header_len();
-            let mut ethertype = number(at - 2);
-            while let Some(0x8100 | 0x88a8) = ethertype {
-                found.push((Protocol::Vlan, at));
-                at += 4;
-                ethertype = number(at - 2);
-            }
-            network = ethertype.and_then(Protocol::by_ethertype);
-        }
-        Link::RawIp => {
-            if let Some(first) = bytes.first() {
-                network = match first >> 4 {
-                    4 => Some(Protocol::Ip),
-                    6 => Some(Protocol::Ip6),
-                    _ => None,
-                };
-            }
+    if link == Link::Ethernet {
+        found.push((Protocol::Ether, 0));
+        let mut at = link.header_len();
+        while let Some([.., 0x81, 0x00] | [.., 0x88, 0xa8]) = bytes.get(..at) {
+            found.push((Protocol::Vlan, at));
+            at += 4;
         }
     }
-    let Some(network) = network else {
+    // The engine knows nothing of a tag that stands beside the packet.
+    let tag = bytes.len().saturating_sub(packet.len() as usize);
+    let Some(network) = Protocol::by_ethertype(packet.protocol()) else {
         return found;
     };
-    found.push((network, at));
-    let (transport, number) = match network {
-        Protocol::Ip => {
-            let words = bytes.get(at).map_or(0, |first| first & 0xf);
-            (at + usize::from(words) * 4, at + 9)
-        }
-        Protocol::Ip6 => (at + 40, at + 6),
-        _ => return found,
-    };
-    let protocol = bytes.get(number).copied().and_then(Protocol::by_l4proto);
-    found.extend(protocol.map(|protocol| (protocol, transport)));
+    found.push((network, tag + link.header_len()));
+    let (headers, _) = Headers::find(packet, feature::TRANSPORT);
+    let transport = headers.l4proto().filter(|_| !headers.is_fragment());
+    if let Some(protocol) = transport.and_then(Protocol::by_l4proto) {
+        found.push((protocol, tag + headers.transport() as usize));
+    }
     found
 }
 
@@ -142,10 +125,10 @@ fn bits(bytes: &[u8], at: usize, field: &Field) -> Option<u128> {
     })
 }
 
-fn of_bytes(link: Link, before: &[u8], after: &[u8]) -> Vec<Change> {
+fn of_bytes(headers: &[(Protocol, usize)], before: &[u8], after: &[u8]) -> Vec<Change> {
     let mut found = Vec::new();
     let mut named = vec![false; before.len()];
-    for (protocol, at) in headers(link, before) {
+    for &(protocol, at) in headers {
         let fields = FIELDS.iter().filter(|field| field.protocol == protocol);
         // Fields of one kind of message, and other names of a field, are not for all packets.
         for field in fields.filter(|field| field.icmp_types.is_empty() && field.keyword != "cfi") {
