@@ -2,7 +2,7 @@
 
 use super::rule::{Failed, RuleChecker};
 use crate::ast::{Name, RejectWith};
-use crate::checked::{Expr, Hook, Lookup, Match, MatchOp, Reject, Right, Statement, Value};
+use crate::checked::{Expr, Lookup, Match, MatchOp, Reject, Right, Statement, Value};
 use crate::datatype::DataType;
 use crate::diagnostic::Span;
 use crate::field::Protocol;
@@ -22,9 +22,6 @@ pub(crate) const ICMPX_PORT: u8 = 1;
 
 impl RuleChecker<'_, '_> {
     pub(super) fn reject(&mut self, with: Option<&RejectWith>, span: Span) -> Result<Statement> {
-        if self.hook == Some(Hook::Egress) {
-            return self.fail(span, super::apply::UNSUPPORTED);
-        }
         let network = self.context.network();
         let listed = self.listed_protocol();
         let known =
