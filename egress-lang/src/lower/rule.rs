@@ -273,6 +273,11 @@ impl<'r> Lowering<'r> {
                         continue;
                     }
                 }
+                // The act drops the packet itself; the verdict says that nothing is behind it.
+                Statement::Reject(reject) => vec![
+                    ir::Step::Act(vec![self.lower(table).reject(*reject)?]),
+                    ir::Step::Verdict(ir::Verdict::Drop),
+                ],
                 other => {
                     let lower = self.lower(table);
                     let step = lower.statement(other)?;
