@@ -1,5 +1,6 @@
 //! `reject`: what it answers with, and what that needs of the packet.
 
+use super::place::is_ethertype;
 use super::rule::{Failed, RuleChecker};
 use crate::ast::{Name, RejectWith};
 use crate::checked::{Expr, Lookup, Match, MatchOp, Reject, Right, Statement, Value};
@@ -141,11 +142,7 @@ fn protocols(statement: &Statement) -> Option<&Right> {
     };
     let says = match left {
         Expr::Meta(key) => *key == MetaKey::Protocol,
-        Expr::Field { id, .. } => {
-            let field = id.get();
-            matches!(field.protocol, Protocol::Ether | Protocol::Vlan) && field.keyword == "type"
-        }
-        _ => false,
+        left => is_ethertype(left),
     };
     says.then_some(right)
 }
