@@ -105,7 +105,7 @@ beforehand. A test loads each line, so that this list is what is refused.
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals
-    ip daddr @others drop                               # `*` that expires
+    ip daddr @others drop                               # `*` in a set whose elements change, or expire and are single values
     update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements
 
 On ingress, where nft's hook has it:

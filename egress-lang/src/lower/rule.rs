@@ -568,7 +568,7 @@ fn exit_is(number: u32) -> ir::Act {
 }
 
 /// Adds steps to each way.
-fn append(ways: &mut Alternatives, steps: &[ir::Step]) {
+pub(super) fn append(ways: &mut Alternatives, steps: &[ir::Step]) {
     for way in ways {
         way.extend(steps.iter().cloned());
     }
