@@ -329,6 +329,18 @@ fn all_others_expire() {
     rows("ip daddr vmap @v", [first, others, others, none, none]);
 }
 
+/// nft has no such maps.
+#[test]
+fn maps_choose_what_parts_of_16_bits_are_set_to() {
+    let rules = "ip dscp set udp dport map { 1 : cs1, 2-3 : af11 }\n\
+                 ip ttl set ip dscp map { cs1 : 5, af11 : 6 }\n\
+                 ip ttl 5 ip dscp cs1 udp dport 1 drop\nip ttl 6 ip dscp af11 udp dport 2-3 drop\n\
+                 ip ttl 64 ip dscp cs0 udp dport 4 drop";
+    let packets: Vec<SimPacket> = (1..=5).map(|port| packet(1, port, 60, 0)).collect();
+    let (dropped, _) = run(&table("", rules), &packets);
+    assert_eq!(dropped, [true, true, true, true, false]);
+}
+
 #[test]
 fn elements_tell_when_they_were_used_last() {
     let text = table(
