@@ -34,6 +34,9 @@ const UNLIMITED: u32 = u32::MAX;
 /// How often the kernel looks for what is expired where the set does not say it: `HZ` jiffies.
 const GC_INTERVAL: u64 = SECOND;
 
+/// What a map of keys cannot hold.
+pub(crate) const ANY: &str = "`*` in a set whose elements change";
+
 type Result<T> = std::result::Result<T, String>;
 
 impl Set {
@@ -286,7 +289,7 @@ pub fn key(set: &Set, key: &Value) -> Result<Key> {
             Value::Name { text, .. } if part.data_type == DataType::IfaceIndex => {
                 return Err(format!("interface {text}: {NO_INTERFACE}"));
             }
-            Value::Any => return Err("* in a set whose elements change".to_owned()),
+            Value::Any => return Err(ANY.to_owned()),
             _ => return Err("such an element in a set whose elements change".to_owned()),
         };
         out.extend(

@@ -105,7 +105,7 @@ beforehand. A test loads each line, so that this list is what is refused.
     ether daddr set numgen inc mod 1 map { 0 : 02:00:00:00:00:01 } # more than 32 bits, chosen by a number
     fwd ip6 to ip6 daddr map { ::1 : ::2 } device \"eth1\" # an IPv6 neighbour out of a map
     add @prefixes { ip daddr }                          # sets whose elements change, with intervals
-    ip daddr @others drop                               # `*` that expires
+    ip daddr @others drop                               # `*` in a set whose elements change, or expire and are single values
     update @s { ip daddr counter limit rate 1/second quota 5 mbytes } # more than two statements
 
 On ingress, where nft's hook has it:
@@ -116,7 +116,7 @@ Beside rules that set an EtherType to other than `vlan` and `8021ad`, `dup to` a
 packet with another Ethernet header, would be sent without it.
 
 What the kernel refuses in tables of this family is refused, too: `ct`, `socket`, `snat`, `dnat`, `redirect` (to a port), `queue`, and on
-egress `reject` and `meta pkttype set`.
+egress `reject`, `meta pkttype set`, `meta ipsec` and `fib` that asks for an interface or by `iif`, also in chains that it jumps to.
 
 ## Other than nft
 
@@ -141,7 +141,12 @@ hook for a process without; here they never are.
 Hours are local time, as in nft, and stay within a day: where local time is behind UTC, nft 1.0.6 lists those around midnight as
 `1193044:28:16`.
 
-`meta priority` with a word that is no class (`meta priority foo`) is an error. nft 1.0.6 reads it as 0.
+`meta protocol { arp, ip } reject` is listed so: nft lists `{ ip, arp }`, and does not read that, as for the last protocol there is
+no answer.
+
+A map also chooses what is set in a part of 16 bits (`ip dscp set tcp dport map { 22 : cs6, 80 : cs1 }`, `ip ttl set meta mark
+map { 1 : 5 }`): each element sets its constant. nft up to 1.1.3 sets such a part by an operation on the bits around it, takes a constant
+alone for it, and refuses maps.
 
 `meta mark set` an option of the packet (`tcp option maxseg size`) sets the number that the option has, as with nft 1.1; with nft
 1.0.6, its bytes are taken in the order of the machine.

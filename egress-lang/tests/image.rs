@@ -7,11 +7,16 @@ mod random;
 use std::collections::BTreeMap;
 
 use common::from_tables;
+use egress_lang::check::CheckOptions;
+use egress_lang::checked::{self, Ruleset};
+use egress_lang::diagnostic::SourceFile;
 use egress_lang::image::{Device, Image};
 use egress_lang::interpret::{Answer, interpret};
 use egress_lang::ir::{
     Base, BaseChain, Chain, ChainId, Hook, Key, Meta, Rule, Source, StateId, Step, Test, Verdict,
 };
+use egress_lang::lower;
+use egress_lang::parse::ParseOptions;
 use egress_lang::ranges::RangeSet;
 use egress_lang::simulate::SimPacket;
 use proptest::collection::vec;
@@ -279,5 +284,67 @@ fn a_mask_of_no_bits_at_all() {
             ..SimPacket::ethernet(&vec![0; length])
         };
         assert_eq!(from_tables(&image, &packet).dropped, dropped, "{length}");
+    }
+}
+
+/// What answers a packet is the last that it meets, in the chain, in those that it came from, and in other base chains.
+#[test]
+fn reject_ends_as_drop_does() {
+    let text = "table netdev t {
+        chain r { udp dport 3 counter reject; counter; }
+        chain b { type filter hook ingress device \"foo\" priority 1; counter; }
+        chain c {
+            type filter hook ingress device \"foo\" priority 0
+            udp dport 1 counter log reject
+            udp dport 1-2 counter
+            udp dport 2 limit rate 1/hour burst 1 packets counter reject
+            udp dport 2-3 meta mark set 5
+            jump r
+            udp dport 3 counter
+            udp dport 4 limit rate over 1/hour burst 1 packets counter reject
+            meta l4proto udp counter reject with icmpx no-route
+            counter
+        }
+    }";
+    let file = SourceFile {
+        name: "rules",
+        text: text.as_bytes(),
+    };
+    let loaded = Ruleset::default().load(file, &ParseOptions::default(), &CheckOptions::default());
+    let ruleset = loaded.expect("is right");
+    let hook = lower::hook(&ruleset, "foo", checked::Hook::Ingress).expect("can be done");
+    let devices = devices();
+    let device = devices
+        .iter()
+        .find(|d| d.name == "foo")
+        .expect("one of them");
+    for bits in 10..24 {
+        let Some(image) = compiled(&hook, 1 << bits) else {
+            continue;
+        };
+        for (port, protocol, dropped, counters) in [
+            (1, 17, true, 1),
+            (2, 17, true, 3),
+            (3, 17, true, 1),
+            (4, 17, true, 2),
+            (5, 17, true, 2),
+            (5, 6, false, 3),
+        ] {
+            let mut bytes = vec![0; 12];
+            bytes.extend([
+                8, 0, 0x45, 0, 0, 48, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, 9, 10, 0, 0, 1, 0,
+                9, 0, port, 0, 28,
+            ]);
+            bytes.resize(62, 0);
+            let mut packet = SimPacket::ethernet(&bytes);
+            packet.ifindex = 7;
+            let expected = interpret(&hook, device, &packet);
+            assert_eq!(from_tables(&image, &packet), expected, "{port}");
+            assert_eq!(
+                (expected.dropped, expected.counted.len()),
+                (dropped, counters),
+                "{port}: {expected:?}"
+            );
+        }
     }
 }

@@ -100,6 +100,8 @@ const EXCUSES: &[Excuse] = &[
         |d| d.is(Kind::List) && d.rule == "ip daddr { 1.2.3.4 counter }"),
     Excuse("newer than nft 1.0.6: last, fib check",
         |d| d.is(Kind::Accept) && (d.rule.starts_with("last") || d.has(" check "))),
+    Excuse("a map chooses also what is set in parts of 16 bits: nft makes operations on bits of these, of constants only",
+        |d| d.is(Kind::Accept) && !d.rule.starts_with("meta") && d.has(" set ") && d.has(" map ")),
     Excuse("nft reads the word behind `set` as a header",
         |d| d.is(Kind::Accept) && d.rule.ends_with("set tcp") && d.has_any(&["ip protocol", "ip6 nexthdr"])),
 ];
@@ -325,6 +327,9 @@ fn forms(left: &str, data_type: DataType, width: u32, out: &mut Vec<String>) {
         "meta mark set {left} map {{ {first} : 5, {second} : 6 }}"
     ));
     out.push(format!("{left} set meta mark"));
+    out.push(format!(
+        "{left} set meta mark map {{ 1 : {first}, 2 : {second} }}"
+    ));
     out.push(format!(
         "counter {left} != {second} log {left} {first} drop comment \"x\""
     ));

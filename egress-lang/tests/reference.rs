@@ -32,7 +32,7 @@ fn load(rule: &str, hook: Hook) -> Result<(), String> {
             counter n {{ }}
             set s {{ type ipv4_addr; size 9; flags dynamic; }}
             set prefixes {{ type ipv4_addr; size 9; flags dynamic,interval; }}
-            set others {{ type ipv4_addr; flags interval,timeout; elements = {{ * timeout 1h }}; }}
+            set others {{ type ipv4_addr; flags timeout; elements = {{ * timeout 1h }}; }}
             set names {{ type ifname; size 9; flags dynamic; }}
             map verdicts {{ type ipv4_addr : verdict; size 9; flags timeout; }}
             chain c {{ type filter hook {side} device \"eth0\" priority 0; {rule}; }}

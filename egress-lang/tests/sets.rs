@@ -278,6 +278,69 @@ fn elements_in_tables_expire() {
     assert_eq!(dropped, expected.as_flattened());
 }
 
+/// `*`, which is all that is no other element, until it expires.
+#[test]
+fn all_others_expire() {
+    let set = "set s { type ipv4_addr; flags interval,timeout; \
+               elements = { 10.0.0.0/30, 10.0.0.4/30 timeout 1s, 10.0.0.8/30 timeout 3s, * timeout 2s }; }\n\
+               set c { type ipv4_addr . inet_service; flags interval,timeout; \
+               elements = { 10.0.0.0/30 . 1-2, 10.0.0.0/30 . 3 timeout 3s, * timeout 2s }; }\n\
+               map v { type ipv4_addr : verdict; flags timeout; \
+               elements = { 10.0.0.1 : accept, 10.0.0.5 timeout 1s : accept, * timeout 2s : drop }; }";
+    let at = |time: u64| {
+        let packets = [(1, 1), (5, 1), (9, 1), (13, 1), (1, 3), (1, 4)];
+        packets.map(|(host, port)| packet(host, port, 60, time))
+    };
+    let times = [0, SECOND, 2 * SECOND - 1, 2 * SECOND, 3 * SECOND];
+    let packets: Vec<SimPacket> = times.into_iter().flat_map(at).collect();
+    let all = [true; 6];
+    let rows = |rule: &str, expected: [[bool; 6]; 5]| {
+        let (dropped, _) = run(&table(set, rule), &packets);
+        assert_eq!(dropped, expected.as_flattened(), "{rule}");
+    };
+    let later = [
+        [true, false, true, false, true, true],
+        [true, false, false, false, true, true],
+    ];
+    rows(
+        "ip daddr @s counter drop",
+        [all, all, all, later[0], later[1]],
+    );
+    let not = |row: [bool; 6]| row.map(|drops| !drops);
+    let none = not(all);
+    rows(
+        "ip daddr != @s counter drop",
+        [none, none, none, not(later[0]), not(later[1])],
+    );
+    let later = [
+        [true, false, false, false, true, false],
+        [true, false, false, false, false, false],
+    ];
+    rows(
+        "ip daddr . udp dport @c drop",
+        [all, all, all, later[0], later[1]],
+    );
+    rows(
+        "ip daddr . udp dport != @c drop",
+        [none, none, none, not(later[0]), not(later[1])],
+    );
+    let others = [false, true, true, true, false, false];
+    let first = [false, false, true, true, false, false];
+    rows("ip daddr vmap @v", [first, others, others, none, none]);
+}
+
+/// nft has no such maps.
+#[test]
+fn maps_choose_what_parts_of_16_bits_are_set_to() {
+    let rules = "ip dscp set udp dport map { 1 : cs1, 2-3 : af11 }\n\
+                 ip ttl set ip dscp map { cs1 : 5, af11 : 6 }\n\
+                 ip ttl 5 ip dscp cs1 udp dport 1 drop\nip ttl 6 ip dscp af11 udp dport 2-3 drop\n\
+                 ip ttl 64 ip dscp cs0 udp dport 4 drop";
+    let packets: Vec<SimPacket> = (1..=5).map(|port| packet(1, port, 60, 0)).collect();
+    let (dropped, _) = run(&table("", rules), &packets);
+    assert_eq!(dropped, [true, true, true, true, false]);
+}
+
 #[test]
 fn elements_tell_when_they_were_used_last() {
     let text = table(

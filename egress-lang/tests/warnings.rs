@@ -91,6 +91,25 @@ fn rules_that_never_match() {
 }
 
 #[test]
+fn nothing_is_behind_reject() {
+    let ingress = |rules: &[&str]| warned(&chain(rules).replace("hook egress", "hook ingress"));
+    assert_eq!(
+        ingress(&[
+            "tcp dport 1-100 counter reject",
+            "tcp dport 80 drop",
+            "udp dport 53 limit rate 1/second reject",
+            "udp dport 53 accept",
+            "counter reject with icmpx admin-prohibited",
+            "counter"
+        ]),
+        [
+            "4: this rule can never match: the rule at line 3 decides before it",
+            "8: this rule can never match: the rules at line 3, line 6 and line 7 decide before it",
+        ]
+    );
+}
+
+#[test]
 fn rules_that_change_nothing() {
     assert_eq!(
         warned(&chain(&[

@@ -4,8 +4,7 @@ use super::expr::Typed;
 use super::rule::{Failed, RuleChecker};
 use crate::ast::{self, Expr as Ast, ExprKind, LogOption, Name, SetElement};
 use crate::checked::{
-    AddressFamily, Expr, Hook, Log, MapData, Set, SetUpdate, SetUpdateOp, Statement, TypePart,
-    Value,
+    AddressFamily, Expr, Log, MapData, Set, SetUpdate, SetUpdateOp, Statement, TypePart, Value,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Span;
@@ -82,13 +81,6 @@ impl RuleChecker<'_, '_> {
             },
             _ => self.read(target)?,
         };
-        let pkttype = matches!(typed.expr, Expr::Meta(MetaKey::Pkttype));
-        if pkttype && self.hook == Some(Hook::Egress) {
-            return self.fail(
-                target.span,
-                "Could not process rule: Operation not supported",
-            );
-        }
         let writable = match &typed.expr {
             Expr::Field { .. } | Expr::Raw { .. } => true,
             Expr::Meta(key) => matches!(

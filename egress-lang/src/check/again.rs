@@ -5,8 +5,8 @@
 //! may be a contradiction as it is listed (`ether type { ip6, ip } ip ttl 5`), or say less.
 
 use super::context::Context;
-use super::listing::{self, Names};
-use super::place::place;
+use super::listing;
+use super::place::{is_ethertype, place};
 use crate::checked::{
     Expr, Lookup, Match, MatchOp, ObjectChoice, OptionFamily, Reject, Right, Set, Statement,
     Tunnel, Value,
@@ -19,8 +19,10 @@ use crate::meta::MetaKey;
 pub(super) enum Read {
     /// Nothing: it contradicts itself.
     Refused,
-    /// A rule, but another one.
+    /// A rule, but another one, without a match of this one.
     Other,
+    /// Another one that has all its matches, and more.
+    Narrower,
     /// The rule.
     Same,
 }
@@ -44,7 +46,6 @@ pub(super) fn read(statements: &[Statement], written: Written<'_>) -> Read {
             Written::Raw(statements) => !statements.contains(&at),
         };
         if let (Statement::Set { target, .. }, true) = (statement, is_named) {
-            reader.at = at;
             reader.expr(target);
         }
         reader.statement(at, statement);
@@ -52,39 +53,7 @@ pub(super) fn read(statements: &[Statement], written: Written<'_>) -> Read {
     if reader.refused {
         return Read::Refused;
     }
-    if reader.gives_back(statements) {
-        Read::Same
-    } else {
-        Read::Other
-    }
-}
-
-/// Whether a listing is read as a rule of which nothing is left out but what reading puts into it. nft leaves one match
-/// out each time where several say of one layer what a field implies.
-pub(super) fn stays(statements: &[Statement]) -> bool {
-    let mut reader = Reader::default();
-    for (at, statement) in statements.iter().enumerate() {
-        reader.statement(at, statement);
-    }
-    reader.needs.sort_by_key(|need| need.front);
-    let mut needs = reader.needs.into_iter().peekable();
-    let mut again = Vec::with_capacity(statements.len());
-    let mut needed = Vec::new();
-    for (at, statement) in statements.iter().enumerate() {
-        while let Some(need) = needs.next_if(|need| need.front <= at) {
-            needed.push(again.len());
-            again.push(need.what);
-        }
-        if !is_implied(statement) {
-            again.push(statement.clone());
-        }
-    }
-    let implied = listing::name_all(&mut again, Names::Found).implied;
-    implied.iter().all(|at| needed.contains(at))
-}
-
-fn is_implied(statement: &Statement) -> bool {
-    matches!(statement, Statement::Match(Match { implied: true, .. }))
+    reader.compared(statements)
 }
 
 /// A match that reading puts in front of a statement. The part of the rule in which it stands begins behind a statement
@@ -92,8 +61,6 @@ fn is_implied(statement: &Statement) -> bool {
 #[derive(Debug)]
 struct Need {
     part: usize,
-    /// The statement behind it.
-    front: usize,
     what: Statement,
 }
 
@@ -105,15 +72,15 @@ struct Reader {
     needs: Vec<Need>,
     /// What the listing leaves out: of which part, and which statement.
     hidden: Vec<(usize, usize)>,
-    at: usize,
-    /// Numbers of protocols without which an option is absent.
-    options_of: Vec<u128>,
+    /// What it shows, likewise.
+    shown: Vec<(usize, usize)>,
+    /// Of which part options are, and the numbers of the protocols without which they are absent.
+    options_of: Vec<(usize, u128)>,
     refused: bool,
 }
 
 impl Reader {
     fn statement(&mut self, at: usize, statement: &Statement) {
-        self.at = at;
         match statement {
             Statement::Match(Match {
                 left: Expr::Inner { .. },
@@ -124,6 +91,7 @@ impl Reader {
                 self.hidden.push((self.part, at));
             }
             Statement::Match(matched) => {
+                self.shown.push((self.part, at));
                 self.expr(&matched.left);
                 if let Right::Expr(right) = &matched.right {
                     self.expr(right);
@@ -171,11 +139,15 @@ impl Reader {
                     Ok(read) => place(&read) != place(expr),
                     Err(_) => true,
                 };
-                self.need(self.part, self.at, needs);
+                self.need(self.part, needs);
             }
             Expr::Option(option) => {
                 let protocol = match option.family {
-                    OptionFamily::Tcp => return self.options_of.extend(number_of(Protocol::Tcp)),
+                    OptionFamily::Tcp => {
+                        let number = number_of(Protocol::Tcp);
+                        let part = self.part;
+                        return self.options_of.extend(number.map(|number| (part, number)));
+                    }
                     OptionFamily::SctpChunk => return,
                     OptionFamily::Ip => Protocol::Ip,
                     OptionFamily::Exthdr => Protocol::Ip6,
@@ -183,7 +155,7 @@ impl Reader {
                 let mut needs = Vec::new();
                 self.refused |= self.context.protocol(protocol, &mut needs).is_err();
                 // It stands in front of the whole rule.
-                self.need(0, 0, needs);
+                self.need(0, needs);
             }
             Expr::Inner { tunnel, .. } => {
                 let mut needs = Vec::new();
@@ -192,7 +164,7 @@ impl Reader {
                     Tunnel::Gre | Tunnel::Gretap => self.context.need_gre(&mut needs),
                 }
                 .is_err();
-                self.need(self.part, self.at, needs);
+                self.need(self.part, needs);
             }
             Expr::Binary { left, right, .. } => {
                 self.expr(left);
@@ -214,54 +186,69 @@ impl Reader {
         };
         match self.context.network() {
             None => match self.context.network_dependency(needed) {
-                Ok(what) => self.need(0, 0, vec![what]),
+                Ok(what) => self.need(0, vec![what]),
                 Err(_) => self.refused = true,
             },
             Some(known) => self.refused |= known != Some(needed),
         }
     }
 
-    fn need(&mut self, part: usize, front: usize, needs: Vec<Statement>) {
+    fn need(&mut self, part: usize, needs: Vec<Statement>) {
         self.needs
-            .extend(needs.into_iter().map(|what| Need { part, front, what }));
+            .extend(needs.into_iter().map(|what| Need { part, what }));
     }
 
-    /// Whether what reading puts into the rule is what the listing leaves out.
-    fn gives_back(mut self, statements: &[Statement]) -> bool {
+    /// What the rule is that reading makes, by what it puts in and what the listing leaves out.
+    fn compared(mut self, statements: &[Statement]) -> Read {
         let matched = |at: usize| match statements.get(at) {
             Some(Statement::Match(matched)) => Some(matched),
             _ => None,
         };
-        let mut above_link = false;
+        let (mut above_link, mut is_same) = (false, true);
         for need in &self.needs {
             let Statement::Match(needed) = &need.what else {
-                return false;
+                return Read::Other;
             };
-            let found = self.hidden.iter().position(|&(part, at)| {
-                part == need.part && matched(at).is_some_and(|left_out| says(left_out, needed))
-            });
+            let given_back = |&(part, at): &(usize, usize)| {
+                part >= need.part && matched(at).is_some_and(|left_out| says(left_out, needed))
+            };
+            // What is done in front of a match is done for more packets without it.
+            let parts = self.hidden.iter().enumerate();
+            let found = parts
+                .filter(|(_, hidden)| given_back(hidden))
+                .min_by_key(|(_, (part, _))| *part)
+                .map(|(found, _)| found);
             let Some(found) = found else {
-                return false;
+                is_same = false;
+                continue;
             };
-            let (_, left_out) = self.hidden.swap_remove(found);
+            let (part, left_out) = self.hidden.swap_remove(found);
+            is_same &= part == need.part;
             above_link |= matched(left_out).is_some_and(|left_out| left_out.left != needed.left);
         }
-        self.hidden.iter().all(|&(_, at)| {
-            matched(at).is_some_and(|left_out| {
-                above_link && is_ethernet(left_out)
-                    || self
-                        .options_of
-                        .iter()
-                        .any(|&number| is_protocol(left_out, number))
-                    || statements
-                        .iter()
-                        .filter_map(|statement| match statement {
-                            Statement::Match(matched) if !matched.implied => Some(matched),
-                            _ => None,
-                        })
-                        .any(|shown| same(shown, left_out))
-            })
-        })
+        let is_said = |&(part, at): &(usize, usize)| {
+            let Some(left_out) = matched(at) else {
+                return false;
+            };
+            let is_given_back = |need: &Need| {
+                matches!(&need.what, Statement::Match(needed) if says(left_out, needed))
+                    && need.part <= part
+            };
+            above_link && is_ethernet(left_out)
+                || self.needs.iter().any(is_given_back)
+                || self
+                    .options_of
+                    .iter()
+                    .any(|&(of, number)| of <= part && is_protocol(left_out, number))
+                || self.shown.iter().any(|&(of, at)| {
+                    of <= part && matched(at).is_some_and(|shown| same(shown, left_out))
+                })
+        };
+        match self.hidden.iter().all(is_said) {
+            true if is_same => Read::Same,
+            true => Read::Narrower,
+            false => Read::Other,
+        }
     }
 }
 
@@ -271,9 +258,7 @@ fn says(left_out: &Match, needed: &Match) -> bool {
     if same(left_out, needed) {
         return true;
     }
-    let is_type = matches!(&left_out.left, Expr::Field { id, .. } if id.get().keyword == "type"
-        && matches!(id.get().protocol, Protocol::Ether | Protocol::Vlan));
-    is_type
+    is_ethertype(&left_out.left)
         && needed.left == Expr::Meta(MetaKey::Protocol)
         && left_out.op == needed.op
         && left_out.right == needed.right
@@ -340,7 +325,5 @@ fn in_order(set: &Set) -> Vec<u128> {
         _ => None,
     };
     let keys = set.elements.iter().map(|element| &element.key);
-    let mut values: Vec<u128> = keys.filter_map(single).collect();
-    values.sort_unstable();
-    values
+    keys.filter_map(single).collect()
 }

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 
 use super::graph::{self, GraphError};
+use super::hooks;
 use super::remove::Part;
 use super::rule::{Failed, Index, RuleChecker};
 use super::{CheckOptions, Shared};
 use crate::ast::{self, AddOp, Command, CommandKind, Path, Position, TableName};
-use crate::checked::{Chain, Element, Policy, Rule, Ruleset, Set, SetUpdateOp, Statement, Table};
+use crate::checked::{
+    Chain, Element, Hook, Policy, Rule, Ruleset, Set, SetUpdateOp, Statement, Table,
+};
 use crate::diagnostic::{Diagnostic, Span, nearest};
 
 type Result<T> = std::result::Result<T, Failed>;
@@ -27,8 +30,9 @@ pub(super) struct Applier {
     pub(super) pending: HashMap<(usize, usize), Vec<(Element, Span)>>,
     /// The last handle that each table gave before this transaction.
     pub(super) handles_before: HashMap<String, u64>,
-    /// Where the last jump of each table was added, to say where a loop was closed.
-    pub(super) jumps: HashMap<String, Span>,
+    /// Where the last jump of each table was added, or what not every hook has: which chain runs which is looked at
+    /// at the end, and what is wrong then was added there.
+    pub(super) to_validate: HashMap<String, Span>,
 }
 
 /// Removes the sets of meters whose rules are gone; says whether there were any.
@@ -61,7 +65,7 @@ impl Applier {
             ruleset,
             indexes: Vec::new(),
             by_name: HashMap::new(),
-            jumps: HashMap::new(),
+            to_validate: HashMap::new(),
             pending: HashMap::new(),
         };
         applier.reindex();
@@ -74,7 +78,7 @@ impl Applier {
         let _ = self.merge_pending();
         if self.shared.errors.is_empty() {
             for table in &self.ruleset.tables {
-                let Some(&span) = self.jumps.get(&table.name) else {
+                let Some(&span) = self.to_validate.get(&table.name) else {
                     continue;
                 };
                 match graph::validate(table) {
@@ -83,9 +87,9 @@ impl Applier {
                         span,
                         format!("Could not process rule: Too many levels of symbolic links; chain \u{2018}{chain}\u{2019} runs itself"),
                     ),
-                    Err(GraphError::OnEgress(chain)) => self.shared.error(
+                    Err(GraphError::Hook(chain, hook)) => self.shared.error(
                         span,
-                        format!("{UNSUPPORTED}; chain \u{2018}{chain}\u{2019} has a statement that the egress hook has not"),
+                        format!("{UNSUPPORTED}; chain \u{2018}{chain}\u{2019} has a statement that the {} hook has not", hook.keyword()),
                     ),
                     Err(GraphError::TooDeep(chain)) => self.shared.error(
                         span,
@@ -485,12 +489,12 @@ impl Applier {
                 _ => None,
             })
             .collect();
-        if checked
-            .statements
-            .iter()
-            .any(|statement| !graph::targets(found, statement).is_empty())
-        {
-            self.jumps.insert(found.name.clone(), rule.span);
+        let is_run = |statement: &Statement| {
+            !graph::targets(found, statement).is_empty()
+                || !Hook::ALL.iter().all(|&hook| hooks::has(hook, statement))
+        };
+        if checked.statements.iter().any(is_run) {
+            self.to_validate.insert(found.name.clone(), rule.span);
         }
         for (name, op) in changed {
             // A set that rules fill is limited, to what nft says where the declaration does not, and dynamic.

@@ -87,7 +87,7 @@ impl Applier {
             false => pending.append(&mut all),
         }
         if jumps && let Some(table) = self.ruleset.tables.get(table) {
-            self.jumps.insert(table.name.clone(), span);
+            self.to_validate.insert(table.name.clone(), span);
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use super::context::part;
 use super::rule::{Failed, RuleChecker};
 use crate::ast::{Expr as Ast, ExprKind, OptionFieldName};
 use crate::checked::{
-    BitOp, Expr, FibFlag, FibResult, Hook, Lookup, MapData, Match, OptionFamily, OptionField,
-    OptionPart, Statement, Tunnel, TypePart, Value,
+    BitOp, Expr, FibFlag, FibResult, Lookup, MapData, Match, OptionFamily, OptionField, OptionPart,
+    Statement, Tunnel, TypePart, Value,
 };
 use crate::datatype::DataType;
 use crate::diagnostic::Span;
@@ -193,9 +193,6 @@ impl RuleChecker<'_, '_> {
             MetaKey::Nftrace => {
                 return self.fail(expr.span, "Could not process rule: Operation not supported");
             }
-            MetaKey::Ipsec if self.hook == Some(Hook::Egress) => {
-                return self.fail(expr.span, "Could not process rule: Operation not supported");
-            }
             MetaKey::Sdif | MetaKey::Sdifname | MetaKey::Ibrname | MetaKey::Obrname => {
                 let message = format!("meta {} is not supported in table netdev", row.keyword);
                 return self.fail(expr.span, message);
@@ -279,14 +276,8 @@ impl RuleChecker<'_, '_> {
         if has(FibFlag::Iif) && has(FibFlag::Oif) {
             return self.fail(expr.span, "fib: iif and oif are mutually exclusive");
         }
-        // What leaves has no interface that it came in by, and is routed already.
-        let cannot = match self.hook {
-            Some(Hook::Egress) => result != FibResult::Type || has(FibFlag::Iif),
-            Some(Hook::Ingress) => has(FibFlag::Oif),
-            None => false,
-        };
-        if cannot {
-            return self.fail(expr.span, "Could not process rule: Operation not supported");
+        if has(FibFlag::Oif) && result != FibResult::Type {
+            return self.fail(expr.span, "Could not process rule: Invalid argument");
         }
         let (data_type, width) = match result {
             FibResult::Type => (DataType::FibAddrtype, 32),

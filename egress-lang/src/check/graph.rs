@@ -1,22 +1,22 @@
-//! Which chain runs which: no loops, and not too deep.
+//! Which chain runs which: no loops, not too deep, and nothing that the hook has not.
 
 use std::collections::HashMap;
 
-use crate::checked::{Chain, ElementData, Expr, Hook, Lookup, Set, Statement, Table, Verdict};
-use crate::meta::MetaKey;
+use super::hooks;
+use crate::checked::{Chain, ElementData, Hook, Lookup, Set, Statement, Table, Verdict};
 
 /// How many jumps deep the kernel goes.
 const MAX_JUMPS: usize = 16;
 
-/// What is wrong with the jumps of a table.
+/// What is wrong with what the chains of a table run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum GraphError {
     /// A chain that runs itself.
     Loop(String),
     /// A chain from which jumps go too deep.
     TooDeep(String),
-    /// A chain that the egress hook runs, with a statement of the ingress hook.
-    OnEgress(String),
+    /// A chain that a hook runs, with a statement that the hook has not.
+    Hook(String, Hook),
 }
 
 /// The chains that a rule's statement can run.
@@ -43,50 +43,33 @@ fn of_set(set: &Set) -> Vec<&str> {
         .collect()
 }
 
-/// Whether only the ingress hook has this statement.
-fn is_of_ingress(statement: &Statement) -> bool {
-    match statement {
-        Statement::Reject(_) => true,
-        Statement::Set { target, .. } => matches!(target, Expr::Meta(MetaKey::Pkttype)),
-        _ => false,
-    }
-}
-
 /// Looks for statements that a hook runs which has them not.
-fn on_egress(table: &Table, edges: &[Vec<usize>]) -> Result<(), GraphError> {
-    let of_ingress = |chain: &Chain| {
+fn on_hook(table: &Table, edges: &[Vec<usize>], hook: Hook) -> Result<(), GraphError> {
+    let lacks = |chain: &Chain| {
         let mut statements = chain.rules.iter().flat_map(|rule| &rule.statements);
-        statements.any(is_of_ingress)
+        statements.any(|statement| !hooks::has(hook, statement))
     };
-    if !table.chains.iter().any(of_ingress) {
+    if !table.chains.iter().any(lacks) {
         return Ok(());
     }
-    let is_egress = |chain: &Chain| {
-        chain
-            .base
-            .as_ref()
-            .is_some_and(|base| base.hook == Hook::Egress)
-    };
-    let bases = table
-        .chains
-        .iter()
-        .enumerate()
-        .filter(|(_, chain)| is_egress(chain));
+    let is_base = |chain: &Chain| chain.base.as_ref().is_some_and(|base| base.hook == hook);
+    let chains = table.chains.iter().enumerate();
+    let bases = chains.filter(|(_, chain)| is_base(chain));
     let mut open: Vec<usize> = bases.map(|(at, _)| at).collect();
     let mut seen = vec![false; edges.len()];
     while let Some(at) = open.pop() {
         if std::mem::replace(seen.get_mut(at).unwrap_or(&mut true), true) {
             continue;
         }
-        if let Some(chain) = table.chains.get(at).filter(|chain| of_ingress(chain)) {
-            return Err(GraphError::OnEgress(chain.name.clone()));
+        if let Some(chain) = table.chains.get(at).filter(|chain| lacks(chain)) {
+            return Err(GraphError::Hook(chain.name.clone(), hook));
         }
         open.extend(edges.get(at).into_iter().flatten());
     }
     Ok(())
 }
 
-/// Looks for loops and for jumps that are too deep.
+/// Looks for loops, for jumps that are too deep, and for what a hook has not.
 pub(super) fn validate(table: &Table) -> Result<(), GraphError> {
     let index: HashMap<&str, usize> = table
         .chains
@@ -108,7 +91,9 @@ pub(super) fn validate(table: &Table) -> Result<(), GraphError> {
             next
         })
         .collect();
-    on_egress(table, &edges)?;
+    for hook in Hook::ALL {
+        on_hook(table, &edges, hook)?;
+    }
     // Depth of the longest way from each chain, filled in from the ends.
     let mut depths: Vec<Option<usize>> = vec![None; edges.len()];
     let mut open = vec![false; edges.len()];

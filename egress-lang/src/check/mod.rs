@@ -12,6 +12,7 @@ mod elements;
 mod expr;
 mod graph;
 mod handles;
+mod hooks;
 mod insert;
 mod listing;
 mod order;

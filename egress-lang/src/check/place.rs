@@ -1,6 +1,7 @@
 //! Where in headers a rule reads.
 
-use crate::checked::{Expr, ObjectChoice, RawBase, Right, Set, Statement, Value};
+use crate::checked::{Expr, ObjectChoice, Right, Set, Statement, Value};
+use crate::field::Protocol;
 use crate::ir::Base;
 
 /// Base, offset and width in bits.
@@ -18,30 +19,25 @@ pub(super) fn place(expr: &Expr) -> Option<Place> {
             base,
             offset,
             length,
-        } => {
-            let base = match base {
-                RawBase::Link => Base::Link,
-                RawBase::Network => Base::Network,
-                RawBase::Transport => Base::Transport,
-                RawBase::Inner => Base::Inner,
-            };
-            Some((base, *offset, *length))
-        }
+        } => Some(((*base).into(), *offset, *length)),
         _ => None,
     }
+}
+
+/// Whether it is the EtherType in a header of the link layer.
+pub(super) fn is_ethertype(expr: &Expr) -> bool {
+    let Expr::Field { id, .. } = expr else {
+        return false;
+    };
+    let field = id.get();
+    matches!(field.protocol, Protocol::Ether | Protocol::Vlan) && field.keyword == "type"
 }
 
 /// The raw payload of a place.
 pub(super) fn raw(expr: &Expr) -> Option<Expr> {
     let (base, offset, length) = place(expr)?;
-    let base = match base {
-        Base::Link => RawBase::Link,
-        Base::Network => RawBase::Network,
-        Base::Transport => RawBase::Transport,
-        Base::Inner => RawBase::Inner,
-    };
     Some(Expr::Raw {
-        base,
+        base: base.into(),
         offset,
         length,
     })

@@ -5,7 +5,7 @@
 use super::again::{self, Read, Written};
 use super::context::Context;
 use super::listing::{Names, Renamed, name_all, undo};
-use super::place::{each_place, raw};
+use super::place::{each_place, place, raw};
 use super::unnamed::{match_of_raw, write_of_raw};
 use crate::checked::{Expr, Lookup, Match, MatchOp, Right, Statement};
 use crate::datatype::DataType;
@@ -31,11 +31,11 @@ pub(super) fn list(statements: &mut [Statement]) {
     undo(statements, listing.renamed);
     let listing = name_all(statements, Names::Written);
     leave_out(statements, &listing.implied, true);
-    // nft's own listing may be read as another rule; where it is this one, it stays so.
+    // nft's own listing may be read as another rule: as long as that is no wider, it stays so.
     let is_nfts = found == (false, listing.implied.clone(), listing.renamed.len());
     match read(statements) {
         Read::Same => {}
-        Read::Other if is_nfts && again::stays(statements) => {}
+        Read::Narrower if is_nfts => {}
         found => search(statements, &listing.implied, found),
     }
 }
@@ -60,12 +60,12 @@ fn read(statements: &[Statement]) -> Read {
     again::read(statements, Written::Named)
 }
 
-/// Shows more than a listing should, or less: best so that the rule is read, else so that any rule is.
+/// Shows more than a listing should, or less: best so that the rule is read, else one that matches no more.
 fn search(statements: &mut [Statement], hidden: &[usize], found: Read) {
     if hide_one(statements) {
         return;
     }
-    for wanted in [Read::Same, Read::Other] {
+    for wanted in [Read::Same, Read::Narrower, Read::Other] {
         if wanted <= found
             || show_one(statements, hidden, wanted)
             || show_all(statements, hidden, wanted)
@@ -185,7 +185,9 @@ impl Mender {
         let Expr::Field { id, .. } = expr else {
             return;
         };
-        if self.context.field(*id, &mut Vec::new()).is_ok() {
+        // The tag or the header that it is of may be another one by then.
+        let read = self.context.field(*id, &mut Vec::new());
+        if read.is_ok_and(|read| place(&read) == place(expr)) {
             return;
         }
         if let Some(raw) = raw(expr) {

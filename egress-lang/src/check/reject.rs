@@ -1,8 +1,11 @@
 //! `reject`: what it answers with, and what that needs of the packet.
 
+use super::again;
+use super::context::Context;
+use super::place::is_ethertype;
 use super::rule::{Failed, RuleChecker};
 use crate::ast::{Name, RejectWith};
-use crate::checked::{Expr, Hook, Lookup, Match, MatchOp, Reject, Right, Statement, Value};
+use crate::checked::{Expr, Lookup, Match, MatchOp, Reject, Right, Statement, Value};
 use crate::datatype::DataType;
 use crate::diagnostic::Span;
 use crate::field::Protocol;
@@ -22,18 +25,12 @@ pub(crate) const ICMPX_PORT: u8 = 1;
 
 impl RuleChecker<'_, '_> {
     pub(super) fn reject(&mut self, with: Option<&RejectWith>, span: Span) -> Result<Statement> {
-        if self.hook == Some(Hook::Egress) {
-            return self.fail(span, super::apply::UNSUPPORTED);
-        }
         let network = self.context.network();
-        let listed = self.listed_protocol();
-        let known =
-            |known: Option<Known>| matches!(known, None | Some(Some(Protocol::Ip | Protocol::Ip6)));
-        // As they are listed, another one may be the last; the listing has to be read again.
-        if !known(network) || !known(listed) {
+        if !is_answered(network) {
             return self.fail(span, "cannot reject this network family");
         }
-        let (network, listed) = (network.flatten(), listed.flatten());
+        let network = network.flatten();
+        let listed = self.listed_protocol(network);
         let reject = match with {
             None => default_reject(network, listed),
             Some(RejectWith::TcpReset) => self.tcp_reset(span)?,
@@ -79,17 +76,22 @@ impl RuleChecker<'_, '_> {
         Ok(reject)
     }
 
-    /// The protocol of the network layer that stands last in the listing of several, if the rule names several.
-    fn listed_protocol(&self) -> Option<Known> {
-        let last = self.out.iter().rev().find_map(protocols)?;
-        let Right::Set(Lookup::Anonymous(set)) = last else {
+    /// What is known of the network layer where the rule's listing is read, if a list of several protocols says it.
+    /// In nft's order another one may be the last: where that is one for which there is no answer, and which nft does
+    /// not read therefore, the list ends with the one that is the last as it is written.
+    fn listed_protocol(&mut self, network: Option<Protocol>) -> Option<Protocol> {
+        let matched = self.out.iter_mut().rev().find_map(says_network)?;
+        let listed = known_behind(matched);
+        let Right::Set(Lookup::Anonymous(set)) = &mut matched.right else {
             return None;
         };
-        let values = set.elements.iter().filter_map(|element| match element.key {
-            Value::Int(value) => u16::try_from(value).ok(),
-            _ => None,
-        });
-        values.max().map(Protocol::by_ethertype)
+        if is_answered(listed) {
+            return listed.flatten();
+        }
+        let last = network?.row().ethertype?;
+        let last = Value::Int(last.into());
+        set.elements.sort_by_key(|element| element.key == last);
+        network
     }
 
     fn tcp_reset(&mut self, span: Span) -> Result<Reject> {
@@ -131,26 +133,25 @@ fn as_listed(reject: Reject, listed: Option<Protocol>) -> Reject {
     }
 }
 
-/// What a match says of the network layer's protocol.
-fn protocols(statement: &Statement) -> Option<&Right> {
-    let Statement::Match(Match {
-        left,
-        op: MatchOp::Eq,
-        right,
-        ..
-    }) = statement
-    else {
+/// A match that says the network layer's protocol.
+fn says_network(statement: &mut Statement) -> Option<&mut Match> {
+    let Statement::Match(matched) = statement else {
         return None;
     };
-    let says = match left {
-        Expr::Meta(key) => *key == MetaKey::Protocol,
-        Expr::Field { id, .. } => {
-            let field = id.get();
-            matches!(field.protocol, Protocol::Ether | Protocol::Vlan) && field.keyword == "type"
-        }
-        _ => false,
-    };
-    says.then_some(right)
+    let says = matched.left == Expr::Meta(MetaKey::Protocol) || is_ethertype(&matched.left);
+    Some(matched).filter(|matched| says && matched.op == MatchOp::Eq)
+}
+
+/// What is known of the network layer behind such a match.
+fn known_behind(matched: &Match) -> Option<Known> {
+    let mut context = Context::default();
+    again::learn(&mut context, &matched.left, &matched.right);
+    context.network()
+}
+
+/// Whether there is an answer, as far as is known: nft refuses what is known to have none.
+fn is_answered(network: Option<Known>) -> bool {
+    matches!(network, None | Some(Some(Protocol::Ip | Protocol::Ip6)))
 }
 
 /// What it is called, and the type and number of its code; nothing where it is what nft chooses itself.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::context::Context;
 use super::expr::Typed;
-use super::{CheckOptions, Shared, bits, order};
+use super::{CheckOptions, Shared, bits, hooks, order};
 use crate::ast::{self, Expr as Ast, ExprKind, StatementKind};
 use crate::checked::{
     Counter, Expr, FibResult, Hook, Limit, Lookup, MapData, Match, MatchOp, ObjectChoice,
@@ -79,6 +79,13 @@ impl<'t> RuleChecker<'_, 't> {
             failed |= self.statement(statement).is_err();
             if is_terminal(statement) {
                 terminal = Some(statement.span);
+            }
+            let checked = self.out.get(start..).unwrap_or_default();
+            if let Some(hook) = self.hook
+                && !checked.iter().all(|one| hooks::has(hook, one))
+            {
+                let _: Result<()> = self.fail(statement.span, super::apply::UNSUPPORTED);
+                failed = true;
             }
             if self.shared.options.enforceable
                 && !failed

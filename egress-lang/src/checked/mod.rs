@@ -87,6 +87,9 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
     /// nft's word.
     pub fn keyword(self) -> &'static str {
         match self {

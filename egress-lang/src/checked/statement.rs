@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{ObjectKind, Set, StateId};
 use crate::datatype::DataType;
 use crate::field::FieldId;
+use crate::ir::Base;
 use crate::meta::MetaKey;
 
 /// One part of a rule: a match, or something that is done.
@@ -364,6 +365,28 @@ pub enum RawBase {
     Transport,
     /// `@ih`.
     Inner,
+}
+
+impl From<RawBase> for Base {
+    fn from(base: RawBase) -> Self {
+        match base {
+            RawBase::Link => Self::Link,
+            RawBase::Network => Self::Network,
+            RawBase::Transport => Self::Transport,
+            RawBase::Inner => Self::Inner,
+        }
+    }
+}
+
+impl From<Base> for RawBase {
+    fn from(base: Base) -> Self {
+        match base {
+            Base::Link => Self::Link,
+            Base::Network => Self::Network,
+            Base::Transport => Self::Transport,
+            Base::Inner => Self::Inner,
+        }
+    }
 }
 
 /// Operations on bits.

@@ -348,7 +348,6 @@ impl Act {
             | Self::Fwd { .. }
             | Self::Redirect { .. }
             | Self::FwdTo { .. }
-            | Self::Reject { .. }
             | Self::Lookup { .. } => true,
             Self::Change { how, .. } => *how != SetChange::Delete,
             Self::Constant { .. }
@@ -370,6 +369,8 @@ impl Act {
             | Self::Symhash { .. }
             | Self::NewKey
             | Self::Dup { .. }
+            // The packet ends here, as by the drop behind it.
+            | Self::Reject { .. }
             | Self::Log { .. }
             | Self::Trace { .. } => false,
         }

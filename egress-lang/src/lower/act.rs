@@ -53,7 +53,6 @@ impl Lower<'_> {
                 act.push(Act::Redirect { device: 0 });
                 Step::Act(act)
             }
-            Statement::Reject(reject) => Step::Act(vec![self.reject(*reject)?]),
             Statement::Fwd { address, device } => Step::Act(self.fwd(address.as_ref(), device)?),
             Statement::OptionReset { kind } => Step::Act(vec![Act::SetOption {
                 part: tcp_option(*kind, 0, 0),
@@ -65,7 +64,7 @@ impl Lower<'_> {
     }
 
     /// `nft_reject_netdev_eval()` (net/netfilter/nft_reject_netdev.c).
-    fn reject(&self, reject: Reject) -> Result<Act> {
+    pub(super) fn reject(&self, reject: Reject) -> Result<Act> {
         if self.hook == Hook::Egress {
             return Err("reject on egress".to_owned());
         }

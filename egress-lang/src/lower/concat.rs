@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rule::{Alternatives, MAX_ALTERNATIVES, TOO_MANY};
+use super::rule::{Alternatives, MAX_ALTERNATIVES, TOO_MANY, append};
 use super::test;
 use crate::boxes::Boxes;
 use crate::checked::{Element, Expr, Hook, Set, Value};
@@ -46,12 +46,14 @@ impl<'s> Keys<'s> {
         if set.expires_in_tables() {
             parts.push(Part::Uptime);
         }
-        let keys = Self { parts, set, hook };
-        let mut elements = set.elements.iter();
-        if elements.any(|element| element.key == Value::Any && keys.until(element).is_some()) {
-            return Err("* that expires".to_owned());
-        }
-        Ok(keys)
+        Ok(Self { parts, set, hook })
+    }
+
+    /// `*`, if it is an element; and until when.
+    fn any(&self) -> Option<Option<u64>> {
+        let mut elements = self.set.elements.iter();
+        let any = elements.find(|element| element.key == Value::Any)?;
+        Some(self.until(any))
     }
 
     /// Until when an element is there.
@@ -103,17 +105,8 @@ impl<'s> Keys<'s> {
                 test::part(part, values, self.hook)
             }
             (Part::Uptime, by) => {
-                let test = |until: u64| {
-                    Step::Test(Test {
-                        key: Key::whole(Source::Meta(Meta::Uptime)),
-                        values: match until.checked_sub(1) {
-                            Some(last) => RangeSet::range(0, last.into()),
-                            None => RangeSet::empty(),
-                        },
-                    })
-                };
                 let until = by.and_then(|by| by.until);
-                Ok(until.map(test).into_iter().collect())
+                Ok(until.map(before).into_iter().collect())
             }
         }
     }
@@ -129,16 +122,29 @@ impl<'s> Keys<'s> {
 
     /// Ways to be an element of the set, of which at most one is a packet's.
     pub(super) fn any_of(&self) -> Result<Alternatives> {
-        // What is there is an element.
-        let mut elements = self.set.elements.iter();
-        if elements.any(|element| element.key == Value::Any) {
-            return Ok(vec![self.element(None)?]);
+        let Some(until) = self.any() else {
+            return self.any_of_others();
+        };
+        // What is there is an element, until `*` expires.
+        let mut ways = vec![self.element(None)?];
+        if let Some(until) = until {
+            append(&mut ways, &[before(until)]);
+            let mut others = self.any_of_others()?;
+            append(&mut others, &[from(until)]);
+            ways.extend(others);
         }
+        Ok(ways)
+    }
+
+    /// The same, where `*` does not count.
+    fn any_of_others(&self) -> Result<Alternatives> {
         if self.is_single() {
             let all = self.united();
             return all.iter().map(|by| self.element(Some(by))).collect();
         }
-        Ok(self.each_of()?.into_iter().flatten().collect())
+        let each = self.set.elements.iter().zip(self.each_of()?);
+        let others = each.filter(|(element, _)| element.key != Value::Any);
+        Ok(others.flat_map(|(_, ways)| ways).collect())
     }
 
     /// Whether the key has one part: nft lets single values and intervals not overlap.
@@ -152,7 +158,13 @@ impl<'s> Keys<'s> {
         let mut each = Vec::with_capacity(self.set.elements.len());
         for element in &self.set.elements {
             each.push(match &element.key {
-                Value::Any => self.none_of_others()?,
+                Value::Any => {
+                    let mut ways = self.none_of_others()?;
+                    if let Some(until) = self.until(element) {
+                        append(&mut ways, &[before(until)]);
+                    }
+                    ways
+                }
                 _ => vec![self.element(Some(&self.asking(element)))?],
             });
         }
@@ -196,11 +208,15 @@ impl<'s> Keys<'s> {
 
     /// Ways, of which at most one is a packet's, to have all parts of a key and be none of the elements.
     pub(super) fn none_of(&self) -> Result<Alternatives> {
-        let mut elements = self.set.elements.iter();
-        if elements.any(|element| element.key == Value::Any) {
-            return Ok(Alternatives::new());
+        match self.any() {
+            None => self.none_of_others(),
+            Some(None) => Ok(Alternatives::new()),
+            Some(Some(until)) => {
+                let mut ways = self.none_of_others()?;
+                append(&mut ways, &[from(until)]);
+                Ok(ways)
+            }
         }
-        self.none_of_others()
     }
 
     /// The same, where `*` does not count.
@@ -242,6 +258,24 @@ impl<'s> Keys<'s> {
         }
         Ok(columns)
     }
+}
+
+/// The test whether something is there still that is there until then.
+fn before(until: u64) -> Step {
+    uptime(match until.checked_sub(1) {
+        Some(last) => RangeSet::range(0, last.into()),
+        None => RangeSet::empty(),
+    })
+}
+
+/// The test whether it is there no more.
+fn from(until: u64) -> Step {
+    uptime(RangeSet::range(until.into(), u64::MAX.into()))
+}
+
+fn uptime(values: RangeSet) -> Step {
+    let key = Key::whole(Source::Meta(Meta::Uptime));
+    Step::Test(Test { key, values })
 }
 
 /// The value of one part in a key; that of `*` is any.

@@ -273,6 +273,11 @@ impl<'r> Lowering<'r> {
                         continue;
                     }
                 }
+                // The act drops the packet itself; the verdict says that nothing is behind it.
+                Statement::Reject(reject) => vec![
+                    ir::Step::Act(vec![self.lower(table).reject(*reject)?]),
+                    ir::Step::Verdict(ir::Verdict::Drop),
+                ],
                 other => {
                     let lower = self.lower(table);
                     let step = lower.statement(other)?;
@@ -567,7 +572,7 @@ fn exit_is(number: u32) -> ir::Act {
 }
 
 /// Adds steps to each way.
-fn append(ways: &mut Alternatives, steps: &[ir::Step]) {
+pub(super) fn append(ways: &mut Alternatives, steps: &[ir::Step]) {
     for way in ways {
         way.extend(steps.iter().cloned());
     }

@@ -1,7 +1,7 @@
 //! Sets whose elements change while packets flow: looking them up, and changing them.
 
 use super::{act::Lower, test};
-use crate::checked::{Expr, Hook, MatchOp, Set, SetUpdate, SetUpdateOp, TypePart};
+use crate::checked::{Expr, Hook, MatchOp, Set, SetUpdate, SetUpdateOp, TypePart, Value};
 use crate::element;
 use crate::ir::{Act, Meta, Register, SetChange, Source};
 use crate::meta::MetaKey;
@@ -11,13 +11,22 @@ type Result<T> = std::result::Result<T, String>;
 /// Where what a new element maps to stands.
 const DATA: Register = 2;
 
+/// Whether the map can hold the elements: it knows keys, and not what is none of them.
+fn in_map(set: &Set) -> Result<()> {
+    element::supported(set)?;
+    match set.elements.iter().any(|one| one.key == Value::Any) {
+        true => Err(element::ANY.to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// Looks up the key that stands ready.
 ///
 /// # Errors
 ///
 /// Where the set cannot change.
 pub(super) fn lookup(set: &Set, negated: bool, data: Option<Register>) -> Result<Act> {
-    element::supported(set)?;
+    in_map(set)?;
     Ok(Act::Lookup {
         set: set.id,
         negated,
@@ -47,7 +56,7 @@ impl Lower<'_> {
         };
         let set = table.set(&update.set);
         let set = set.ok_or_else(|| format!("the missing set {}", update.set))?;
-        element::supported(set)?;
+        in_map(set)?;
         // Keys need the registers below.
         let mut act = match &update.data {
             Some(data) => self.value(data, DATA)?,

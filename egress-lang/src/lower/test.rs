@@ -4,8 +4,7 @@ use egress_common::tunnel::{base, kind};
 
 use crate::check::{bounds, prefix_mask};
 use crate::checked::{
-    BitOp, Expr, Hook, Lookup, Match, MatchOp, OptionFamily, OptionField, RawBase, Right, Set,
-    Tunnel, Value,
+    BitOp, Expr, Hook, Lookup, Match, MatchOp, OptionFamily, OptionField, Right, Set, Tunnel, Value,
 };
 use crate::ir::{Base, Carrier, Key, Meta, NameOf, NamePattern, Source, Step, Test};
 use crate::meta::MetaKey;
@@ -422,15 +421,7 @@ pub(super) fn place(expr: &Expr) -> Result<Place> {
             base,
             offset,
             length,
-        } => {
-            let base = match base {
-                RawBase::Link => Base::Link,
-                RawBase::Network => Base::Network,
-                RawBase::Transport => Base::Transport,
-                RawBase::Inner => Base::Inner,
-            };
-            payload(base, *offset, *length)
-        }
+        } => payload((*base).into(), *offset, *length),
         Expr::Meta(key) => {
             let meta = match key {
                 MetaKey::Length => Meta::Length,

@@ -3,7 +3,7 @@
 use egress_common::packet::{ETH_P_8021AD, ETH_P_8021Q};
 
 use super::{Lower, Result};
-use crate::checked::{Expr, Hook, RawBase, Value};
+use crate::checked::{Expr, Hook, Value};
 use crate::field::Protocol;
 use crate::ir::{Act, Base, Checksum, Source};
 
@@ -143,12 +143,7 @@ impl Target {
                 offset,
                 length,
             } => Self {
-                base: match base {
-                    RawBase::Link => Base::Link,
-                    RawBase::Network => Base::Network,
-                    RawBase::Transport => Base::Transport,
-                    RawBase::Inner => Base::Inner,
-                },
+                base: (*base).into(),
                 offset: *offset,
                 width: *length,
                 protocol: None,
