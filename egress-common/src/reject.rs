@@ -200,7 +200,11 @@ pub fn answer<P: Packet>(packet: &P, how: How, reset: bool) -> bool {
     if packet.link_len() != ETH_HLEN || packet.far(0, 1).is_none_or(|first| first >> 56 & 1 == 1) {
         return false;
     }
-    let made = match (packet.protocol(), reset) {
+    // By what is in the link header, which rules may have changed, as `nft_reject_netdev_eval()` has it.
+    let Some(link) = eight(packet, 6) else {
+        return false;
+    };
+    let made = match (link as u16, reset) {
         (ETH_P_IP, false) => packet.answer_ipv4(how),
         (ETH_P_IP, true) => packet.reset_ipv4(how),
         (ETH_P_IPV6, false) => packet.answer_ipv6(how),

@@ -100,7 +100,9 @@ fn headers(link: Link, packet: &SimPacket, bytes: &[u8]) -> Vec<(Protocol, usize
     }
     // The engine knows nothing of a tag that stands beside the packet.
     let tag = bytes.len().saturating_sub(packet.len() as usize);
-    let Some(network) = Protocol::by_ethertype(packet.protocol()) else {
+    let network = Protocol::by_ethertype(packet.protocol());
+    // A tag within the packet is named above.
+    let Some(network) = network.filter(|network| *network != Protocol::Vlan) else {
         return found;
     };
     found.push((network, tag + link.header_len()));
