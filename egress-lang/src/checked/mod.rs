@@ -396,6 +396,8 @@ pub enum Start {
     Value(u64),
     /// A bucket with so many nanoseconds in it.
     Full(u64),
+    /// What a packet was last at so many milliseconds ago.
+    Used(u64),
 }
 
 impl Start {
@@ -410,6 +412,8 @@ impl Start {
         match self {
             Self::Value(value) => value,
             Self::Full(most) => now.wrapping_sub(most),
+            // 0 is that none ever was.
+            Self::Used(ago) => now.saturating_sub(ago.saturating_mul(1_000_000)).max(1),
         }
     }
 }
@@ -481,7 +485,9 @@ impl Ruleset {
         self.each_statement(&mut |statement| {
             match statement {
                 Statement::Limit(limit) => states.push((limit.id, Start::full(limit))),
-                Statement::Last { id, .. } => states.push((*id, Start::Value(0))),
+                Statement::Last { id, used } => {
+                    states.push((*id, used.map_or(Start::Value(0), Start::Used)));
+                }
                 // Keeps nothing, but its slot is its number.
                 Statement::Log(log) => states.push((log.id, Start::Value(0))),
                 _ => {}
