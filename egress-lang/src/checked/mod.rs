@@ -396,8 +396,6 @@ pub enum Start {
     Value(u64),
     /// A bucket with so many nanoseconds in it.
     Full(u64),
-    /// What a packet was last at so many milliseconds ago.
-    Used(u64),
 }
 
 impl Start {
@@ -412,8 +410,6 @@ impl Start {
         match self {
             Self::Value(value) => value,
             Self::Full(most) => now.wrapping_sub(most),
-            // 0 is that none ever was.
-            Self::Used(ago) => now.saturating_sub(ago.saturating_mul(1_000_000)).max(1),
         }
     }
 }
@@ -485,9 +481,7 @@ impl Ruleset {
         self.each_statement(&mut |statement| {
             match statement {
                 Statement::Limit(limit) => states.push((limit.id, Start::full(limit))),
-                Statement::Last { id, used } => {
-                    states.push((*id, used.map_or(Start::Value(0), Start::Used)));
-                }
+                Statement::Last { id, .. } => states.push((*id, Start::Value(0))),
                 // Keeps nothing, but its slot is its number.
                 Statement::Log(log) => states.push((log.id, Start::Value(0))),
                 _ => {}
