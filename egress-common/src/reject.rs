@@ -5,6 +5,12 @@
 //! which it came. What no answer may be sent to is only dropped: what is broken, is no first fragment, or has a wrong
 //! checksum, what came to a group's address, resets, and errors of unreachable destinations.
 
+mod header;
+mod sum;
+
+use self::header::{Ipv4, Ipv6, Network, eight};
+use self::sum::is_right;
+pub use self::sum::{MAX_STEPS, SumWalk, total};
 use crate::extension::ExtensionWalk;
 use crate::packet::{ETH_HLEN, ETH_P_IP, ETH_P_IPV6, IPV4_HLEN, IPV6_HLEN, Packet};
 use crate::store::{fold, sum};
@@ -100,68 +106,6 @@ pub struct Shape {
     pub room: u32,
     /// What was known of its checksum.
     pub summed: Summed,
-}
-
-/// The way over what is summed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct SumWalk {
-    /// Where the next step starts.
-    at: u32,
-    /// Where it ends.
-    end: u32,
-    sum: u64,
-}
-
-/// Bytes of one step.
-const STEP: u32 = 8;
-/// Bytes of a larger one, and of one that is larger still.
-const LARGE: u32 = 64;
-const LARGER: u32 = 256;
-
-/// The most steps: a GSO packet may have some more bytes than 2^19 (`GSO_MAX_SIZE`).
-pub const MAX_STEPS: u32 = (1 << 19) / STEP + 16;
-
-impl SumWalk {
-    /// Takes in what follows; whether there is more.
-    #[inline(always)]
-    pub fn step<P: Packet>(&mut self, packet: &P) -> bool {
-        let left = self.end.wrapping_sub(self.at);
-        if left == 0 || left > 1 << 20 {
-            return false;
-        }
-        if left >= LARGER && self.leap::<P, LARGER>(packet)
-            || left >= LARGE && self.leap::<P, LARGE>(packet)
-        {
-            return self.at != self.end;
-        }
-        let len = less(left, STEP);
-        let near = match len {
-            STEP => packet.near64(self.at, STEP),
-            _ => None,
-        };
-        let Some(bytes) = (match near {
-            None => packet.far(self.at, len),
-            near => near,
-        }) else {
-            return false;
-        };
-        self.sum = self.sum.wrapping_add(sum(bytes).into());
-        // Else the verifier would look at each step on its own.
-        self.at = packet.opaque(self.at.wrapping_add(len));
-        left > STEP
-    }
-
-    /// Takes in many bytes at once; whether it could.
-    #[inline(always)]
-    fn leap<P: Packet, const LEN: u32>(&mut self, packet: &P) -> bool {
-        let Some(sum) = packet.near_sum::<LEN>(self.at) else {
-            return false;
-        };
-        self.sum = self.sum.wrapping_add(sum.into());
-        self.at = packet.opaque(self.at.wrapping_add(LEN));
-        true
-    }
 }
 
 /// Bytes of a TCP header without options, and of an ICMP or ICMPv6 header.
@@ -355,40 +299,6 @@ fn less(a: u32, b: u32) -> u32 {
     if a < b { a } else { b }
 }
 
-/// The sum of bytes of the packet, in ones' complement, of 16 bits.
-#[inline(always)]
-pub fn total<P: Packet>(packet: &P, at: u32, end: u32) -> u32 {
-    let mut walk = SumWalk { at, end, sum: 0 };
-    packet.add(&mut walk);
-    fold(((walk.sum >> 32) as u32).wrapping_add(fold(walk.sum as u32)))
-}
-
-/// Whether the sums of bytes and of a pseudo header say that they are as they were sent (`nf_ip_checksum()`,
-/// `nf_ip6_checksum()`, net/netfilter/utils.c).
-#[inline(always)]
-fn is_right(bytes: u32, pseudo: u32) -> bool {
-    fold(bytes.wrapping_add(fold(pseudo))) == 0xffff
-}
-
-/// Eight bytes, mostly of the linear part.
-#[inline(always)]
-fn eight<P: Packet>(packet: &P, at: u32) -> Option<u64> {
-    match packet.near64(at, 8) {
-        None => packet.far(at, 8),
-        near => near,
-    }
-}
-
-/// A network header, and what of it an answer needs.
-trait Network {
-    /// Bytes of an answer's.
-    const HLEN: u32;
-    /// The sum of the pseudo header.
-    fn pseudo(&self, len: u32, protocol: u8) -> u32;
-    /// Writes the answer's header, in front of `len` bytes.
-    fn store<P: Packet>(&self, packet: &P, how: How, protocol: u8, len: u32) -> bool;
-}
-
 /// Whether a protocol's checksum is a sum of all its bytes, and there is one (`nf_reject_verify_csum()`, where DCCP was on
 /// the list before Linux 6.16). The packet ends at `end`, whatever is behind it.
 #[inline(always)]
@@ -398,154 +308,6 @@ fn is_summed<P: Packet>(packet: &P, protocol: u8, at: u32, end: u32) -> bool {
         IPPROTO_UDP => packet.far(at, 8).is_none_or(|header| header as u16 != 0),
         IPPROTO_GRE | IPPROTO_AH | IPPROTO_ESP | IPPROTO_SCTP | IPPROTO_UDPLITE => false,
         _ => true,
-    }
-}
-
-/// What is needed of an IPv4 header.
-struct Ipv4 {
-    /// Bytes of it.
-    header: u32,
-    /// Bytes of the packet, by its header.
-    total: u32,
-    protocol: u8,
-    from: u32,
-    to: u32,
-}
-
-impl Ipv4 {
-    /// Of a sound packet that is no later fragment (`nf_reject_iphdr_validate()`).
-    #[inline(always)]
-    fn of<P: Packet>(packet: &P) -> Option<Self> {
-        let first = eight(packet, ETH_HLEN)?;
-        let second = eight(packet, ETH_HLEN.wrapping_add(8))?;
-        let third = packet.far(ETH_HLEN.wrapping_add(16), 4)?;
-        let header = ((first >> 56) as u32 & 0xf) << 2;
-        let total = (first >> 32) as u32 & 0xffff;
-        let whole = packet.len().wrapping_sub(ETH_HLEN) >= total && total >= header;
-        let sound = first >> 60 == 4 && header >= IPV4_HLEN && whole && first & 0x1fff == 0;
-        sound.then_some(Self {
-            header,
-            total,
-            protocol: (second >> 48) as u8,
-            from: second as u32,
-            to: (third >> 32) as u32,
-        })
-    }
-
-    /// Where the transport header is.
-    #[inline(always)]
-    fn transport(&self) -> u32 {
-        ETH_HLEN.wrapping_add(self.header)
-    }
-}
-
-impl Network for Ipv4 {
-    const HLEN: u32 = IPV4_HLEN;
-
-    #[inline(always)]
-    fn pseudo(&self, len: u32, protocol: u8) -> u32 {
-        let addresses = sum(u64::from(self.from) << 32 | u64::from(self.to));
-        addresses
-            .wrapping_add(fold(len))
-            .wrapping_add(protocol.into())
-    }
-
-    #[inline(always)]
-    fn store<P: Packet>(&self, packet: &P, how: How, protocol: u8, len: u32) -> bool {
-        /// Version and length of the header, and the flag that it shall not be fragmented.
-        const FIRST: u64 = 0x4500_0000_0000_4000;
-        let first = FIRST | u64::from(IPV4_HLEN.wrapping_add(len) & 0xffff) << 32;
-        let second = how.ttl() << 56 | u64::from(protocol) << 48 | u64::from(self.to);
-        let third = u64::from(self.from) << 32;
-        let sum = sum(first)
-            .wrapping_add(sum(second))
-            .wrapping_add(sum(third));
-        let second = second | u64::from(!fold(sum) & 0xffff) << 32;
-        packet.store(ETH_HLEN, 8, first)
-            && packet.store(ETH_HLEN.wrapping_add(8), 8, second)
-            && packet.store(ETH_HLEN.wrapping_add(16), 4, third)
-    }
-}
-
-/// What is needed of an IPv6 header.
-struct Ipv6 {
-    /// Where the packet ends: by its header, which may leave that open (a jumbogram).
-    end: u32,
-    first: u64,
-    from: (u64, u64),
-    to: (u64, u64),
-}
-
-impl Ipv6 {
-    /// Of a sound packet (`nf_reject_ip6hdr_validate()`).
-    #[inline(always)]
-    fn of<P: Packet>(packet: &P) -> Option<Self> {
-        let word = |number: u32| eight(packet, ETH_HLEN.wrapping_add(number << 3));
-        let first = word(0)?;
-        let payload = (first >> 16) as u32 & 0xffff;
-        let left = packet.len().wrapping_sub(ETH_HLEN);
-        let sound = first >> 60 == 6 && payload.wrapping_add(IPV6_HLEN) <= left;
-        let (from, to) = ((word(1)?, word(2)?), (word(3)?, word(4)?));
-        let end = match payload {
-            0 => packet.len(),
-            payload => ETH_HLEN.wrapping_add(IPV6_HLEN).wrapping_add(payload),
-        };
-        sound.then_some(Self {
-            end,
-            first,
-            from,
-            to,
-        })
-    }
-
-    /// The number of what follows.
-    #[inline(always)]
-    fn next(&self) -> u8 {
-        (self.first >> 8) as u8
-    }
-
-    /// The sum of the addresses.
-    #[inline(always)]
-    fn addresses(&self) -> u32 {
-        let from = sum(self.from.0).wrapping_add(sum(self.from.1));
-        let to = sum(self.to.0).wrapping_add(sum(self.to.1));
-        fold(from).wrapping_add(fold(to))
-    }
-
-    /// The sum of the header, and of the extension headers in front of `at`.
-    #[inline(always)]
-    fn sum<P: Packet>(&self, packet: &P, at: u32) -> u32 {
-        let behind = ETH_HLEN.wrapping_add(IPV6_HLEN);
-        let extensions = match at == behind {
-            true => 0,
-            false => packet.total(behind, at),
-        };
-        let header = fold(sum(self.first)).wrapping_add(self.addresses());
-        fold(header.wrapping_add(extensions))
-    }
-}
-
-impl Network for Ipv6 {
-    const HLEN: u32 = IPV6_HLEN;
-
-    #[inline(always)]
-    fn pseudo(&self, len: u32, protocol: u8) -> u32 {
-        self.addresses()
-            .wrapping_add(fold(len))
-            .wrapping_add(protocol.into())
-    }
-
-    #[inline(always)]
-    fn store<P: Packet>(&self, packet: &P, how: How, next: u8, len: u32) -> bool {
-        let len = u64::from(len & 0xffff);
-        let first = 6 << 60 | len << 16 | u64::from(next) << 8 | how.hop_limit();
-        let store =
-            |number: u32, value: u64| packet.store(ETH_HLEN.wrapping_add(number << 3), 8, value);
-        store(0, first)
-            && store(1, self.to.0)
-            && store(2, self.to.1)
-            && store(3, self.from.0)
-            && store(4, self.from.1)
     }
 }
 

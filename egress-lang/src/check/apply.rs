@@ -489,11 +489,11 @@ impl Applier {
                 _ => None,
             })
             .collect();
-        let is_run = |statement: &Statement| {
+        let depends_on_who_runs_it = |statement: &Statement| {
             !graph::targets(found, statement).is_empty()
                 || !Hook::ALL.iter().all(|&hook| hooks::has(hook, statement))
         };
-        if checked.statements.iter().any(is_run) {
+        if checked.statements.iter().any(depends_on_who_runs_it) {
             self.to_validate.insert(found.name.clone(), rule.span);
         }
         for (name, op) in changed {

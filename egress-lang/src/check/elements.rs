@@ -4,7 +4,7 @@ use super::apply::{Applier, EXISTS, NOT_THERE};
 use super::rule::Failed;
 use super::{insert, set};
 use crate::ast::{self, AddOp, CommandKind, DeleteOp, Path};
-use crate::checked::{ElementData, Set, StateId};
+use crate::checked::{Element, ElementData, Set, StateId};
 use crate::diagnostic::Span;
 use crate::element::{self, Key};
 
@@ -97,51 +97,24 @@ impl Applier {
         let mut pending: Vec<_> = self.pending.drain().collect();
         pending.sort_by_key(|(place, _)| *place);
         let mut failed = false;
-        for ((table, at), mut added) in pending {
+        for ((table, at), added) in pending {
             let span = added.first().map_or_else(Span::default, |(_, span)| *span);
             let Some(set) = self.set_mut(table, at) else {
                 continue;
             };
-            let size = set.size;
-            let is_too_large = |len: usize| size.is_some_and(|size| len > size as usize);
-            let few = insert::few(set, &added);
-            let len = set.elements.len();
-            match few {
-                Some(Ok(())) if !is_too_large(len) => continue,
-                Some(Ok(())) => {
-                    self.shared.error(span, TOO_LARGE);
-                    failed = true;
-                    continue;
-                }
-                Some(Err((span, message))) => {
-                    self.shared.error(span, message);
-                    failed = true;
-                    continue;
-                }
-                None => {}
-            }
-            let (parts, interval, merge) = (set.key.clone(), set.interval, set.auto_merge);
-            // What is there already comes first: of equal elements it stays.
-            if !set.elements.is_empty() {
-                let there = std::mem::take(&mut set.elements).into_vec().into_iter();
-                let there = there.map(|element| (element, span));
-                added = there.chain(added).collect();
-            }
-            let merge = match merge {
-                true => set::Merge::Plain,
-                false => set::Merge::Nothing,
+            let merged = match insert::few(set, &added) {
+                Some(merged) => merged,
+                None => put_in_order(set, added, span),
             };
-            match set::normalize(added, &parts, interval, merge) {
-                Ok(elements) if is_too_large(elements.len()) => {
-                    self.shared.error(span, TOO_LARGE);
-                    failed = true;
-                }
-                Ok(elements) => set.elements = elements.into(),
-                Err((span, message)) => {
-                    self.shared.error(span, message);
-                    failed = true;
-                }
-            }
+            let len = set.elements.len();
+            let is_too_large = set.size.is_some_and(|size| len > size as usize);
+            let error = match merged {
+                Err(error) => error,
+                Ok(()) if is_too_large => (span, TOO_LARGE),
+                Ok(()) => continue,
+            };
+            self.shared.error(error.0, error.1);
+            failed = true;
         }
         if failed { Err(Failed) } else { Ok(()) }
     }
@@ -200,6 +173,26 @@ impl Applier {
             _ => Ok(()),
         }
     }
+}
+
+/// Merges elements into a set; `span` is where errors about those that are there already are told.
+fn put_in_order(
+    set: &mut Set,
+    mut added: Vec<(Element, Span)>,
+    span: Span,
+) -> std::result::Result<(), (Span, &'static str)> {
+    // What is there already comes first: of equal elements it stays.
+    if !set.elements.is_empty() {
+        let there = std::mem::take(&mut set.elements).into_vec().into_iter();
+        let there = there.map(|element| (element, span));
+        added = there.chain(added).collect();
+    }
+    let merge = match set.auto_merge {
+        true => set::Merge::Plain,
+        false => set::Merge::Nothing,
+    };
+    set.elements = set::normalize(added, &set.key, set.interval, merge)?.into();
+    Ok(())
 }
 
 /// Elements of a map are named by their keys alone.

@@ -5,6 +5,7 @@
 //! own, marked so that it is not printed. Integers are in host order whatever their order on the wire.
 
 mod elements;
+mod expr;
 mod ids;
 mod statement;
 
@@ -14,6 +15,7 @@ use crate::datatype::DataType;
 pub use crate::ir::StateId;
 use crate::rarely::{Nothing, Rarely};
 pub use elements::Elements;
+pub use expr::*;
 pub use ids::Identity;
 pub use statement::*;
 

@@ -445,6 +445,10 @@ fn inherit_elements(before: &Set, set: &mut Set) {
     let old: BTreeMap<_, _> = keeping
         .map(|element| (&element.key, &element.more.statements))
         .collect();
+    if old.is_empty() {
+        // To change nothing would be enough to have a copy made.
+        return;
+    }
     for element in set.elements.iter_mut() {
         let Some(more) = element.more.get_mut() else {
             continue;
