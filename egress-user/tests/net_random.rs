@@ -270,6 +270,11 @@ fn named_cases() {
             continue;
         }
         let cannot = !has_reject && case.rules.contains("reject");
+        executors.ours.load(&case.rules).success();
+        if let Some(Err(details)) = executors.test_run(&case.rules, &case.packets) {
+            failures.push(format!("{}: run over bytes: {details}", case.name));
+        }
+        executors.asks_user_space = !common::in_vm() || case.packets.iter().any(by_vlan);
         if cannot {
             println!(
                 "{}: this kernel's nft has no reject; ours does what another's does",
@@ -307,7 +312,8 @@ fn named_cases() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// The program run by the kernel over bytes, the engine and the rules: verdicts, bytes, marks and counters.
+/// The program run by the kernel over bytes, the engine and the rules: verdicts, bytes, marks and counters. (The
+/// named cases are run so where they are loaded: a load takes seconds under emulation.)
 #[test]
 fn test_runs_agree() {
     let Some(mut executors) = executors() else {
@@ -316,26 +322,24 @@ fn test_runs_agree() {
     let default = if common::in_vm() { 0 } else { 60 };
     let count = common::number("EGRESS_RANDOM_TEST_RUNS", default);
     let first = common::number("EGRESS_RANDOM_SEED", 1);
-    let (mut rulesets, mut packets, mut failures) = (0, 0, Vec::new());
-    let mut check = |executors: &Executors, name: &str, text: &str, sent: &[Sent]| match executors
-        .test_run(text, sent)
-    {
-        Some(Ok(run)) => {
-            rulesets += 1;
-            packets += run;
-        }
-        Some(Err(details)) => failures.push(format!("{name}\n{text}\n{details}")),
-        None => {}
-    };
-    for case in Case::all() {
-        executors.ours.load(&case.rules).success();
-        check(&executors, &case.name, &case.rules, &case.packets);
+    if count == 0 {
+        common::skip("a ruleset takes tens of seconds under emulation; named cases run there");
+        return;
     }
+    let (mut rulesets, mut packets, mut failures) = (0, 0, Vec::new());
     for seed in first..first + count {
         let (mut lines, sent) = generate(seed, false);
-        if executors.prepare(&mut lines).is_some() {
-            let text = rules::text(&lines);
-            check(&executors, &format!("seed {seed}"), &text, &sent);
+        if executors.prepare(&mut lines).is_none() {
+            continue;
+        }
+        let text = rules::text(&lines);
+        match executors.test_run(&text, &sent) {
+            Some(Ok(run)) => {
+                rulesets += 1;
+                packets += run;
+            }
+            Some(Err(details)) => failures.push(format!("seed {seed}\n{text}\n{details}")),
+            None => {}
         }
     }
     println!("{packets} packets, {rulesets} rulesets");

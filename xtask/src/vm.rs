@@ -223,6 +223,7 @@ impl Machine {
         let mut append =
             "console=ttyS0 quiet loglevel=2 panic=1 oops=panic net.ifnames=0".to_owned();
         let mut qemu = setup::qemu::command()?;
+        let mut cpu = "max".to_owned();
         qemu.args([
             "-nodefaults",
             "-no-user-config",
@@ -238,8 +239,10 @@ impl Machine {
             qemu.args(["-rtc", "base=2026-01-01,clock=vm"]);
         } else {
             qemu.args(["-accel", "tcg,thread=multi", "-smp", &self.cpus.to_string()]);
+            // A repeated string instruction is emulated byte by byte: a fifth of the time.
+            cpu += ",-erms,-fsrm";
         }
-        qemu.args(["-cpu", "max", "-m", &self.memory.to_string()]);
+        qemu.args(["-cpu", &cpu, "-m", &self.memory.to_string()]);
         qemu.arg("-kernel")
             .arg(&kernel.image)
             .arg("-initrd")
