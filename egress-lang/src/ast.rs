@@ -302,8 +302,8 @@ pub enum StatementKind {
     Limit(Limit),
     /// `quota ...`.
     Quota(Quota),
-    /// `last`.
-    Last,
+    /// `last used 5s`: milliseconds ago, `None` for never.
+    Last(Option<u64>),
     /// `log ...`.
     Log(Vec<LogOption>),
     /// `TARGET set VALUE`.

@@ -8,7 +8,7 @@ use egress_common::set::{UNFINISHED, WORDS, expression, kind, word};
 
 use crate::checked::{
     Bucket, Counter, Element, ElementData, Limit, MapData, More, Quota, Ruleset, Set, StateId,
-    Statement, TypePart, Value,
+    Statement, TypePart, Value, used_ago, used_at,
 };
 use crate::datatype::{DataType, NO_INTERFACE, interfaces::Interfaces};
 use crate::rarely::Rarely;
@@ -439,10 +439,7 @@ pub fn encode(set: &Set, element: &Element, now: u64) -> Result<Words> {
             }
             Statement::Last {
                 used: Some(used), ..
-            } => put(
-                value,
-                now.saturating_sub(used.saturating_mul(MILLISECOND)).max(1),
-            ),
+            } => put(value, used_at(*used, now)),
             _ => {}
         }
     }
@@ -510,10 +507,7 @@ fn statement(what: u8, get: &dyn Fn(u32) -> u64, now: u64) -> Option<Statement> 
         }),
         kind::LAST => Statement::Last {
             id: IN_ELEMENT,
-            used: match get(expression::VALUE) {
-                0 => None,
-                at => Some(now.saturating_sub(at) / MILLISECOND),
-            },
+            used: used_ago(get(expression::VALUE), now),
         },
         _ => return None,
     })

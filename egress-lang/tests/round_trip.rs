@@ -194,3 +194,30 @@ fn a_json_listing_is_the_ruleset_again() {
     };
     assert_eq!(comparable(&once), comparable(&again));
 }
+
+/// nft lists when a packet came by, and reads that.
+#[test]
+fn what_was_used_last_is_kept() {
+    let rules = "add table netdev t\nadd chain netdev t c\nadd rule netdev t c last used 1h5s\n\
+                 add rule netdev t c last used never counter\nadd rule netdev t c last\n\
+                 add rule netdev t c tcp dport 5 last used 20ms\n\
+                 add set netdev t s { type ipv4_addr; last; elements = { 10.0.0.1 last used 2d, 10.0.0.2 }; }\n";
+    let once = load(&Ruleset::default(), rules.as_bytes()).expect(rules);
+    let listing = list(&once);
+    for part in [
+        "last used 1h5s\n",
+        "last used never counter",
+        "last used never\n",
+        "dport 5 last used 20ms",
+        "10.0.0.1 last used 2d, ",
+        "10.0.0.2 last used never",
+    ] {
+        assert!(listing.contains(part), "{part}: {listing}");
+    }
+    let json = egress_lang::json::ruleset(&once, &Initial, &PrintOptions::default());
+    let text = egress_lang::json::read::to_text(&json.to_string()).expect("it is of the schema");
+    for text in [&listing, &text] {
+        let again = load(&Ruleset::default(), text.as_bytes()).expect(text);
+        assert_eq!(list(&again), listing, "{text}");
+    }
+}

@@ -344,7 +344,7 @@ fn maps_choose_what_parts_of_16_bits_are_set_to() {
 #[test]
 fn elements_tell_when_they_were_used_last() {
     let text = table(
-        "set s { type ipv4_addr; flags dynamic; last; elements = { 10.0.0.9 } }",
+        "set s { type ipv4_addr; flags dynamic; last; elements = { 10.0.0.8 last used 20s, 10.0.0.9 } }",
         "udp dport 1 add @s { ip daddr }\nudp dport 2 update @s { ip daddr last counter }\nudp dport 3 ip daddr @s drop",
     );
     let packets = [(1, 1, 0), (2, 2, 1), (1, 3, 5), (3, 3, 5), (4, 1, 9)]
@@ -354,7 +354,7 @@ fn elements_tell_when_they_were_used_last() {
     assert_eq!(
         elements(&listing),
         "10.0.0.1 last used 4s, 10.0.0.2 last used 8s counter packets 1 bytes 60, 10.0.0.4 last used 0s, \
-         10.0.0.9 last used never"
+         10.0.0.8 last used 29s, 10.0.0.9 last used never"
     );
     assert!(listing.contains("\t\tlast\n"), "{listing}");
 }

@@ -363,12 +363,21 @@ fn elements_tell_when_they_were_used_last() {
     );
     let json = run(&[&["nft", "-j"], &list[1..]].concat(), "");
     assert!(json.contains("\"last\""), "{json}");
-    // What is listed can be loaded.
+    // What is listed can be loaded, and goes on from there.
     run(&["nft", "flush ruleset"], "");
-    run(
-        &["load", "-"],
-        &rules.replace("198.18.0.9 }", "198.18.0.9 last used 5s }"),
-    );
+    let rules = rules.replace("198.18.0.9 }", "198.18.0.9 last used 2h }");
+    let rules = rules.replace("@s last", "@s last used 7d");
+    run(&["load", "-"], &rules);
+    let listing = run(&list, "");
+    assert!(listing.contains("198.18.0.9 last used 2h"), "{listing}");
+    let of_rule = run(&chain, "");
+    assert!(of_rule.contains("@s last used 7d"), "{of_rule}");
+    assert!(!wire.sender().send(&to(9, 2, 20)));
+    for listing in [run(&list, ""), run(&chain, "")] {
+        assert!(listing.contains("last used "), "{listing}");
+        assert!(!listing.contains("last used 2h"), "{listing}");
+        assert!(!listing.contains("last used 7d"), "{listing}");
+    }
     machine.egress(&wire.near, &["detach", "--all"]).success();
 }
 

@@ -302,7 +302,7 @@ fn is_stateful(statement: &ast::Statement) -> bool {
     use ast::StatementKind as Kind;
     matches!(
         statement.kind,
-        Kind::Counter { .. } | Kind::Limit(_) | Kind::Quota(_) | Kind::Last
+        Kind::Counter { .. } | Kind::Limit(_) | Kind::Quota(_) | Kind::Last(_)
     )
 }
 

@@ -215,7 +215,7 @@ impl<'t> RuleChecker<'_, 't> {
             StatementKind::Counter { .. }
             | StatementKind::Limit(_)
             | StatementKind::Quota(_)
-            | StatementKind::Last => self.stateful(statement)?,
+            | StatementKind::Last(_) => self.stateful(statement)?,
             StatementKind::Object { kind, object } => self.object(*kind, object)?,
             StatementKind::Log(options) => self.log(options, span)?,
             StatementKind::Set { target, value } => self.set_statement(target, value)?,
@@ -273,9 +273,9 @@ impl<'t> RuleChecker<'_, 't> {
                 used: quota.used,
                 over: quota.over,
             })),
-            StatementKind::Last => Ok(Statement::Last {
+            StatementKind::Last(used) => Ok(Statement::Last {
                 id: self.state_id(),
-                used: None,
+                used: *used,
             }),
             _ => self.fail(statement.span, "only stateful statements can stand here"),
         }

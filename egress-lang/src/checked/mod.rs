@@ -398,6 +398,8 @@ pub enum Start {
     Value(u64),
     /// A bucket with so many nanoseconds in it.
     Full(u64),
+    /// What a packet was last at so many milliseconds ago.
+    Used(u64),
 }
 
 impl Start {
@@ -412,8 +414,27 @@ impl Start {
         match self {
             Self::Value(value) => value,
             Self::Full(most) => now.wrapping_sub(most),
+            Self::Used(ago) => used_at(ago, now),
         }
     }
+}
+
+/// Nanoseconds in a millisecond.
+const MILLISECOND: u64 = 1_000_000;
+
+/// The time that `last` keeps for a packet that came so many milliseconds before `now`, which may be before the
+/// clock began. 0 is that none came.
+pub(crate) fn used_at(ago: u64, now: u64) -> u64 {
+    let most = i64::MAX.cast_unsigned();
+    now.wrapping_sub(ago.saturating_mul(MILLISECOND).min(most))
+        .max(1)
+}
+
+/// How many milliseconds before `now` a packet came, by what `last` keeps; `None` where none did.
+pub fn used_ago(at: u64, now: u64) -> Option<u64> {
+    // Another CPU may just have seen one.
+    let ago = now.wrapping_sub(at).cast_signed().max(0);
+    (at != 0).then(|| ago.cast_unsigned() / MILLISECOND)
 }
 
 impl Ruleset {
@@ -483,7 +504,9 @@ impl Ruleset {
         self.each_statement(&mut |statement| {
             match statement {
                 Statement::Limit(limit) => states.push((limit.id, Start::full(limit))),
-                Statement::Last { id, .. } => states.push((*id, Start::Value(0))),
+                Statement::Last { id, used } => {
+                    states.push((*id, used.map_or(Start::Value(0), Start::Used)));
+                }
                 // Keeps nothing, but its slot is its number.
                 Statement::Log(log) => states.push((log.id, Start::Value(0))),
                 _ => {}

@@ -350,7 +350,11 @@ fn statement(value: &Value) -> Result<String> {
     };
     let object = inner.as_object();
     Ok(match (name, object) {
-        ("accept" | "drop" | "continue" | "return" | "notrack" | "last", _) => name.to_owned(),
+        ("accept" | "drop" | "continue" | "return" | "notrack", _) => name.to_owned(),
+        ("last", Some(object)) if object.contains_key("used") => {
+            format!("last used {}ms", number(object, "used"))
+        }
+        ("last", _) => name.to_owned(),
         ("jump" | "goto", Some(object)) => format!("{name} {}", word(object, "target")?),
         ("match", Some(object)) => {
             let op = match text(object, "op") {

@@ -83,7 +83,7 @@ impl Writer<'_> {
             Statement::Limit(limit) => entry("limit", object(limit_entries(limit))),
             Statement::Quota(quota) => entry("quota", self.quota(quota)),
             Statement::Last { id, used } => {
-                let used = used.or_else(|| self.states.last_used(*id));
+                let used = self.states.last_used(*id).or(*used);
                 match used.filter(|_| !self.options.stateless) {
                     Some(used) => json!({ "last": { "used": used } }),
                     None => json!({ "last": null }),

@@ -75,10 +75,11 @@ impl Parser<'_, '_> {
             }
             "last" => {
                 self.advance();
-                if self.eat_word("used") && !self.eat_word("never") {
-                    self.time()?;
-                }
-                Ok(StatementKind::Last)
+                let used = match self.eat_word("used") && !self.eat_word("never") {
+                    true => Some(self.time()?),
+                    false => None,
+                };
+                Ok(StatementKind::Last(used))
             }
             "log" => {
                 self.advance();

@@ -54,7 +54,7 @@ impl Printer<'_> {
                 self.quota_config(quota);
             }
             Statement::Last { .. } if self.options.stateless => self.push("last"),
-            Statement::Last { id, used } => match used.or_else(|| self.states.last_used(*id)) {
+            Statement::Last { id, used } => match self.states.last_used(*id).or(*used) {
                 Some(used) => {
                     let used = self.span(used);
                     self.fmt(format_args!("last used {used}"));

@@ -314,10 +314,8 @@ impl checked::StateValues for LiveScope<'_> {
     }
 
     fn last_used(&self, id: StateId) -> Option<u64> {
-        const MILLISECOND: u64 = 1_000_000;
-        let at = self.live.states.get(&(self.scope, id)).copied();
-        let at = at.filter(|&at| at != 0)?;
-        Some(self.live.now.saturating_sub(at) / MILLISECOND)
+        let at = self.live.states.get(&(self.scope, id)).copied()?;
+        checked::used_ago(at, self.live.now)
     }
 
     fn quota_used(&self, id: StateId) -> Option<u64> {
