@@ -8,7 +8,7 @@ use egress_lang::checked::Hook;
 pub use crate::settings::Mode;
 use crate::{
     kernel::rcu::Expedite,
-    settings::{Budget, SkipMark},
+    settings::{Budget, SkipMark, parse_u32},
 };
 
 /// An nftables-like filter on the egress side of Linux interfaces, in eBPF.
@@ -165,6 +165,9 @@ pub struct OfflineArgs {
     /// Which way the packets go
     #[arg(long, default_value = "egress")]
     pub hook: HookName,
+    /// The packets' mark (`meta mark`)
+    #[arg(long, value_name = "MARK", default_value = "0", value_parser = parse_u32)]
+    pub mark: u32,
     /// Bytes that the tables of one hook may take: 64M, 500K
     #[arg(long, value_name = "SIZE")]
     pub budget: Option<Budget>,
@@ -198,6 +201,9 @@ pub struct ExplainArgs {
     /// `ether type 0x88f7` (`-`: standard input)
     #[arg(required = true, value_name = "PACKET")]
     pub packet: Vec<String>,
+    /// Packets with this mark are not classified, and its bits are cleared
+    #[arg(long, value_name = "VALUE[/MASK]")]
+    pub skip_mark: Option<SkipMark>,
 }
 
 /// Arguments of `list`.

@@ -80,6 +80,13 @@ pub struct SkipMark {
     pub mask: u32,
 }
 
+impl SkipMark {
+    /// Whether a packet with this mark is exempt.
+    pub fn exempts(self, mark: u32) -> bool {
+        self.mask != 0 && mark & self.mask == self.value
+    }
+}
+
 impl FromStr for SkipMark {
     type Err = String;
 
@@ -108,7 +115,7 @@ impl std::fmt::Display for SkipMark {
 }
 
 /// A decimal or, behind `0x`, hexadecimal number.
-fn parse_u32(text: &str) -> Result<u32, String> {
+pub fn parse_u32(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) if !digits.starts_with('+') => u32::from_str_radix(digits, 16),
         Some(_) => return Err(format!("`{text}` is not a number")),

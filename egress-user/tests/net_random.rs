@@ -177,14 +177,14 @@ fn generate_ingress(seed: u64, vlan_devices: bool) -> (Vec<Line>, Vec<Sent>) {
 
 #[test]
 fn random_rulesets_and_packets() {
-    let default = if common::in_vm() { 0 } else { 300 };
+    let default = if common::in_vm() { 0 } else { 220 };
     let count = common::number("EGRESS_RANDOM_RULESETS", default);
     random(count, generate);
 }
 
 #[test]
 fn random_ingress_rulesets_and_packets() {
-    let default = if common::in_vm() { 0 } else { 100 };
+    let default = if common::in_vm() { 0 } else { 80 };
     let count = common::number("EGRESS_RANDOM_INGRESS_RULESETS", default);
     random(count, generate_ingress);
 }

@@ -110,6 +110,45 @@ fn changes_are_told() {
     assert_eq!(json["sent"][0]["by"], "dup");
 }
 
+/// The mark that packets have, and the one that exempts them.
+#[test]
+fn marks() {
+    let rules = "table netdev t {\n chain c {\n type filter hook egress device eth0 priority 0\n \
+                 meta mark & 0xff == 5 drop\n }\n}\n";
+    let said = |arguments: &[&str]| {
+        let packet = "ip 10.0.0.1 > 10.0.0.2 udp 1000 > 53";
+        let arguments = [&["explain", "--rules", "-", packet], arguments].concat();
+        egress(&arguments, rules.as_bytes()).success()
+    };
+    let ends = |arguments: &[&str], end: &str| {
+        let text = said(arguments);
+        assert!(text.ends_with(end), "{text}");
+    };
+    let rule = "\ndrop by /dev/stdin:4: meta mark & 0x000000ff == 0x00000005 drop\n";
+    ends(&[], "\naccept by policy accept of t c\n");
+    ends(&["--mark", "0x105"], rule);
+    ends(&["--mark", "5", "--skip-mark", "0x100/0x100"], rule);
+    ends(
+        &["--mark", "0x105", "--skip-mark", "0x100/0x100"],
+        "egress of eth0\naccept by the skip mark 0x100/0x100: no rule sees it\n\
+         changed: meta mark 0x00000105 -> 0x00000005\n",
+    );
+    let json = said(&["-j", "--mark", "7", "--skip-mark", "7"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["by"]["skip_mark"], "0x7/0xffffffff");
+    assert_eq!(json["verdict"], "accept");
+    let arguments = [
+        "simulate",
+        "--rules",
+        "-",
+        "--mark",
+        "x",
+        "--pcap",
+        "/dev/null",
+    ];
+    assert_eq!(egress(&arguments, b"").code, Some(2));
+}
+
 #[test]
 fn explanations() {
     assert_eq!(

@@ -47,6 +47,7 @@ pub fn run(args: &SimulateArgs) -> Result<()> {
         link,
         rules: &rules,
         json: args.offline.json,
+        mark: args.offline.mark,
         out: String::new(),
         first: next.as_ref().map_or(0, |first| first.time),
         sums: Sums::default(),
@@ -108,6 +109,8 @@ struct Run<'r> {
     reader: Reader<'r>,
     link: Link,
     json: bool,
+    /// Of all packets.
+    mark: u32,
     out: String,
     /// When the first packet came.
     first: u128,
@@ -137,6 +140,7 @@ impl Run<'_> {
             return Ok(None);
         };
         packet.set_name(&self.rules.device);
+        packet.mark.set(self.mark);
         let since = i128::try_from(captured.time)? - i128::try_from(self.first)?;
         packet.time = u64::try_from(i128::from(START) + since).unwrap_or(0);
         packet.clock = u64::try_from(captured.time).unwrap_or(u64::MAX);

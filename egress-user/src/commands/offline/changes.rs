@@ -30,6 +30,13 @@ pub fn changes(link: Link, before: &SimPacket, answer: &Answer) -> Vec<Change> {
     }
     let (from, to) = (before.current(), after.current());
     let mut found = of_bytes(&headers(link, before, &from), &from, &to);
+    found.extend(metadata(before, after));
+    found
+}
+
+/// What is other beside its bytes.
+pub fn metadata(before: &SimPacket, after: &SimPacket) -> Vec<Change> {
+    let mut found = Vec::new();
     for (what, data_type, from, to) in [
         ("meta mark", DataType::Mark, &before.mark, &after.mark),
         (
