@@ -30,7 +30,7 @@ use crate::{
 const HOST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// How long one virtual machine may run; the emulation takes about ten times as long.
-const VM_TIMEOUT: Duration = Duration::from_secs(40 * 60);
+const VM_TIMEOUT: Duration = Duration::from_secs(50 * 60);
 
 /// The guest prints this before and after each test program.
 const BEGIN: &str = "xtask: begin ";
