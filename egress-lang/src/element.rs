@@ -7,8 +7,8 @@ use egress_common::act::KEY_WORDS;
 use egress_common::set::{UNFINISHED, WORDS, expression, kind, word};
 
 use crate::checked::{
-    Bucket, Counter, Element, ElementData, Limit, MapData, More, Quota, Ruleset, Set, StateId,
-    Statement, TypePart, Value, used_ago, used_at,
+    Bucket, Counter, Element, ElementData, Limit, MILLISECOND, MapData, More, Quota, Ruleset, Set,
+    StateId, Statement, TypePart, Value, used_ago, used_at,
 };
 use crate::datatype::{DataType, NO_INTERFACE, interfaces::Interfaces};
 use crate::rarely::Rarely;
@@ -21,9 +21,6 @@ pub type Key = Vec<u32>;
 
 /// Statements that an element carries at most (`NFT_SET_EXPR_MAX`).
 pub(crate) const MOST_STATEMENTS: usize = 2;
-
-/// Nanoseconds of a millisecond.
-const MILLISECOND: u64 = 1_000_000;
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;

@@ -177,14 +177,14 @@ fn generate_ingress(seed: u64, vlan_devices: bool) -> (Vec<Line>, Vec<Sent>) {
 
 #[test]
 fn random_rulesets_and_packets() {
-    let default = if common::in_vm() { 0 } else { 220 };
+    let default = if common::in_vm() { 0 } else { 300 };
     let count = common::number("EGRESS_RANDOM_RULESETS", default);
     random(count, generate);
 }
 
 #[test]
 fn random_ingress_rulesets_and_packets() {
-    let default = if common::in_vm() { 0 } else { 80 };
+    let default = if common::in_vm() { 0 } else { 100 };
     let count = common::number("EGRESS_RANDOM_INGRESS_RULESETS", default);
     random(count, generate_ingress);
 }
@@ -258,7 +258,7 @@ fn named_cases() {
     };
     let bless = std::env::var_os("BLESS").is_some();
     let has_reject = executors.has_reject();
-    let mut failures = Vec::new();
+    let (mut run_over_bytes, mut failures) = (0, Vec::new());
     for mut case in Case::all() {
         let by_vlan = |packet: &Sent| matches!(packet.via, Via::Vlan(_));
         if case.packets.iter().any(by_vlan) && !executors.nft.has_vlan_devices() {
@@ -271,8 +271,10 @@ fn named_cases() {
         }
         let cannot = !has_reject && case.rules.contains("reject");
         executors.ours.load(&case.rules).success();
-        if let Some(Err(details)) = executors.test_run(&case.rules, &case.packets) {
-            failures.push(format!("{}: run over bytes: {details}", case.name));
+        match executors.test_run(&case.rules, &case.packets) {
+            Some(Ok(packets)) => run_over_bytes += packets,
+            Some(Err(details)) => failures.push(format!("{}: over bytes: {details}", case.name)),
+            None => {}
         }
         executors.asks_user_space = !common::in_vm() || case.packets.iter().any(by_vlan);
         if cannot {
@@ -309,7 +311,9 @@ fn named_cases() {
             }
         }
     }
+    println!("{run_over_bytes} packets over bytes");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(run_over_bytes > 0, "nothing was run over bytes");
 }
 
 /// The program run by the kernel over bytes, the engine and the rules: verdicts, bytes, marks and counters. (The

@@ -223,7 +223,6 @@ impl Machine {
         let mut append =
             "console=ttyS0 quiet loglevel=2 panic=1 oops=panic net.ifnames=0".to_owned();
         let mut qemu = setup::qemu::command()?;
-        let mut cpu = "max".to_owned();
         qemu.args([
             "-nodefaults",
             "-no-user-config",
@@ -231,18 +230,19 @@ impl Machine {
             "-display",
             "none",
         ]);
-        if self.icount {
+        let cpu = if self.icount {
             // Nothing from outside may differ between two runs: no second thread, not the time of
             // day, not the place where the kernel lies.
             append += " nokaslr";
             qemu.args(["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]);
             qemu.args(["-rtc", "base=2026-01-01,clock=vm"]);
+            "max"
         } else {
             qemu.args(["-accel", "tcg,thread=multi", "-smp", &self.cpus.to_string()]);
             // A repeated string instruction is emulated byte by byte: a fifth of the time.
-            cpu += ",-erms,-fsrm";
-        }
-        qemu.args(["-cpu", &cpu, "-m", &self.memory.to_string()]);
+            "max,-erms,-fsrm"
+        };
+        qemu.args(["-cpu", cpu, "-m", &self.memory.to_string()]);
         qemu.arg("-kernel")
             .arg(&kernel.image)
             .arg("-initrd")

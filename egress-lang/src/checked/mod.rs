@@ -420,17 +420,18 @@ impl Start {
 }
 
 /// Nanoseconds in a millisecond.
-const MILLISECOND: u64 = 1_000_000;
+pub(crate) const MILLISECOND: u64 = 1_000_000;
 
-/// The time that `last` keeps for a packet that came so many milliseconds before `now`, which may be before the
+/// The nanosecond that `last` keeps for a packet that came so many milliseconds before `now`, which may be before the
 /// clock began. 0 is that none came.
 pub(crate) fn used_at(ago: u64, now: u64) -> u64 {
-    let most = i64::MAX.cast_unsigned();
+    // Half of what `used_ago` can tell from the future: 146 years.
+    let most = i64::MAX.cast_unsigned() / 2;
     now.wrapping_sub(ago.saturating_mul(MILLISECOND).min(most))
         .max(1)
 }
 
-/// How many milliseconds before `now` a packet came, by what `last` keeps; `None` where none did.
+/// How many milliseconds before `now`, in nanoseconds, a packet came, by what `last` keeps; `None` where none did.
 pub fn used_ago(at: u64, now: u64) -> Option<u64> {
     // Another CPU may just have seen one.
     let ago = now.wrapping_sub(at).cast_signed().max(0);

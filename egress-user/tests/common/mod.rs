@@ -17,6 +17,7 @@ pub mod frame;
 pub mod listing;
 pub mod machine;
 pub mod netns;
+pub mod offline;
 pub mod socket;
 pub mod tool;
 pub mod tracer;
